@@ -1,0 +1,1 @@
+"""Prefect and the command line around `lntx`; no mathematics and no second runner."""

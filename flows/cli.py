@@ -1,0 +1,104 @@
+"""The entry point of `lntx`: parse, run a command, and turn whatever happens into an exit code and one message."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from cyclopts import CycloptsError, UnknownOptionError
+from pydantic import ValidationError
+
+from flows.commands import app
+from flows.options import SECTIONS
+from lntx.errors import BadInput, LntxError
+from lntx.layers import KEYS, explain, unknown
+
+_INTERRUPTED, _TERMINATED = 130, 143
+
+
+def main(tokens: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit."""
+    words = _globals_last(list(sys.argv[1:] if tokens is None else tokens))
+    said = set(words[: words.index("--")] if "--" in words else words)
+    verbose = not said.isdisjoint({"-v", "--verbose"})
+    _set_up_logging(quiet=not said.isdisjoint({"-q", "--quiet"}), verbose=verbose)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has gone: so do we, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except KeyboardInterrupt:
+        code = _fail("Interrupted", "interrupted", _INTERRUPTED, as_json="--json" in said)
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        code = _fail(*_describe(error), as_json="--json" in said)
+    sys.exit(code)
+
+
+def _describe(error: Exception) -> tuple[str, str, int]:
+    """Kind, message and exit code of an error."""
+    if isinstance(error, CycloptsError):
+        return BadInput.kind, _usage(error), BadInput.exit_code
+    if isinstance(error, LntxError):
+        return error.kind, str(error), error.exit_code
+    said = str(error).splitlines()[0] if str(error) else "no message"
+    return type(error).__name__, f"{type(error).__name__}: {said} (-v shows where)", 1
+
+
+def _usage(error: CycloptsError) -> str:
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ValidationError):
+        name = cause.title.removeprefix("nullable[").removesuffix("]")
+        return explain(cause, section=SECTIONS.get(name))
+    if isinstance(error, UnknownOptionError) and error.token.keyword is not None:
+        return unknown("option", error.token.keyword, [f"--{key.replace('_', '-')}" for key in KEYS])
+    return str(error).splitlines()[0]
+
+
+def _fail(kind: str, message: str, code: int, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}, ensure_ascii=False))
+    print(f"lntx: {message}", file=sys.stderr)
+    return code
+
+
+def _globals_last(words: list[str]) -> list[str]:
+    """Move global options that stand before the command behind it."""
+    early: list[str] = []
+    while words and words[0].split("=")[0] in ("--json", "--root", "-q", "--quiet", "-v", "--verbose"):
+        takes_value = words[0] == "--root"
+        early += words[: 1 + takes_value]
+        words = words[1 + takes_value :]
+    return [*words[:1], *early, *words[1:]]
+
+
+def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
+    """Log lines of the core go to stderr."""
+    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    handler = logging.StreamHandler()
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    core = logging.getLogger("lntx")
+    core.setLevel(logging.INFO)
+    core.propagate = False
+    core.addHandler(handler)
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR" if quiet else "INFO")
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(_TERMINATED)
+
+
+if __name__ == "__main__":
+    main()

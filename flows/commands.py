@@ -1,0 +1,171 @@
+"""The commands of `lntx`: each reads its options, calls the core or the flow, prints, and returns an exit code."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from flows.options import Common, Configuration, Range
+from flows.printing import print_details, print_plan, print_run
+from lntx.config import Pipeline
+from lntx.errors import BadInput, NotFresh, WrongAnswer
+from lntx.planning import plan as plan_stages
+from lntx.runs import Request, Run, read_run
+from lntx.selection import Selection
+from lntx.store import Store
+
+app = App(
+    name="lntx",
+    help="A known-answer training pipeline: generate, train, evaluate, export.",
+    default_parameter=Parameter(negative_iterable=(), negative_none=()),
+)
+app.register_install_completion_command()
+
+Flat = Parameter(name="*")
+Local = Annotated[bool, Parameter(negative=())]
+
+
+@app.command
+def run(
+    *,
+    range_: Annotated[Range, Flat] = Range(),
+    local: Local = False,
+    configuration: Annotated[Configuration, Flat] = Configuration(),
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Run the pipeline, as a Prefect flow run, and print the verdict.
+
+    Args:
+        local: Run without Prefect: the same stages and cache.
+    """
+    return _run(configuration.settle(), range_, common, local=local)
+
+
+@app.command
+def fit(
+    file: Path,
+    /,
+    *,
+    target: str,
+    features: list[str] | None = None,
+    bias: bool | None = None,
+    range_: Annotated[Range, Flat] = Range(),
+    local: Local = False,
+    configuration: Annotated[Configuration, Flat] = Configuration(),
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Run the pipeline on a Parquet or CSV file; the exact least-squares solution is the known answer.
+
+    Args:
+        file: The file.
+        target: The column to predict.
+        features: A column to predict from; repeat for more. [default: all but the target]
+        bias: Learn a bias. [default: yes]
+        local: Run without Prefect: the same stages and cache.
+    """
+    data: dict[str, Any] = {"path": str(file.absolute()), "target": target, "features": features}
+    train = {} if bias is None else {"bias": bias}
+    return _run(configuration.settle(data=data, train=train), range_, common, local=local)
+
+
+@app.command
+def plan(
+    *,
+    range_: Annotated[Range, Flat] = Range(),
+    configuration: Annotated[Configuration, Flat] = Configuration(),
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Say what would run, and why; exit code 4 unless every stage is fresh."""
+    plans = plan_stages(Store(common.folder), configuration.settle(), range_.selection())
+    if common.json:
+        _print_json({"stages": {name: {"state": one.state, "reason": one.reason} for name, one in plans.items()}})
+    else:
+        print_plan(plans)
+    return 0 if all(one.state == "fresh" for one in plans.values()) else NotFresh.exit_code
+
+
+@app.command
+def predict(
+    values: list[float] | None = None,
+    /,
+    *,
+    input_: Annotated[Path | None, Parameter(name="--input")] = None,
+    output: Path | None = None,
+    run_: Annotated[str | None, Parameter(name="--run")] = None,
+    model: Path | None = None,
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Use a model: the last passing run's by default.
+
+    Args:
+        values: One row: a number per feature.
+        input_: A Parquet or CSV table, one prediction per row.
+        output: Where to write the table with a column of predictions: Parquet or CSV, by its suffix.
+        run_: The run whose model to use.
+        model: A model file to use.
+    """
+    from lntx.models import find_model, write_predictions
+
+    if (values is None) == (input_ is None):
+        raise BadInput("give either numbers, one per feature, or --input FILE")
+    if (input_ is None) != (output is None):
+        raise BadInput("--input and --output go together: a table in, a table out")
+    found = find_model(Store(common.folder), run=run_, path=model)
+    if input_ is not None and output is not None:
+        count = write_predictions(found, input_, output)
+        if common.json:
+            _print_json({"output": str(output), "num_rows": count})
+        else:
+            print(f"{count} predictions in {output}")
+        return 0
+    import numpy as np
+
+    prediction = float(found.predict(np.array([values], dtype=np.float64))[0])
+    if common.json:
+        _print_json({"prediction": prediction})
+    else:
+        print(f"{prediction:.12g}")
+    return 0
+
+
+@app.command
+def show(name: str | None = None, /, *, common: Annotated[Common, Flat] = Common()) -> int:
+    """Show a run: what was asked, what came of it, and its files.
+
+    Args:
+        name: The run, or a beginning of its name. [default: the latest]
+    """
+    found = read_run(Store(common.folder), name)
+    if common.json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        print_details(found)
+    return 0
+
+
+def _run(pipeline: Pipeline, range_: Range, common: Common, *, local: bool) -> int:
+    selection = range_.selection()
+    if local:
+        done = _run_here(pipeline, selection, common)
+    else:
+        from flows.running import run_flow
+
+        done = run_flow(pipeline, range_, common)
+    if common.json:
+        _print_json(done.model_dump(mode="json"))
+    else:
+        print_run(done)
+    return WrongAnswer.exit_code if done.verdict == "fail" else 0
+
+
+def _run_here(pipeline: Pipeline, selection: Selection, common: Common) -> Run:
+    from lntx.pipeline import run_stages
+
+    return run_stages(Request(pipeline=pipeline, selection=selection, root=common.folder))
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json_format.dumps(value, allow_nan=False, ensure_ascii=False))

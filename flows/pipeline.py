@@ -1,0 +1,115 @@
+"""The pipeline as a Prefect flow: the stages in order, one report, one verdict."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from prefect.utilities.urls import url_for
+
+from flows.tasks import TASKS, Force, send_core_logs
+from lntx.config import Data, Evaluate, Export, Train
+from lntx.errors import LntxError
+from lntx.layers import validate
+from lntx.pipeline import begin
+from lntx.runs import Outcome, Request, Run, conclude
+from lntx.selection import Stage, select
+
+
+def _run_name() -> str:
+    parameters = flow_run.get_parameters()
+    data = parameters.get("data") or Data()
+    data = data if isinstance(data, Data) else Data.model_validate(data)
+    if data.path is not None:
+        return f"fit {Path(data.path).name}"
+    assert data.weights is not None
+    weights = ", ".join(f"{weight:.4g}" for weight in data.weights[:3]) + (", …" if len(data.weights) > 3 else "")
+    return f"y = [{weights}]·x, {data.num_rows:,} rows"
+
+
+@flow(
+    name="lntx",
+    description="Generate rows from known weights, train a linear model on them, evaluate what was learned against "
+    "the truth, and export the model. Each stage is taken from the store where it is fresh.",
+    flow_run_name=_run_name,
+    persist_result=False,
+)
+async def pipeline(
+    data: Data = Data(),
+    train: Train = Train(),
+    evaluate: Evaluate = Evaluate(),
+    export: Export = Export(),
+    from_stage: Stage | None = None,
+    until: Stage | None = None,
+    only: Stage | None = None,
+    force: list[Force] | None = None,
+    root: str | None = None,
+) -> State[Any]:
+    """Run the stages and conclude with a verdict.
+
+    Args:
+        data: The rows: synthetic ones from known weights, or a file of your own.
+        train: How the weights are learned.
+        evaluate: What counts as the right answer.
+        export: What the model is written as.
+        from_stage: Start at this stage; earlier ones are taken from the store.
+        until: Stop after this stage.
+        only: Run this stage alone.
+        force: Stages to compute although their results are stored.
+        root: Folder of data/ and artifacts/; LNTX_ROOT or the working directory by default.
+    """
+    send_core_logs()
+    try:
+        config = validate({"data": data, "train": train, "evaluate": evaluate, "export": export})
+        request = Request(
+            pipeline=config,
+            selection=select(from_stage=from_stage, until=until, only=only, force=force or ()),
+            root=Path(root or os.environ.get("LNTX_ROOT") or "."),
+        )
+        store = begin(request)
+    except LntxError as error:
+        return Failed(name=error.kind, message=str(error), data=error)
+    outcomes: dict[Stage, Outcome] = {}
+    for stage, stage_task in TASKS.items():
+        if stage not in request.stages:
+            outcomes[stage] = Outcome(stage=stage, state="skipped")
+            continue
+        state = stage_task(request, outcomes, return_state=True)
+        came = await state.aresult(raise_on_failure=False)
+        if not isinstance(came, Outcome):
+            return _failed_as(state, came)
+        outcomes[stage] = came
+    run_id = flow_run.get_id()
+    run = conclude(
+        store,
+        request,
+        outcomes,
+        flow_run_id=run_id,
+        flow_run_url=url_for("flow-run", obj_id=run_id, url_type="ui") if run_id else None,
+        write_report=True,
+    )
+    assert run.report is not None
+    await acreate_markdown_artifact(
+        (store.root / run.report).read_text(encoding="utf-8"), key="lntx-report", description=_headline(run)
+    )
+    if run.verdict == "fail":
+        return Failed(name="WrongAnswer", message=f"{run.blame}: {run.reason}", data=run)
+    return Completed(message=_headline(run), data=run)
+
+
+def _failed_as(state: State[Any], came: object) -> State[Any]:
+    """The flow fails as its task did."""
+    name = state.name if isinstance(came, LntxError) else None
+    return Failed(name=name, message=state.message, data=came)
+
+
+def _headline(run: Run) -> str:
+    if run.verdict is None:
+        return "done; not evaluated"
+    return f"{run.verdict.upper()}, {run.digits:.4g} digits"

@@ -1,0 +1,94 @@
+"""What commands print for a person. Reads results; computes none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lntx.planning import StagePlan
+from lntx.runs import Run
+from lntx.selection import Stage
+
+_MAX_COEFFICIENTS = 20
+
+
+def print_run(run: Run) -> None:
+    """Stages, learned beside true weights, and the verdict last."""
+    for stage, done in run.stages.items():
+        seconds = "" if done.state != "ran" else f"{done.seconds:.2f} s"
+        print(f"{stage:<10} {done.state:<8} {seconds}".rstrip())
+    if run.learned_weights is not None:
+        print()
+        print_coefficients(run)
+    print()
+    print(verdict_line(run))
+
+
+def print_coefficients(run: Run) -> None:
+    """A table of the coefficients."""
+    assert run.learned_weights is not None
+    count = len(run.learned_weights)
+    names = [*(run.features or [f"weight {j}" for j in range(1, count + 1)])]
+    columns: dict[str, list[float | None]] = {"learned": [*run.learned_weights]}
+    if run.reference_weights is not None:
+        columns["exact"] = [*run.reference_weights]
+    if run.true_weights is not None:
+        columns["true"] = [*run.true_weights]
+    if run.standard_errors is not None and run.true_weights is None:
+        columns["standard error"] = [*run.standard_errors]
+    if run.learned_bias is not None:
+        names.append("bias")
+        biases = {
+            "learned": run.learned_bias,
+            "exact": run.reference_bias,
+            "true": run.true_bias,
+            "standard error": run.bias_standard_error,
+        }
+        for name, values in columns.items():
+            values.append(biases[name])
+    rows = [
+        [name, *(_number(values[j]) for values in columns.values())] for j, name in enumerate(names[:_MAX_COEFFICIENTS])
+    ]
+    _print_table([["", *columns], *rows])
+    if len(names) > _MAX_COEFFICIENTS:
+        print(f"… and {len(names) - _MAX_COEFFICIENTS} more (--json has them all)")
+
+
+def verdict_line(run: Run) -> str:
+    """PASS or FAIL, and why."""
+    if run.verdict == "pass":
+        return f"PASS  {run.digits:.4g} digits, {run.epochs} epochs, run {run.run}"
+    if run.verdict == "fail":
+        return f"FAIL  {run.blame}: {run.reason}"
+    return f"not evaluated, run {run.run}"
+
+
+def print_plan(plans: Mapping[Stage, StagePlan]) -> None:
+    """One line per stage: state and reason."""
+    for stage, plan in plans.items():
+        print(f"{stage:<10} {plan.state:<8} {plan.reason or ''}".rstrip())
+
+
+def print_details(run: Run) -> None:
+    """A run as `show` tells it: when, what was asked and differs from the defaults, what came, and the files."""
+    print(f"run {run.run}, {run.created_at}")
+    for section, values in run.config.model_dump(mode="json", exclude_defaults=True).items():
+        for key, value in values.items():
+            print(f"{section}.{key} = {value}")
+    print()
+    print_run(run)
+    print()
+    for done in run.stages.values():
+        for file in done.files:
+            print(file.path)
+    if run.report is not None:
+        print(run.report)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else repr(value)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,89 @@
+"""Which Prefect server a run reports to: the configured one, or an embedded one that lives as long as the run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    PREFECT_SERVER_DATABASE_CONNECTION_URL,
+    PREFECT_SERVER_EPHEMERAL_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
+
+from lntx.errors import LntxError, ServerUnreachable
+
+_STARTUP_TIMEOUT_S = 180
+
+
+@contextlib.contextmanager
+def connected(root: Path) -> Iterator[bool]:
+    """Connect to the configured server, else start an embedded one for the block.
+
+    root: where an embedded server keeps its database, unless PREFECT_HOME says otherwise.
+
+    Yields: whether the server stays up afterwards.
+
+    Raises: ServerUnreachable: a server is configured, and does not answer or refuses.
+    """
+    url = PREFECT_API_URL.value()
+    if url:
+        _check(url)
+        yield True
+    else:
+        with _embedded(root):
+            yield False
+
+
+def _check(url: str) -> None:
+    """Ask for something that needs the right credentials."""
+    advice = "start it, or unset PREFECT_API_URL for an embedded one"
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_flows(limit=1)
+    except PrefectHTTPStatusError as error:
+        refusal = f"{error.response.status_code} {error.response.reason_phrase}"
+        raise ServerUnreachable(
+            f"the Prefect server at {url} refuses ({refusal}): set PREFECT_API_AUTH_STRING"
+        ) from None
+    except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ServerUnreachable(f"the Prefect server at {url} does not answer ({said}): {advice}") from None
+
+
+@contextlib.contextmanager
+def _embedded(root: Path) -> Iterator[None]:
+    settings: dict[Any, Any] = {
+        PREFECT_SERVER_EPHEMERAL_ENABLED: True,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: _STARTUP_TIMEOUT_S,
+        # The telemetry of a first start races the migrations for the database.
+        PREFECT_SERVER_ANALYTICS_ENABLED: False,
+        # Nobody watches a heartbeat of a server that ends with the run; sending it costs a second.
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+    }
+    home = Path(os.environ["PREFECT_HOME"]) if "PREFECT_HOME" in os.environ else root / "artifacts" / ".prefect"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LntxError(f"cannot write to {home}: {error.strerror}") from None
+    if "PREFECT_HOME" not in os.environ:
+        settings[PREFECT_SERVER_DATABASE_CONNECTION_URL] = f"sqlite+aiosqlite:///{home.resolve() / 'prefect.db'}"
+    with temporary_settings(settings):
+        # Two servers that migrate one new database at once lock each other out.
+        with (home / ".starting.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Prefect's clients find this one instance, and Prefect stops it at exit, once logs and events are sent.
+            SubprocessASGIServer().start()
+        yield

@@ -1,0 +1,114 @@
+"""The four stages as Prefect tasks: names, retries, timeouts, and states a person can read.
+
+Each task obtains its stage's result from the core's runner; what a stage does is not known here.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+from prefect import Task, task
+from prefect.client.schemas.objects import State
+from prefect.exceptions import MissingContextError
+from prefect.logging.handlers import APILogHandler
+from prefect.states import Completed, Failed
+
+from lntx.errors import LntxError
+from lntx.pipeline import obtain
+from lntx.runs import Outcome, Request
+from lntx.selection import Stage
+
+_TITLES: dict[Stage, str] = {
+    "generate": "Generate the rows",
+    "train": "Train the model",
+    "evaluate": "Evaluate what was learned",
+    "export": "Export and read back",
+}
+_HOUR = 3600.0
+_TIMEOUTS: dict[Stage, float] = {
+    "generate": 6 * _HOUR,
+    "train": 12 * _HOUR,
+    "evaluate": 6 * _HOUR,
+    "export": 0.5 * _HOUR,
+}
+
+
+def transient(_task: Task[..., Any], _run: object, state: State[Any]) -> bool:
+    """Whether a failure may pass by itself: the machine's trouble, never an answer, a missing file or a timeout."""
+    # Not state.result(): in a task of an async flow that is a coroutine.
+    error = getattr(state.data, "result", state.data)
+    return isinstance(error, (OSError, MemoryError)) and not isinstance(
+        error, (TimeoutError, FileNotFoundError, PermissionError)
+    )
+
+
+def _stage_task(stage: Stage) -> Task[[Request, dict[Stage, Outcome]], Any]:
+    @task(
+        name=_TITLES[stage],
+        task_run_name=stage,
+        description=f"Obtain the result of the stage {stage}: from the store if it is fresh, else computed.",
+        retries=2,
+        retry_delay_seconds=[5, 30],
+        retry_jitter_factor=0.3,
+        retry_condition_fn=transient,
+        timeout_seconds=_TIMEOUTS[stage],
+        persist_result=False,
+    )
+    def obtain_stage(request: Request, outcomes: dict[Stage, Outcome]) -> State[Any]:
+        send_core_logs()
+        try:
+            outcome = obtain(stage, request, outcomes)
+        except LntxError as error:
+            # A state, not an exception: what is wrong is in its message, and a traceback would say nothing more.
+            return Failed(name=error.kind, message=str(error), data=error)
+        return _STATES[outcome.state](outcome)
+
+    return obtain_stage
+
+
+def _ran(outcome: Outcome) -> State[Any]:
+    assert outcome.record is not None
+    return Completed(message=f"{len(outcome.record.files)} files in {outcome.record.seconds:.3g} s", data=outcome)
+
+
+def _cached(outcome: Outcome) -> State[Any]:
+    assert outcome.record is not None
+    return Completed(name="Cached", message=f"{outcome.record.key[:12]} is intact", data=outcome)
+
+
+def _skipped(outcome: Outcome) -> State[Any]:
+    return Completed(name="Skipped", message="an earlier stage gave a wrong answer", data=outcome)
+
+
+def _failed(outcome: Outcome) -> State[Any]:
+    return Failed(name="WrongAnswer", message="the answer is not the known one: see the flow run", data=outcome)
+
+
+_STATES = {"ran": _ran, "cached": _cached, "skipped": _skipped, "failed": _failed}
+
+TASKS = {stage: _stage_task(stage) for stage in _TITLES}
+"""One task per stage, in order."""
+
+
+class _CoreLogHandler(APILogHandler):
+    """Sends the core's log lines to the run they belong to; lines outside any run have no place to go."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name is logging's)
+        import sys
+
+        if not isinstance(sys.exc_info()[1], MissingContextError):
+            super().handleError(record)
+
+
+def send_core_logs() -> None:
+    """Show the core's log lines in the UI."""
+    core = logging.getLogger("lntx")
+    if not any(isinstance(handler, _CoreLogHandler) for handler in core.handlers):
+        core.addHandler(_CoreLogHandler(level=logging.INFO))
+    if core.getEffectiveLevel() > logging.INFO:
+        core.setLevel(logging.INFO)
+
+
+Force = Literal["all", "generate", "train", "evaluate", "export"]
+"""A stage to compute although its result is stored, or all of them."""

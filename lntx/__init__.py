@@ -1,0 +1,35 @@
+"""lntx: a known-answer training pipeline.
+
+The public names are loaded when they are first used, so that importing lntx costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lntx.api import fit, predict, run
+    from lntx.model import LNTXLinearModel
+    from lntx.prediction import load_model
+
+__all__ = ["LNTXLinearModel", "fit", "load_model", "predict", "run"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LNTXLinearModel": "lntx.model",
+    "fit": "lntx.api",
+    "load_model": "lntx.prediction",
+    "predict": "lntx.api",
+    "run": "lntx.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lntx' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

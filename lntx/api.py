@@ -1,0 +1,100 @@
+"""The Python interface: `run`, `fit` and `predict`, for scripts and notebooks, without an orchestrator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lntx.config import Data, Evaluate, Export, Pipeline, Section, Train
+from lntx.errors import BadInput
+from lntx.layers import settle
+from lntx.models import find_model
+from lntx.pipeline import run_stages
+from lntx.runs import Request, Run
+from lntx.selection import Stage, select
+from lntx.store import Store
+
+Root = str | os.PathLike[str]
+
+
+def run(
+    config: Pipeline | None = None,
+    *,
+    data: Data | Mapping[str, Any] | None = None,
+    train: Train | Mapping[str, Any] | None = None,
+    evaluate: Evaluate | Mapping[str, Any] | None = None,
+    export: Export | Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    file: Root | None = None,
+    from_stage: Stage | None = None,
+    until: Stage | None = None,
+    only: Stage | None = None,
+    force: Iterable[str] = (),
+    root: Root | None = None,
+) -> Run:
+    """Run the pipeline and return what came of it; a wrong answer is a result (`verdict`), not an exception.
+
+    config: a whole configuration; or give sections, as models or as mappings of their keys, over a preset or a TOML
+    file. force: stages to compute although stored, or "all". root: folder of data/ and artifacts/; LNTX_ROOT or the
+    current directory by default.
+
+    Raises: BadInput: the configuration or the user's file cannot be used.
+    """
+    sections = {"data": data, "train": train, "evaluate": evaluate, "export": export}
+    given = {name: _keys(section) for name, section in sections.items() if section is not None}
+    if config is not None and (given or preset or file):
+        raise BadInput("give either config or sections, preset and file")
+    pipeline = config or settle(preset=preset, file=file, environment=os.environ, overrides=given)
+    selection = select(from_stage=from_stage, until=until, only=only, force=force)
+    return run_stages(Request(pipeline=pipeline, selection=selection, root=_root(root)))
+
+
+def fit(
+    path: Root,
+    *,
+    target: str,
+    features: Sequence[str] | None = None,
+    bias: bool = True,
+    train: Train | Mapping[str, Any] | None = None,
+    root: Root | None = None,
+    **options: Any,
+) -> Run:
+    """Run the pipeline on a Parquet or CSV file.
+
+    features: the columns to predict from; all but the target by default. options: as for `run`.
+
+    Raises: BadInput: the file, a column or the configuration cannot be used.
+    """
+    data = {"path": str(path), "target": target, "features": features}
+    return run(data=data, train={"bias": bias, **_keys(train or {})}, root=root, **options)
+
+
+def predict(
+    rows: float | Sequence[float] | Sequence[Sequence[float]] | np.ndarray,
+    *,
+    model: Root | None = None,
+    run: str | None = None,
+    root: Root | None = None,
+) -> np.ndarray:
+    """Predict with a model: the last passing run's, a run's, or a file's.
+
+    rows: one number (a row of one feature), one row of numbers, or rows, shape (num_rows, num_features).
+
+    Returns: predictions, shape (num_rows,), in the model's dtype.
+
+    Raises: BadInput: there is no such model, or it takes another number of features.
+    """
+    found = find_model(Store(_root(root)), run=run, path=model)
+    return found.predict(np.atleast_2d(np.asarray(rows, dtype=np.float64)))
+
+
+def _keys(section: Section | Mapping[str, Any]) -> dict[str, Any]:
+    return section.model_dump(exclude_unset=True) if isinstance(section, Section) else dict(section)
+
+
+def _root(root: Root | None) -> Path:
+    return Path(root or os.environ.get("LNTX_ROOT") or ".")

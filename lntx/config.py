@@ -1,0 +1,246 @@
+"""What a run is asked to do, as frozen models, each rule beside its field.
+
+Knows defaults, ranges and presets; reads no file and no environment (that is `layers`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Format = Literal["safetensors", "pt2", "onnx"]
+ColumnName = Annotated[str, StringConstraints(min_length=1)]
+
+MAX_SEED = 2**63 - 1
+# Squares of y are summed over up to 1e10 rows; beyond this they would leave float64.
+MAX_MAGNITUDE = 1e100
+
+
+class Section(BaseModel):
+    """One section of the configuration: immutable, closed to unknown keys and to NaN and infinity."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, ser_json_inf_nan="strings"
+    )
+
+
+class Data(Section):
+    """The rows: synthetic ones from known weights, or a table of the user's own (`path`)."""
+
+    weights: tuple[float, ...] | None = (3.7,)
+    """True weights, one per feature; none for a file."""
+
+    num_features: int | None = Field(None, ge=1, le=10_000)
+    """Number of features; without `weights`, so many true weights are drawn from the seed."""
+
+    bias: float = 0.0
+    """True bias, the value of y where every feature is 0."""
+
+    noise: float = Field(0.0, ge=0)
+    """Standard deviation of the normal noise added to y."""
+
+    num_rows: int = Field(1000, ge=1, le=10**12)
+    """Number of rows to generate."""
+
+    distribution: Literal["integers", "uniform", "normal"] = "integers"
+    """How features are drawn: integers in low..high inclusive, uniform in [low, high), or normal with mean
+    (low + high) / 2 and standard deviation (high - low) / 6."""
+
+    low: float = 1.0
+    """Lower end of the features' range."""
+
+    high: float = 10.0
+    """Upper end of the features' range."""
+
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    """Seed of the rows, and of the weights when they are drawn."""
+
+    path: str | None = Field(None, min_length=1)
+    """A Parquet or CSV file to fit, in place of synthetic rows."""
+
+    target: str | None = Field(None, min_length=1)
+    """The column of the file to predict."""
+
+    features: tuple[ColumnName, ...] | None = None
+    """The columns of the file to predict from; all but the target by default."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settle(cls, values: Any) -> Any:
+        """Fill in what follows from the other keys, so that a settled section validates to itself."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if values.get("path") is not None:
+            values.setdefault("weights", None)
+            if values["weights"] is not None and tuple(values["weights"]) == cls.model_fields["weights"].default:
+                values["weights"] = None
+            return values
+        count = values.get("num_features")
+        if values.get("weights") is None and isinstance(count, int) and 1 <= count <= 10_000:
+            from lntx.truth import draw_weights
+
+            seed = values.get("seed", 0)
+            values["weights"] = draw_weights(count, seed if isinstance(seed, int) and seed >= 0 else 0)
+        elif values.get("weights") is None:
+            values["weights"] = cls.model_fields["weights"].default
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Data:
+        if self.path is None:
+            self._check_synthetic()
+        else:
+            self._check_file()
+        return self
+
+    def _check_synthetic(self) -> None:
+        for key in ("target", "features"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"data.{key} needs data.path: the file that has these columns")
+        assert self.weights is not None
+        if not self.weights:
+            raise ValueError("data.weights must have at least one weight, got none")
+        if self.num_features not in (None, len(self.weights)):
+            raise ValueError(
+                f"data.num_features is {self.num_features} but data.weights has {len(self.weights)} values: give one"
+            )
+        if self.low > self.high:
+            raise ValueError(f"data.low must not exceed data.high, got {self.low:g} and {self.high:g}")
+        if self.distribution == "integers":
+            for key in ("low", "high"):
+                value = getattr(self, key)
+                if value != math.floor(value) or abs(value) > 2**31:
+                    raise ValueError(f"data.{key} must be a whole number within ±2^31 for integers, got {value:g}")
+        largest = max(abs(self.low), abs(self.high), 1.0)
+        reach = (sum(abs(w) for w in self.weights) + abs(self.bias) + self.noise) * largest
+        if not max(reach, largest) < MAX_MAGNITUDE:
+            raise ValueError(f"weights times features must stay below {MAX_MAGNITUDE:g}, got about {reach:g}")
+
+    def _check_file(self) -> None:
+        if self.target is None:
+            raise ValueError("data.target is missing: name the column of the file to predict")
+        for key in ("weights", "num_features", "bias", "noise", "num_rows", "distribution", "low", "high", "seed"):
+            default = None if key == "weights" else type(self).model_fields[key].default
+            if getattr(self, key) != default:
+                raise ValueError(f"data.{key} is for generated rows, and data.path names a file: drop one")
+        if self.features is not None:
+            if not self.features:
+                raise ValueError("data.features must name at least one column, got none")
+            if self.target in self.features:
+                raise ValueError(f"data.target {self.target!r} is also among data.features")
+            twice = sorted({name for name in self.features if self.features.count(name) > 1})
+            if twice:
+                raise ValueError(f"data.features names {twice[0]!r} twice")
+
+
+class Train(Section):
+    """How the weights are learned."""
+
+    bias: bool | Literal["auto"] = "auto"
+    """Learn a bias; auto: for a file yes, for synthetic rows where data.bias is not 0."""
+
+    dtype: Literal["float64", "float32"] = "float64"
+    """Type of the weights and of the arithmetic on rows."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto is the CPU."""
+
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    """Step size of SGD; auto derives it from the data's curvature."""
+
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Momentum of SGD."""
+
+    batch_size: int | None = Field(None, ge=1)
+    """Rows per step; none: every row (full batch)."""
+
+    max_epochs: int = Field(1000, ge=1)
+    """Passes over the rows, at most."""
+
+    tolerance: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    """Stop when no weight moves by more than this, relative to its scale; auto: rounding level; 0: never."""
+
+    gradient: Literal["auto", "autograd"] = "auto"
+    """How gradients are made; autograd is loss.backward() on rows."""
+
+    precondition: Literal["auto", "none", "standardize", "qr"] = "auto"
+    """Coordinates of the descent; auto chooses from the data's condition number."""
+
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    """Seed of the initial weights and of shuffling."""
+
+
+class Evaluate(Section):
+    """What counts as the right answer."""
+
+    rtol: Annotated[float, Field(ge=0)] | None = None
+    """Relative error allowed per coefficient; none: torch.testing's for the dtype (1e-7, 1.3e-6)."""
+
+    false_alarm_rate: float = Field(1e-6, gt=0, lt=1)
+    """Chance per run that noise alone fails a right solution."""
+
+
+class Export(Section):
+    """What the model is written as."""
+
+    formats: tuple[Format, ...] = ("safetensors", "pt2")
+    """File formats; onnx needs the extra `lntx[onnx]`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Export:
+        if not self.formats:
+            raise ValueError("export.formats must name at least one format, got none")
+        if len(set(self.formats)) < len(self.formats):
+            raise ValueError(f"export.formats names a format twice: {', '.join(self.formats)}")
+        return self
+
+
+class Pipeline(Section):
+    """The whole configuration: one section per stage."""
+
+    data: Data = Data()
+    """The rows."""
+
+    train: Train = Train()
+    """How the weights are learned."""
+
+    evaluate: Evaluate = Evaluate()
+    """What counts as the right answer."""
+
+    export: Export = Export()
+    """What the model is written as."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Pipeline:
+        if self.data.bias != 0 and self.train.bias is False:
+            raise ValueError(
+                f"train.bias is false but data.bias is {self.data.bias:g}: the model could not be right; drop one"
+            )
+        return self
+
+    @property
+    def learns_bias(self) -> bool:
+        """Whether the model has a bias, with `auto` settled."""
+        if self.train.bias == "auto":
+            return self.data.path is not None or self.data.bias != 0
+        return self.train.bias
+
+
+# The tutorial's code as printed: default nn.Linear (with a bias), float32, SGD(lr=0.001), 10 epochs of all rows.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "tutorial": {
+        "data": {"weights": (3.7,), "num_rows": 1000, "distribution": "integers", "low": 1, "high": 10},
+        "train": {
+            "bias": True,
+            "dtype": "float32",
+            "learning_rate": 0.001,
+            "max_epochs": 10,
+            "tolerance": 0,
+            "gradient": "autograd",
+            "precondition": "none",
+        },
+    }
+}

@@ -1,0 +1,162 @@
+"""The shape of the loss as gradient descent meets it: Hessian, condition number, stable limit, coordinates.
+
+Knows x alone: the target is measured in size only, and no solution is computed here. What is measured comes from
+one QR factorisation per block, in torch; the reference (`reference`) has its own arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from lntx.dataset import Block
+from lntx.errors import BadInput
+
+Precondition = Literal["none", "standardize", "qr"]
+
+GOOD_CONDITION = 10.0
+"""Condition number of the Hessian up to which plain descent needs about 180 epochs for 16 digits."""
+
+# A column this close to a combination of the others, relative to its own length, is one up to rounding.
+_DEPENDENT = 1e-13
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curvature:
+    """Second moments of the columns of [x, 1] (the ones only where a bias is learned)."""
+
+    num_rows: int
+    """Rows measured."""
+
+    factor: torch.Tensor
+    """R of the QR factorisation of [1, x] (of x without a bias), float64, shape (p, p)."""
+
+    target_rms: float
+    """Root mean square of y."""
+
+    has_bias: bool
+    """Whether the ones column is there."""
+
+    @property
+    def column_rms(self) -> torch.Tensor:
+        """Root mean square of each column of [x, 1], shape (p,)."""
+        return self._bias_last(torch.linalg.vector_norm(self.factor, dim=0)) / math.sqrt(self.num_rows)
+
+    def coordinates(self, precondition: Precondition) -> torch.Tensor:
+        """S, shape (p, p): weights = S · coordinates, in which the descent takes its steps.
+
+        none: the weights themselves. standardize: features centred (where there is a bias) and scaled to unit
+        standard deviation. qr: columns made orthonormal by the data's R (Björck, Numerical Methods for Least
+        Squares Problems, 1996, section 7.2).
+        """
+        r, root = self.factor, math.sqrt(self.num_rows)
+        p = len(r)
+        if precondition == "none":
+            s = torch.eye(p, dtype=torch.float64)
+        elif precondition == "qr":
+            s = root * torch.linalg.solve_triangular(r, torch.eye(p, dtype=torch.float64), upper=True)
+        elif self.has_bias:
+            # With the ones first, r[0, j] / r[0, 0] is column j's mean, and what is below row 0 is centred.
+            scale = root / torch.linalg.vector_norm(r[1:, 1:], dim=0)
+            s = torch.eye(p, dtype=torch.float64)
+            s[1:, 1:] = torch.diag(scale)
+            s[0, 1:] = -r[0, 1:] / r[0, 0] * scale
+        else:
+            s = torch.diag(root / torch.linalg.vector_norm(r, dim=0))
+        return self._bias_last(self._bias_last(s.T).T)
+
+    def eigenvalues(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Eigenvalues of the Hessian 2/N · (XS)ᵀ(XS) of the mean squared error, largest first."""
+        singular = torch.linalg.svdvals(self._bias_last(self.factor) @ coordinates)
+        values: torch.Tensor = 2 * singular**2 / self.num_rows
+        return values
+
+    def _bias_last(self, columns: torch.Tensor) -> torch.Tensor:
+        return torch.roll(columns, -1, dims=-1) if self.has_bias else columns
+
+
+def measure(blocks: Iterable[Block], features: tuple[str, ...], *, bias: bool) -> Curvature:
+    """Measure the rows in one pass.
+
+    blocks: x, shape (n, num_features), and y, shape (n,).
+
+    Raises: BadInput: too few rows, or a column that is constant beside a bias or depends on others (named).
+    """
+    p = len(features) + bias
+    factor = torch.zeros((0, p), dtype=torch.float64)
+    num_rows, squares = 0, 0.0
+    for x, y in blocks:
+        columns = np.hstack([np.ones((len(x), 1)), x]) if bias else x
+        factor = torch.linalg.qr(torch.vstack([factor, torch.from_numpy(columns)]), mode="r").R
+        num_rows += len(x)
+        squares += float(y @ y)
+    if num_rows < p:
+        raise BadInput(f"{num_rows} rows cannot decide {p} weights{' (bias included)' if bias else ''}: add rows")
+    _refuse_dependent(factor, ("the bias", *features) if bias else features)
+    return Curvature(num_rows=num_rows, factor=factor, target_rms=math.sqrt(squares / num_rows), has_bias=bias)
+
+
+def choose(curvature: Curvature) -> Precondition:
+    """The mildest coordinates in which plain descent is quick."""
+    mild: tuple[Precondition, ...] = ("none", "standardize")
+    for precondition in mild:
+        if condition(curvature.eigenvalues(curvature.coordinates(precondition))) <= GOOD_CONDITION:
+            return precondition
+    return "qr"
+
+
+def condition(eigenvalues: torch.Tensor) -> float:
+    """Condition number of a Hessian from its eigenvalues, largest first."""
+    return float(eigenvalues[0] / eigenvalues[-1])
+
+
+def stable_limit(eigenvalues: torch.Tensor, momentum: float) -> float:
+    """Learning rate from which full-batch descent no longer converges: 2 (1 + momentum) / largest eigenvalue
+    (Polyak, Some methods of speeding up the convergence of iteration methods, 1964).
+    """
+    return 2 * (1 + momentum) / float(eigenvalues[0])
+
+
+def best_rate(eigenvalues: torch.Tensor, momentum: float) -> float:
+    """Learning rate that treats the largest and the smallest eigenvalue alike (Polyak, 1964)."""
+    return 2 * (1 + momentum) / float(eigenvalues[0] + eigenvalues[-1])
+
+
+def batch_rate(eigenvalues: torch.Tensor, *, largest_row: float, num_rows: int, batch_size: int) -> float:
+    """Learning rate for random batches: half the inverse of the expected smoothness
+    (Gower et al., SGD: General Analysis and Improved Rates, 2019, proposition 3.8, for b-nice sampling).
+
+    largest_row: largest squared length of a row in the coordinates of the descent.
+    """
+    n, b = num_rows, batch_size
+    smoothness = (n * (b - 1) * float(eigenvalues[0]) + (n - b) * 2 * largest_row) / (b * (n - 1))
+    return 1 / (2 * smoothness)
+
+
+def _refuse_dependent(factor: torch.Tensor, names: tuple[str, ...]) -> None:
+    lengths = torch.linalg.vector_norm(factor, dim=0)
+    problems = []
+    for j, name in enumerate(names):
+        if lengths[j] == 0:
+            problems.append(f"feature {name!r} is 0 in every row")
+            continue
+        if abs(float(factor[j, j])) > _DEPENDENT * float(lengths[j]):
+            continue
+        shares = torch.linalg.lstsq(factor[:j, :j], factor[:j, j : j + 1], driver="gelsd").solution.reshape(-1)
+        involved = [
+            (k, float(share)) for k, share in enumerate(shares) if abs(share) * lengths[k] > 1e-6 * float(lengths[j])
+        ]
+        if involved and all(names[k] == "the bias" for k, _ in involved):
+            problems.append(f"feature {name!r} is constant ({involved[0][1]:.12g}), and so is the bias")
+        elif len(involved) == 1 and abs(involved[0][1] - 1) < 1e-9:
+            problems.append(f"feature {name!r} duplicates {names[involved[0][0]]!r}")
+        else:
+            parts = ", ".join(repr(names[k]) if names[k] != "the bias" else names[k] for k, _ in involved)
+            problems.append(f"feature {name!r} is a linear combination of {parts}")
+    if problems:
+        raise BadInput("\n".join(f"{problem}: drop it" for problem in problems))

@@ -1,0 +1,130 @@
+"""Rows on disk: one Parquet file of non-nullable numeric columns, written and read as a stream.
+
+Knows the file's format; does not know where rows come from (`generation`, `tables`) or what they are for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Block = tuple[np.ndarray, np.ndarray]
+
+ROW_GROUP_ROWS = 2**20
+_METADATA_KEY = b"lntx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A dataset file, opened by its footer alone."""
+
+    path: Path
+    """The Parquet file."""
+
+    features: tuple[str, ...]
+    """Names of the feature columns, in the order of the weights."""
+
+    target: str
+    """Name of the target column."""
+
+    num_rows: int
+    """Number of rows."""
+
+    origin: Mapping[str, Any]
+    """What the rows are and how they came to be; never the weights."""
+
+
+def block_rows(num_columns: int) -> int:
+    """Rows held in memory at once: a power of two, 2^16 at most, about 32 MB of float64 for wide rows."""
+    return max(2**10, min(2**16, 1 << ((2**22 // num_columns).bit_length() - 1)))
+
+
+def write_dataset(
+    path: Path,
+    columns: Iterable[Mapping[str, np.ndarray]],
+    *,
+    features: tuple[str, ...],
+    target: str,
+    types: Mapping[str, np.dtype[Any]],
+    repetitive: frozenset[str],
+    origin: Mapping[str, Any],
+) -> int:
+    """Write blocks of columns to a Parquet file as they come.
+
+    columns: blocks; each maps every name in `types` to its values, shape (n,).
+    repetitive: columns of few distinct values, to be stored as a dictionary.
+
+    Returns: the number of rows written.
+    """
+    metadata = {_METADATA_KEY: json.dumps({"features": features, "target": target, "origin": origin}).encode()}
+    fields = [pa.field(name, pa.from_numpy_dtype(types[name]), nullable=False) for name in (*features, target)]
+    schema = pa.schema(fields, metadata=metadata)
+    group_rows = min(ROW_GROUP_ROWS, 16 * block_rows(len(fields)))
+    num_rows = 0
+    with pq.ParquetWriter(
+        path, schema, compression="NONE", use_dictionary=sorted(repetitive), write_statistics=False
+    ) as writer:
+        for block in columns:
+            arrays = [pa.array(block[field.name], type=field.type) for field in schema]
+            writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=group_rows)
+            num_rows += len(arrays[0])
+    return num_rows
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Read what a dataset file says of itself.
+
+    Raises: ValueError: the file is not a dataset of ours.
+    """
+    with pq.ParquetFile(path) as file:
+        metadata = file.schema_arrow.metadata or {}
+        if _METADATA_KEY not in metadata:
+            raise ValueError(f"{path} is not a dataset written by lntx")
+        said = json.loads(metadata[_METADATA_KEY])
+        return Dataset(
+            path=path,
+            features=tuple(said["features"]),
+            target=said["target"],
+            num_rows=file.metadata.num_rows,
+            origin=said["origin"],
+        )
+
+
+def read_blocks(dataset: Dataset, *, read_rows: int = 2**16) -> Iterator[Block]:
+    """Read the rows in blocks whose sizes do not depend on how the file is read.
+
+    read_rows: rows decoded at a time; a matter of speed alone.
+
+    Yields: x, float64, shape (n, num_features), column-major, and y, float64, shape (n,); n is
+    block_rows(num_features + 1) but for the last block.
+    """
+    names = [*dataset.features, dataset.target]
+    size = block_rows(len(names))
+    x, y, filled = _empty(size, len(dataset.features)), np.empty(size), 0
+    with pq.ParquetFile(dataset.path, memory_map=False, pre_buffer=False) as file:
+        for batch in file.iter_batches(batch_size=read_rows, columns=names, use_threads=False):
+            columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
+            start = 0
+            while start < batch.num_rows:
+                count = min(size - filled, batch.num_rows - start)
+                for j, column in enumerate(columns[:-1]):
+                    x[filled : filled + count, j] = column[start : start + count]
+                y[filled : filled + count] = columns[-1][start : start + count]
+                start, filled = start + count, filled + count
+                if filled == size:
+                    yield x, y
+                    x, y, filled = _empty(size, len(dataset.features)), np.empty(size), 0
+    if filled:
+        yield x[:filled], y[:filled]
+
+
+def _empty(rows: int, columns: int) -> np.ndarray:
+    # Column-major: Parquet is decoded column by column, and BLAS takes either order.
+    return np.empty((rows, columns), order="F")

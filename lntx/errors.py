@@ -1,0 +1,42 @@
+"""Errors a person can meet, each with the exit code of the command that met it. Knows no stage and no store."""
+
+
+class LntxError(ValueError):
+    """Base of every error raised on purpose; its message is for the user: what, which value, what next."""
+
+    kind = "Error"
+    exit_code = 1
+
+
+class BadInput(LntxError):
+    """The configuration, the command line or the user's file cannot be used; nothing was computed."""
+
+    kind = "BadInput"
+    exit_code = 2
+
+
+class WrongAnswer(LntxError):
+    """A stage worked and its answer is not the known one; raised only where a verdict cannot be returned."""
+
+    kind = "WrongAnswer"
+    exit_code = 3
+
+
+class NotFresh(LntxError):
+    """A stage outside the selection has no stored result that the selected ones could start from."""
+
+    kind = "NotFresh"
+    exit_code = 4
+
+
+class Damaged(LntxError):
+    """Stored bytes are not the bytes that were stored."""
+
+    kind = "Damaged"
+    exit_code = 5
+
+
+class ServerUnreachable(LntxError):
+    """The configured Prefect server does not answer, or refuses."""
+
+    kind = "ServerUnreachable"

@@ -1,0 +1,201 @@
+"""Learned against exact against true: the verdict, and who is to blame.
+
+Reads rows and numbers; corrects nothing, and knows nothing of export.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lntx.config import Data, Evaluate
+from lntx.dataset import Dataset, read_blocks
+from lntx.diagnosis import why_training_missed
+from lntx.fitting import Fit
+from lntx.generation import generate_blocks
+from lntx.reference import Reference, design, residuals, solve
+from lntx.verdict import Blame, Coefficient, Evaluation
+
+FULL_DIGITS = 15.95
+"""Digits of a float64: -log10(2^-53)."""
+
+# Relative tolerances of torch.testing.assert_close.
+RTOL = {"float64": 1e-7, "float32": 1.3e-6}
+
+# An optimiser's error this small beside the sampling error changes no conclusion.
+_STANDARD_ERRORS = 0.01
+
+
+def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: Evaluate) -> Evaluation:
+    """Compare a fit with the exact solution of its rows and, where it is known, with the truth.
+
+    sha256: digest that the dataset's file should have. data: where the rows came from, the truth included.
+    """
+    bias = fit.bias is not None
+    reference = solve(lambda: read_blocks(dataset), bias=bias)
+    coefficients = _coefficients(dataset, data, fit, reference, settings)
+    mse, largest, mean = _residual_figures(dataset, fit)
+    blame, reason = _verdict(dataset, sha256, data, fit, reference, coefficients, settings)
+    return Evaluation(
+        verdict="pass" if blame is None else "fail",
+        blame=blame,
+        reason=reason,
+        coefficients=coefficients,
+        digits=min(coefficient.digits for coefficient in coefficients),
+        mse=mse,
+        max_residual=largest,
+        mean_residual=mean,
+        residual_sd=reference.residual_sd,
+        r_squared=reference.r_squared,
+        num_rows=reference.num_rows,
+        features=dataset.features,
+        target=dataset.target,
+    )
+
+
+def digits(learned: float, expected: float, scale: float) -> float:
+    """Log relative error with the scale as a floor: correct digits, in 0..15.95."""
+    size = max(abs(expected), scale)
+    error = abs(learned - expected)
+    if error == 0:
+        return FULL_DIGITS
+    return 0.0 if size == 0 else min(FULL_DIGITS, max(0.0, -math.log10(error / size)))
+
+
+def chi_squared_tail(statistic: float, freedom: int) -> float:
+    """Chance that a chi-squared variable of that many degrees of freedom exceeds the statistic."""
+    import torch
+
+    half = torch.tensor([freedom / 2, statistic / 2], dtype=torch.float64)
+    return float(torch.special.gammaincc(half[0], half[1]))
+
+
+def _coefficients(
+    dataset: Dataset, data: Data, fit: Fit, reference: Reference, settings: Evaluate
+) -> tuple[Coefficient, ...]:
+    rtol = RTOL[fit.dtype] if settings.rtol is None else settings.rtol
+    names: list[str] = [*dataset.features]
+    learned: list[float] = [*fit.weights]
+    exact: list[float] = [*reference.weights]
+    errors: list[float | None] = [*reference.standard_errors]
+    true: list[float | None] = [*data.weights] if data.weights is not None else [None] * len(names)
+    if fit.bias is not None:
+        assert reference.bias is not None
+        names, learned, exact = [*names, "bias"], [*learned, fit.bias], [*exact, reference.bias]
+        errors.append(reference.bias_standard_error)
+        true.append(None if data.weights is None else data.bias)
+    unit = np.float32 if fit.dtype == "float32" else np.float64
+    found = []
+    for name, value, answer, error, truth, scale in zip(
+        names, learned, exact, errors, true, reference.scales, strict=True
+    ):
+        size = max(abs(answer), scale)
+        found.append(
+            Coefficient(
+                name=name,
+                learned=value,
+                reference=answer,
+                true=truth,
+                standard_error=error,
+                digits=digits(value, answer, scale),
+                ulps=min(abs(value - answer) / float(np.spacing(unit(size or 1.0))), 1e300),
+                allowed=max(rtol * size, _STANDARD_ERRORS * (error or 0.0)),
+            )
+        )
+    return tuple(found)
+
+
+def _verdict(
+    dataset: Dataset,
+    sha256: str,
+    data: Data,
+    fit: Fit,
+    reference: Reference,
+    coefficients: Sequence[Coefficient],
+    settings: Evaluate,
+) -> tuple[Blame | None, str | None]:
+    damage = _damaged_rows(dataset, data) if data.path is None else _damaged_file(dataset, sha256)
+    if damage is not None:
+        return "data", f"{damage}: look at the disk, the file system and pyarrow, then rerun with --force generate"
+    if data.weights is not None:
+        off = _reference_off_truth(data, reference, coefficients, settings)
+        if off is not None:
+            return "reference", f"{off}: look at numpy, its BLAS and the generator of the rows"
+    wrong = [coefficient for coefficient in coefficients if not _passes(coefficient)]
+    if wrong:
+        worst = max(wrong, key=lambda coefficient: coefficient.ulps)
+        missed = f"{worst.name} was learned as {worst.learned:.6g} where the exact answer is {worst.reference:.6g}"
+        error = worst.standard_error or 0.0
+        # Without noise a standard error is rounding, and says nothing.
+        if error > RTOL["float64"] * abs(worst.reference):
+            missed += f" ({abs(worst.learned - worst.reference) / error:.3g} standard errors away)"
+        return "training", why_training_missed(fit, missed=missed)
+    return None, None
+
+
+def _passes(coefficient: Coefficient) -> bool:
+    return abs(coefficient.learned - coefficient.reference) <= coefficient.allowed
+
+
+def _damaged_rows(dataset: Dataset, data: Data) -> str | None:
+    """Compare the rows as read with the same rows drawn again."""
+    if dataset.num_rows != data.num_rows:
+        return f"the dataset has {dataset.num_rows} rows where {data.num_rows} were generated"
+    first = 1
+    for (x, y), (true_x, true_y) in zip(read_blocks(dataset), generate_blocks(data), strict=True):
+        read, drawn = (np.column_stack(columns) for columns in ((x, y), (true_x, true_y)))
+        # Bit for bit, NaN included.
+        differs = read.view(np.int64) != drawn.astype(np.float64).view(np.int64)
+        if differs.any():
+            row, column = (int(place) for place in np.argwhere(differs)[0])
+            name = [*dataset.features, dataset.target][column]
+            return (
+                f"row {first + row} reads {name} = {float(read[row, column])!r} where "
+                f"{float(drawn[row, column])!r} was generated"
+            )
+        first += len(x)
+    return None
+
+
+def _damaged_file(dataset: Dataset, sha256: str) -> str | None:
+    with dataset.path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    return None if found == sha256 else f"{dataset.path.name} is not the file that was stored"
+
+
+def _reference_off_truth(
+    data: Data, reference: Reference, coefficients: Sequence[Coefficient], settings: Evaluate
+) -> str | None:
+    """The joint test of the exact solution against the truth; a sentence where it fails.
+
+    With noise of standard deviation s, (b - w)ᵀ XᵀX (b - w) / s² is chi-squared with p degrees of freedom
+    (Seber and Lee, Linear Regression Analysis, 2003, theorem 3.5).
+    """
+    gaps = np.array([coefficient.reference - (coefficient.true or 0.0) for coefficient in coefficients])
+    sizes = [max(abs(c.true or 0.0), scale) for c, scale in zip(coefficients, reference.scales, strict=True)]
+    if all(abs(gap) <= RTOL["float64"] * size for gap, size in zip(gaps, sizes, strict=True)):
+        return None
+    worst = coefficients[int(np.argmax(np.abs(gaps) / np.maximum(sizes, np.finfo(float).tiny)))]
+    off = f"the exact solution has {worst.name} = {worst.reference:.12g} where the truth is {worst.true or 0.0:.12g}"
+    if data.noise == 0:
+        return f"{off}, without noise"
+    statistic = float(((np.array(reference.factor) @ gaps) ** 2).sum()) / data.noise**2
+    chance = chi_squared_tail(statistic, len(gaps))
+    if chance >= settings.false_alarm_rate:
+        return None
+    return f"{off}; noise alone does that with chance {chance:.2g}, below {settings.false_alarm_rate:g}"
+
+
+def _residual_figures(dataset: Dataset, fit: Fit) -> tuple[float, float, float]:
+    """Mean square, largest size and mean of the learned model's residuals."""
+    coefficients = np.array([*fit.weights, *([] if fit.bias is None else [fit.bias])])
+    squares, totals, largest = [], [], 0.0
+    for x, y in read_blocks(dataset):
+        residual = residuals(design(x, bias=fit.bias is not None), y, coefficients)
+        squares.append(float(residual @ residual))
+        totals.append(math.fsum(residual))
+        largest = max(largest, float(np.abs(residual).max()))
+    return math.fsum(squares) / dataset.num_rows, largest, math.fsum(totals) / dataset.num_rows

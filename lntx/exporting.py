@@ -1,0 +1,205 @@
+"""Write a model as files that other programs load, and prove each of them by reading it back.
+
+Knows formats; does not judge the model (`evaluation` did) and does not place files (`store` does).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lntx.config import Export, Format, Section
+from lntx.errors import BadInput, LntxError
+from lntx.fitting import Fit
+from lntx.model import LNTXLinearModel
+from lntx.prediction import load_model
+from lntx.readback import helper
+from lntx.verdict import Evaluation
+
+logger = logging.getLogger(__name__)
+
+PROBE_ROWS = (1, 2, 1000)
+"""Batch sizes that every export is asked with."""
+
+# Any order of summing, with or without fused multiply-add, stays within (d + 1)/2 eps; measured: 2.
+_EPS_ALLOWED = 4
+
+
+class ReadBack(Section):
+    """What a fresh process found in one exported file."""
+
+    max_error: float | None
+    """Largest |prediction - trained model's|, in eps · (Σ|x·w| + |b|); none where there was no answer."""
+
+    problem: str | None
+    """Why the file is wrong; none where it is right."""
+
+
+class Card(Section):
+    """What an exported model is, what it was trained on, and how good it is."""
+
+    model: str
+    """Class of the model."""
+
+    formula: str
+    """The learned function, to 6 digits."""
+
+    features: tuple[str, ...]
+    """Names of the features, in the order of the weights."""
+
+    target: str
+    """Name of the target."""
+
+    evaluation: Evaluation
+    """How far the weights are from the exact solution."""
+
+    fit: Fit
+    """How they were learned."""
+
+    read_back: dict[str, ReadBack]
+    """What a fresh process found, by format."""
+
+
+def export(model: LNTXLinearModel, fit: Fit, evaluation: Evaluation, settings: Export, folder: Path) -> Card:
+    """Write `model.<format>` per format and `card.json`, and ask each file in a fresh process.
+
+    Raises: BadInput: onnx without its extra.
+    """
+    read_back = {}
+    for name in settings.formats:
+        path = folder / f"model.{name}"
+        path.write_bytes(WRITERS[name](model))
+        read_back[name] = prove(path, model)
+        logger.info("%s: %s", path.name, read_back[name].problem or f"within {read_back[name].max_error:.2g} eps")
+    card = Card(
+        model="LNTXLinearModel",
+        formula=_formula(evaluation, fit),
+        features=evaluation.features,
+        target=evaluation.target,
+        evaluation=evaluation,
+        fit=fit,
+        read_back=read_back,
+    )
+    (folder / "card.json").write_text(card.model_dump_json(indent=1), encoding="utf-8")
+    return card
+
+
+def prove(path: Path, model: LNTXLinearModel) -> ReadBack:
+    """Compare the predictions of a file, read in a fresh process, with the model's own."""
+    num_features = len(model.weights)
+    generator = np.random.Generator(np.random.PCG64(0))
+    probes = [generator.uniform(-10, 10, (rows, num_features)) for rows in PROBE_ROWS]
+    worst = 0.0
+    with tempfile.TemporaryDirectory(prefix="lntx-") as scratch:
+        rows = [Path(scratch) / f"rows-{i}.npy" for i in range(len(probes))]
+        answers = [Path(scratch) / f"answers-{i}.npy" for i in range(len(probes))]
+        for file, probe in zip(rows, probes, strict=True):
+            np.save(file, probe)
+        try:
+            helper().ask(path, rows, answers)
+        except LntxError as error:
+            return ReadBack(max_error=None, problem=str(error))
+        for probe, file in zip(probes, answers, strict=True):
+            problem, error_eps = _compare(np.load(file), probe, model)
+            if problem is not None:
+                return ReadBack(max_error=error_eps, problem=problem)
+            assert error_eps is not None
+            worst = max(worst, error_eps)
+    if path.suffix == ".safetensors" and load_model(path).weights != model.weights:
+        return ReadBack(max_error=worst, problem="the weights in the file are not the trained ones")
+    return ReadBack(max_error=worst, problem=None)
+
+
+def _compare(answer: np.ndarray, probe: np.ndarray, model: LNTXLinearModel) -> tuple[str | None, float | None]:
+    """A problem, if any, and the largest error in eps · (Σ|x·w| + |b|)."""
+    with torch.no_grad():
+        weight = model.linear.weight
+        x = torch.from_numpy(probe).to(weight.dtype)
+        expected = model(x).numpy()
+        reach = (x.abs() @ weight.abs().T + abs(model.bias or 0.0)).double().numpy()
+    if answer.dtype != expected.dtype:
+        return f"it answers in {answer.dtype} where the model is {expected.dtype}", None
+    if answer.shape != expected.shape:
+        return f"it answers {len(probe)} rows with shape {answer.shape} in place of {expected.shape}", None
+    if not np.isfinite(answer).all():
+        return "it answers with NaN or infinity", None
+    errors = np.abs(answer.astype(np.float64) - expected) / (np.finfo(expected.dtype).eps * np.maximum(reach, 1e-300))
+    worst = float(errors.max())
+    if worst > _EPS_ALLOWED:
+        row = int(errors.argmax())
+        return f"it predicts {float(answer[row, 0])!r} where the model predicts {float(expected[row, 0])!r}", worst
+    return None, worst
+
+
+def _safetensors(model: LNTXLinearModel) -> bytes:
+    import safetensors.torch
+
+    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+
+
+def _pt2(model: LNTXLinearModel) -> bytes:
+    weight = model.linear.weight
+    # Rows of zeros: the archive keeps the example, storage and all, and must hold no data.
+    example = torch.zeros(2, weight.shape[1], dtype=weight.dtype)
+    rows = torch.export.Dim("num_rows", min=1)
+    program = torch.export.export(model, (example,), dynamic_shapes={"x": {0: rows}})
+    for module in program.graph_module.modules():
+        for node in getattr(module, "graph", torch.fx.Graph()).nodes:
+            # It names files of this machine.
+            node.meta.pop("stack_trace", None)
+    # A buffer, because the archive also keeps the name of the file it is saved to.
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _onnx(model: LNTXLinearModel) -> bytes:
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError:
+        raise BadInput("export.formats onnx needs an extra: pip install 'lntx[onnx]'") from None
+    weight = model.linear.weight.detach().numpy()
+    element = TensorProto.DOUBLE if weight.dtype == np.float64 else TensorProto.FLOAT
+    tensors = [numpy_helper.from_array(weight, "weight")]
+    if model.linear.bias is not None:
+        tensors.append(numpy_helper.from_array(model.linear.bias.detach().numpy(), "bias"))
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", *(tensor.name for tensor in tensors)], ["y"], transB=1)],
+        "LNTXLinearModel",
+        [helper.make_tensor_value_info("x", element, ["num_rows", weight.shape[1]])],
+        [helper.make_tensor_value_info("y", element, ["num_rows", 1])],
+        tensors,
+    )
+    exported = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], producer_name="lntx")
+    # 10 came with opset 20; the newest of an installed onnx may be beyond an installed onnxruntime.
+    exported.ir_version = 10
+    onnx.checker.check_model(exported, full_check=True)
+    return bytes(exported.SerializeToString(deterministic=True))
+
+
+WRITERS: Mapping[Format, Callable[[LNTXLinearModel], bytes]] = {
+    "safetensors": _safetensors,
+    "pt2": _pt2,
+    "onnx": _onnx,
+}
+"""How each format is written: the bytes depend on weights, dtype and library versions alone."""
+
+
+def _formula(evaluation: Evaluation, fit: Fit) -> str:
+    terms = [f"{weight:.6g}·{name}" for weight, name in zip(fit.weights, evaluation.features, strict=True)]
+    if fit.bias is not None:
+        terms.append(f"{fit.bias:.6g}")
+    return f"{evaluation.target} = " + " + ".join(terms)
+
+
+def dump_weights(model: LNTXLinearModel, path: Path) -> None:
+    """Write a model's weights alone, as safetensors."""
+    path.write_bytes(_safetensors(model))

@@ -1,0 +1,96 @@
+"""What training leaves behind: the figures of a fit and its history by epoch, and their files.
+
+Holds results; trains nothing and needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lntx.config import Section
+
+Stop = Literal["converged", "stalled", "max_epochs", "diverged"]
+
+
+class Epoch(Section):
+    """The end of one pass over the rows; epoch 0 is the start."""
+
+    weights: tuple[float, ...]
+    """Weights at the end."""
+
+    bias: float | None
+    """Bias at the end; none where the model has none."""
+
+    loss: float | None
+    """Mean squared error over the epoch, each row at the weights it met; none at the start."""
+
+
+class Fit(Section):
+    """What was learned, and how."""
+
+    weights: tuple[float, ...]
+    """Learned weights in the order of the features, each as the float64 that it equals."""
+
+    bias: float | None
+    """Learned bias; none where the model has none."""
+
+    dtype: Literal["float64", "float32"]
+    """Type of the weights."""
+
+    device: str
+    """Kind of device that trained."""
+
+    epochs: int
+    """Epochs done."""
+
+    stop: Stop
+    """Why training ended: the weights no longer move, or only by rounding; the epochs ran out; the loss grew."""
+
+    last_move: float | None
+    """Largest move of a coefficient in the last epoch, relative to its scale; none if it was not finite."""
+
+    learning_rate: float
+    """Learning rate used, in the coordinates of `precondition`."""
+
+    stable_limit: float
+    """Learning rate from which full-batch descent does not converge."""
+
+    momentum: float
+    """Momentum used."""
+
+    batch_size: int | None
+    """Rows per step; none: all."""
+
+    gradient: Literal["autograd"]
+    """How gradients were made."""
+
+    precondition: Literal["none", "standardize", "qr"]
+    """Coordinates of the descent."""
+
+    condition_number: float
+    """Of the Hessian in the weights themselves."""
+
+    descent_condition_number: float
+    """Of the Hessian in the coordinates of the descent."""
+
+
+def write_history(history: Sequence[Epoch], path: Path) -> None:
+    """Write a history to Parquet: columns epoch, loss, weights (a list per epoch) and bias."""
+    columns = {
+        "epoch": pa.array(range(len(history)), pa.int32()),
+        "loss": pa.array([epoch.loss for epoch in history], pa.float64()),
+        "weights": pa.array([epoch.weights for epoch in history], pa.list_(pa.float64())),
+        "bias": pa.array([epoch.bias for epoch in history], pa.float64()),
+    }
+    pq.write_table(pa.table(columns), path, compression="NONE")
+
+
+def read_history(path: Path) -> list[Epoch]:
+    """Read what `write_history` wrote."""
+    rows = pq.read_table(path).to_pylist()
+    return [Epoch(weights=row["weights"], bias=row["bias"], loss=row["loss"]) for row in rows]

@@ -1,0 +1,51 @@
+"""The model: one linear layer. Knows nothing of data, training or files."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+class LNTXLinearModel(nn.Module):
+    """y = x · weights (+ bias): `nn.Linear` with one output.
+
+    num_features: columns of x. bias: whether there is one. dtype: torch.float64 or torch.float32.
+    generator: source of the initial weights, drawn as nn.Linear draws them, uniform in ±1/sqrt(num_features);
+    without one every weight starts at 0. The global random state is neither used nor changed.
+    """
+
+    def __init__(
+        self,
+        num_features: int = 1,
+        *,
+        bias: bool = False,
+        dtype: torch.dtype = torch.float64,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        # skip_init: nn.Linear would draw its weights from the global random state.
+        blank: nn.Linear = nn.utils.skip_init(nn.Linear, num_features, 1, bias=bias, dtype=dtype)  # type: ignore[no-untyped-call]
+        self.linear = blank
+        bound = 1 / math.sqrt(num_features)
+        for parameter in self.linear.parameters():
+            if generator is None:
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Predict y, shape (num_rows, 1), from x, shape (num_rows, num_features)."""
+        y: torch.Tensor = self.linear(x)
+        return y
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The learned weights, each as the float64 that it equals."""
+        return tuple(self.linear.weight.detach().double().cpu().reshape(-1).tolist())
+
+    @property
+    def bias(self) -> float | None:
+        """The learned bias as the float64 that it equals; none where the model has none."""
+        return None if self.linear.bias is None else float(self.linear.bias.detach().double().cpu())

@@ -1,0 +1,145 @@
+"""Find the model that a person means, and use it on numbers or on a table by its columns' names. Trains nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from lntx.errors import BadInput
+from lntx.runs import read_run
+from lntx.store import Store
+from lntx.tables import read_table
+
+Predictor = Callable[[np.ndarray], np.ndarray]
+"""Rows, shape (num_rows, num_features), to predictions, shape (num_rows, 1), in the model's dtype."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model and what its inputs are called."""
+
+    path: Path
+    """The exported file."""
+
+    features: tuple[str, ...] | None
+    """Names of the features, in order; none for a file without a known history."""
+
+    ask: Predictor
+    """Rows to predictions."""
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """Predict rows, shape (num_rows, num_features); returns shape (num_rows,).
+
+        Raises: BadInput: another number of features.
+        """
+        if self.features is not None and rows.shape[1] != len(self.features):
+            raise BadInput(
+                f"the model takes {len(self.features)} numbers ({', '.join(self.features)}), got {rows.shape[1]}"
+            )
+        try:
+            return self.ask(rows)[:, 0]
+        except RuntimeError as error:
+            raise BadInput(f"{self.path.name} cannot take {rows.shape[1]} numbers a row: {_line(error)}") from None
+
+
+def find_model(store: Store, *, run: str | None = None, path: str | os.PathLike[str] | None = None) -> Model:
+    """Find a model: a file's, a run's, or the last passing run's.
+
+    Raises: BadInput: there is none.
+    """
+    if run is not None and path is not None:
+        raise BadInput("give either a run or a model file")
+    if path is not None:
+        file = Path(path)
+        return _load(file, _features_of(store, file))
+    if run is not None:
+        record = read_run(store, run)
+        if not record.exports:
+            raise BadInput(f"run {record.run} exported no model")
+        exports, features = record.exports, record.features
+    else:
+        exports, features = _current(store)
+    # safetensors loads quickest.
+    file = store.root / (exports.get("safetensors") or next(iter(exports.values())))
+    if not file.is_file():
+        raise BadInput(f"{file} is gone: lntx run computes it again")
+    return _load(file, features)
+
+
+def _load(file: Path, features: tuple[str, ...] | None) -> Model:
+    # Here, because it imports torch: a missing model is known without.
+    from lntx.prediction import load_predictor
+
+    return Model(path=file, features=features, ask=load_predictor(file))
+
+
+def _current(store: Store) -> tuple[dict[str, str], tuple[str, ...]]:
+    pointer = store.artifacts / "current.json"
+    try:
+        current = json.loads(pointer.read_bytes())
+        card = json.loads((store.root / current["card"]).read_bytes())
+        return dict(current["exports"]), tuple(card["features"])
+    except FileNotFoundError:
+        raise BadInput(f"there is no passing run in {store.root} yet: lntx run makes one") from None
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(f"{pointer} is damaged: the next passing lntx run rewrites it") from None
+
+
+def _features_of(store: Store, file: Path) -> tuple[str, ...] | None:
+    """Names of the features, if the file is an export of this store."""
+    for record in store.records("export"):
+        if any(store.path(stored).resolve() == file.resolve() for stored in record.files):
+            card = store.path(record.file("card.json"))
+            if card.is_file():
+                return tuple(json.loads(card.read_bytes())["features"])
+    return None
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def write_predictions(model: Model, source: Path, target: Path) -> int:
+    """Write a table with its feature columns and a column `prediction`.
+
+    source: Parquet or CSV. target: Parquet or CSV, by its suffix; replaced whole at the end.
+
+    Returns: the number of rows.
+
+    Raises: BadInput: a column is missing or cannot be used; the target cannot be written.
+    """
+    if model.features is None:
+        raise BadInput(f"{model.path} does not say what its features are called: use --run, or give numbers")
+    is_csv = target.suffix.lower() == ".csv"
+    if not is_csv and target.suffix.lower() not in (".parquet", ".pq"):
+        raise BadInput(f"--output must end in .csv or .parquet, got {target}")
+    num_rows = 0
+    try:
+        with tempfile.TemporaryDirectory(prefix=".lntx-", dir=target.parent) as folder:
+            partial = Path(folder) / target.name
+            writer = None
+            for read, rows in read_table(source, model.features):
+                if "prediction" in read.schema.names:
+                    raise BadInput(f"{source} already has a column 'prediction': rename it")
+                batch = read.append_column("prediction", pa.array(model.predict(rows)))
+                if writer is None:
+                    make = pyarrow.csv.CSVWriter if is_csv else pq.ParquetWriter
+                    writer = make(partial, batch.schema)
+                writer.write_batch(batch)
+                num_rows += batch.num_rows
+            if writer is None:
+                raise BadInput(f"{source} has no rows")
+            writer.close()
+            partial.replace(target)
+    except OSError as error:
+        raise BadInput(f"cannot write {target}: {error.strerror or error}") from None
+    return num_rows

@@ -1,0 +1,195 @@
+"""The runner: obtain one stage's result, or all of them, with no orchestrator.
+
+Python, the command line and Prefect all come through `obtain`. Knows how stages fit together; the work of each is
+in its own module.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lntx import planning
+from lntx.errors import NotFresh
+from lntx.identity import Identity, identify
+from lntx.runs import Outcome, Request, Run, conclude
+from lntx.selection import INPUTS, STAGES, Stage
+from lntx.store import Record, Store
+from lntx.tables import look_at
+from lntx.verdict import Evaluation
+
+logger = logging.getLogger(__name__)
+
+PRODUCERS: dict[str, Stage] = {
+    "data": "generate",
+    "reference": "evaluate",
+    "training": "train",
+    "export": "export",
+}
+"""The stage whose result is not to be used again when that part is to blame."""
+
+
+def run_stages(request: Request) -> Run:
+    """Obtain every stage that is asked for, in order, and conclude.
+
+    Raises: LntxError: bad input, or a stage outside the selection that has no stored result.
+    """
+    store = begin(request)
+    outcomes: dict[Stage, Outcome] = {}
+    for stage in STAGES:
+        outcomes[stage] = obtain(stage, request, outcomes)
+    return conclude(store, request, outcomes)
+
+
+def begin(request: Request) -> Store:
+    """Make the root ready, and start what takes long to start.
+
+    Raises: BadInput: the root cannot be written, or the user's file cannot be read.
+    """
+    store = Store(request.root)
+    store.prepare()
+    if "export" in request.selection.stages:
+        plans = planning.plan(store, request.pipeline, request.selection)
+        if plans["export"].state != "fresh":
+            from lntx.readback import helper
+
+            helper()
+    return store
+
+
+def obtain(stage: Stage, request: Request, inputs: Mapping[Stage, Outcome]) -> Outcome:
+    """Obtain one stage's result: look it up, or compute and publish it.
+
+    inputs: outcomes of the earlier stages.
+
+    Raises: NotFresh: the stage is not selected, and a later one needs its missing result.
+    """
+    store = Store(request.root)
+    if stage not in request.stages:
+        return Outcome(stage=stage, state="skipped")
+    if any(inputs[upstream].state in ("failed", "skipped") for upstream in INPUTS[stage]):
+        logger.warning("%s: skipped, because the answer is wrong", stage)
+        return Outcome(stage=stage, state="skipped")
+    contents: dict[str, str] = {upstream: _record(inputs[upstream]).content for upstream in INPUTS[stage]}
+    identity = identify(
+        stage, request.pipeline, source_sha256=planning.source_digest(request.pipeline), inputs=contents
+    )
+    with store.lock(identity.key):
+        planned = planning.plan_stage(store, identity, forced=stage in request.selection.forced)
+        if planned.record is not None:
+            logger.info("%s: cached, %s", stage, _files(planned.record))
+            return Outcome(stage=stage, state="cached", record=planned.record)
+        if stage not in request.selection.stages:
+            raise NotFresh(
+                f"{stage} has no stored result for this configuration ({planned.reason}): "
+                f"run once with --until {stage}, or leave out --from and --only"
+            )
+        if planned.state == "damaged":
+            logger.warning("%s: %s; computing it again", stage, planned.reason)
+            if store.find(identity).record is None:
+                store.set_aside(identity)
+        return _compute(stage, request, store, identity, inputs)
+
+
+def _compute(
+    stage: Stage, request: Request, store: Store, identity: Identity, inputs: Mapping[Stage, Outcome]
+) -> Outcome:
+    before = store.find(identity)
+    started = time.perf_counter()
+    logger.info("%s: computing", stage)
+    with store.staging(stage) as folder:
+        WORK[stage](request, store, inputs, folder)
+        seconds = time.perf_counter() - started
+        record = store.publish(identity, folder, seconds=seconds, environment=_environment())
+    logger.info("%s: %s in %.3g s", stage, _files(record), seconds)
+    recurrence = None
+    if before.state == "quarantined" and before.record is not None:
+        recurrence = "deterministic" if before.record.content == record.content else "intermittent"
+    outcome = Outcome(stage=stage, state="ran", record=record, recurrence=recurrence)
+    return _judge(store, outcome, inputs)
+
+
+def _judge(store: Store, outcome: Outcome, inputs: Mapping[Stage, Outcome]) -> Outcome:
+    """Quarantine what a failed verdict blames; the outcome is then `failed`."""
+    record = _record(outcome)
+    blame, reason = outcome.blame(store)
+    if blame is None:
+        return outcome
+    logger.error("%s: %s is wrong: %s", outcome.stage, blame, reason)
+    producer = PRODUCERS[blame]
+    recurrence = outcome.recurrence
+    if producer != outcome.stage:
+        store.quarantine(_record(inputs[producer]), f"{blame} was found wrong: {reason}")
+        recurrence = inputs[producer].recurrence
+    store.quarantine(record, f"the verdict was fail: {reason}")
+    return outcome.model_copy(update={"state": "failed", "recurrence": recurrence})
+
+
+def _generate(request: Request, _store: Store, _inputs: Mapping[Stage, Outcome], folder: Path) -> None:
+    data = request.pipeline.data
+    if data.path is None:
+        from lntx.generation import generate_dataset
+
+        generate_dataset(data, folder / "dataset.parquet")
+    else:
+        from lntx.tables import import_table
+
+        import_table(data, look_at(data.path), folder / "dataset.parquet")
+
+
+def _train(request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path) -> None:
+    from lntx.dataset import open_dataset
+    from lntx.exporting import dump_weights
+    from lntx.fitting import write_history
+    from lntx.training import fit
+
+    dataset = open_dataset(inputs["generate"].path(store, "dataset.parquet"))
+    model, figures, history = fit(dataset, request.pipeline.train, bias=request.pipeline.learns_bias)
+    dump_weights(model, folder / "model.safetensors")
+    write_history(history, folder / "history.parquet")
+    (folder / "fit.json").write_text(figures.model_dump_json(indent=1), encoding="utf-8")
+
+
+def _evaluate(request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path) -> None:
+    from lntx.dataset import open_dataset
+    from lntx.evaluation import evaluate
+
+    rows = _record(inputs["generate"]).file("dataset.parquet")
+    evaluation = evaluate(
+        open_dataset(store.path(rows)),
+        sha256=rows.sha256,
+        data=request.pipeline.data,
+        fit=inputs["train"].fit(store),
+        settings=request.pipeline.evaluate,
+    )
+    (folder / "evaluation.json").write_text(evaluation.model_dump_json(indent=1), encoding="utf-8")
+
+
+def _export(request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path) -> None:
+    from lntx.exporting import export
+    from lntx.prediction import load_model
+
+    evaluation = Evaluation.model_validate_json(inputs["evaluate"].path(store, "evaluation.json").read_bytes())
+    model = load_model(inputs["train"].path(store, "model.safetensors"))
+    export(model, inputs["train"].fit(store), evaluation, request.pipeline.export, folder)
+
+
+WORK = {"generate": _generate, "train": _train, "evaluate": _evaluate, "export": _export}
+
+
+def _record(outcome: Outcome) -> Record:
+    assert outcome.record is not None
+    return outcome.record
+
+
+def _files(record: Record) -> str:
+    return ", ".join(file.path for file in record.files)
+
+
+def _environment() -> dict[str, Any]:
+    return {"host": platform.node(), "platform": platform.platform(), "python": sys.version.split()[0]}

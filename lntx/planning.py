@@ -1,0 +1,127 @@
+"""Which stages are fresh, stale, missing or damaged, and why: one planner for `plan`, for runs and for Prefect.
+
+Looks; computes and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lntx.config import Pipeline
+from lntx.identity import Identity, identify
+from lntx.selection import INPUTS, STAGES, Selection, Stage
+from lntx.store import Record, Store
+from lntx.tables import look_at
+
+State = Literal["fresh", "stale", "missing", "damaged", "depends"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """What would happen to a stage, and why."""
+
+    stage: Stage
+    """The stage."""
+
+    state: State
+    """fresh: its stored result is used. stale, missing, damaged: it is computed. depends: its input is computed
+    again, and it is cached if that comes out the same."""
+
+    reason: str | None
+    """Why it is not fresh."""
+
+    record: Record | None
+    """The stored result, where it is fresh."""
+
+
+def source_digest(pipeline: Pipeline) -> str | None:
+    """Digest of the user's file, if there is one.
+
+    Raises: BadInput: the file is missing, unreadable or empty.
+    """
+    return None if pipeline.data.path is None else look_at(pipeline.data.path).sha256
+
+
+def plan(store: Store, pipeline: Pipeline, selection: Selection) -> dict[Stage, StagePlan]:
+    """Plan every stage up to the last one selected.
+
+    Raises: BadInput: a package or the user's file is missing.
+    """
+    source = source_digest(pipeline)
+    plans: dict[Stage, StagePlan] = {}
+    for stage in STAGES[: STAGES.index(selection.stages[-1]) + 1]:
+        inputs: dict[str, str] = {}
+        for upstream in INPUTS[stage]:
+            record = plans[upstream].record
+            if record is not None:
+                inputs[upstream] = record.content
+        identity = identify(stage, pipeline, source_sha256=source, inputs=inputs)
+        plans[stage] = plan_stage(store, identity, forced=stage in selection.forced)
+    return plans
+
+
+def plan_stage(store: Store, identity: Identity, *, forced: bool) -> StagePlan:
+    """Plan one stage. An input that the identity lacks is one that will be computed again."""
+    stage = identity.stage
+    if forced:
+        return StagePlan(stage=stage, state="stale", reason="forced", record=None)
+    if set(identity.inputs) != set(INPUTS[stage]):
+        return _plan_depending(store, identity)
+    finding = store.find(identity)
+    if finding.state == "fresh":
+        return StagePlan(stage=stage, state="fresh", reason=None, record=finding.record)
+    if finding.state == "damaged":
+        return StagePlan(stage=stage, state="damaged", reason=finding.reason, record=None)
+    if finding.state == "quarantined":
+        return StagePlan(stage=stage, state="stale", reason=finding.reason, record=None)
+    return _plan_unknown(store, identity)
+
+
+def _plan_depending(store: Store, identity: Identity) -> StagePlan:
+    """Inputs are unknown: the stage is cached if they come out as in any intact record that is otherwise alike."""
+    stage = identity.stage
+    alike = [record for record in store.records(stage) if record.identity.own == identity.own]
+    findings = [store.check(record) for record in alike]
+    waiting = ", ".join(upstream for upstream in INPUTS[stage] if upstream not in identity.inputs)
+    if any(finding.state == "fresh" for finding in findings):
+        return StagePlan(stage=stage, state="depends", reason=f"cached if {waiting} comes out the same", record=None)
+    if findings:
+        state: State = "damaged" if findings[0].state == "damaged" else "stale"
+        return StagePlan(stage=stage, state=state, reason=findings[0].reason, record=None)
+    return _plan_unknown(store, identity)
+
+
+def _plan_unknown(store: Store, identity: Identity) -> StagePlan:
+    """No record has this key: say what differs from the newest one."""
+    records = store.records(identity.stage)
+    if not records:
+        return StagePlan(stage=identity.stage, state="missing", reason="never computed", record=None)
+    return StagePlan(
+        stage=identity.stage, state="stale", reason="; ".join(differences(records[0].identity, identity)), record=None
+    )
+
+
+def differences(before: Identity, after: Identity) -> list[str]:
+    """What differs between two identities of a stage, one clause each."""
+    clauses = [f"{key}: {_show(old)} → {_show(new)}" for key, old, new in _changes(before.config, after.config)]
+    clauses += [f"code of lntx.{name} changed" for name, _, _ in _changes(before.code, after.code)]
+    clauses += [f"{name} {old} → {new}" for name, old, new in _changes(before.versions, after.versions)]
+    clauses += [
+        f"result of {name} changed" for name, _, new in _changes(before.inputs, after.inputs) if new is not None
+    ]
+    clauses += [f"{name} will be computed" for name in INPUTS[after.stage] if name not in after.inputs]
+    return clauses or ["computed with other inputs"]
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    keys = dict.fromkeys([*before, *after])
+    return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "none"
+    text = ", ".join(map(_show, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,122 @@
+"""Ask exported files for predictions in a process that has never seen the model.
+
+`python -m lntx.readback` imports what the formats need, then answers each request in a fork of itself: a fresh
+process without the seconds of a fresh import. Judges nothing: the exporter compares.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+from lntx.errors import LntxError
+
+
+class Helper:
+    """A running helper process; `ask` may be called any number of times."""
+
+    def __init__(self) -> None:
+        # Unbuffered pipes and a session of its own: Ctrl-C is for the parent, which ends the helper.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lntx.readback"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        atexit.register(self.close)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process can still be asked."""
+        return self._process.poll() is None
+
+    def ask(self, model: Path, rows: list[Path], answers: list[Path]) -> None:
+        """Predict each file of rows with the model, into a file of answers (both .npy).
+
+        Raises: LntxError: the file could not be loaded or asked; the message is the helper's.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        request = {"model": str(model), "rows": [str(p) for p in rows], "answers": [str(p) for p in answers]}
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise LntxError(f"the process that reads exports back ended with status {self._process.wait()}")
+        error = json.loads(line)["error"]
+        if error is not None:
+            raise LntxError(error)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+        self._process.wait()
+        atexit.unregister(self.close)
+
+
+@functools.cache
+def _started() -> list[Helper]:
+    return []
+
+
+def helper() -> Helper:
+    """The helper of this process, started at the first call: call early, and its imports overlap other work."""
+    running = _started()
+    if not running or not running[0].is_alive:
+        running[:] = [Helper()]
+    return running[0]
+
+
+def _serve() -> None:
+    # Imported before the forks, which then have them; onnxruntime starts threads, which a fork would not have.
+    import torch.export.pt2_archive  # noqa: F401
+
+    from lntx import prediction  # noqa: F401
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(read)
+            error = _answer(request)
+            with os.fdopen(write, "w") as pipe:
+                json.dump({"error": error}, pipe)
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            said = pipe.read()
+        _, status = os.waitpid(child, 0)
+        print(said or json.dumps({"error": f"reading the export back ended with status {status}"}), flush=True)
+
+
+def _answer(request: dict[str, object]) -> str | None:
+    """Answer one request; what went wrong, in one line, or none."""
+    import numpy as np
+
+    from lntx.prediction import load_predictor
+
+    try:
+        predict = load_predictor(str(request["model"]))
+        for rows, answers in zip(request["rows"], request["answers"], strict=True):  # type: ignore[call-overload]
+            np.save(answers, predict(np.load(rows)))
+    except Exception as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return None
+
+
+if __name__ == "__main__":
+    _serve()

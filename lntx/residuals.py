@@ -1,0 +1,56 @@
+"""The error that rounding puts into a model's predictions, computed in double-double arithmetic.
+
+Near the solution the residual y - prediction is mostly rounding; what this module returns takes that part away.
+Knows one formula; knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import torch
+
+# 2^27 + 1 splits a float64 into two halves of 26 bits (Veltkamp; Dekker, A floating-point technique, 1971).
+_SPLITTER = 134217729.0
+
+
+def rounding_error(
+    x: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None, prediction: torch.Tensor
+) -> torch.Tensor:
+    """What is missing from a float64 prediction: the exact x · weights + bias, less the prediction.
+
+    x: shape (n, d). weights: shape (d,). bias: shape (1,). prediction: shape (n, 1).
+
+    Returns: shape (n, 1), never more than rounding can explain, (d + 2) · eps · (|x| · |weights| + |bias|): a
+    prediction that is wrong for another reason stays wrong.
+    """
+    high = torch.zeros_like(prediction[:, 0]) if bias is None else bias.expand(len(x)).clone()
+    low = torch.zeros_like(high)
+    magnitude = high.abs()
+    for j, weight in enumerate(weights):
+        product, product_error = _two_product(x[:, j], weight)
+        high, sum_error = _two_sum(high, product)
+        low += product_error + sum_error
+        magnitude += product.abs()
+    error = (high - prediction[:, 0]) + low
+    bound = (len(weights) + 2) * torch.finfo(torch.float64).eps * magnitude
+    return error.clamp(-bound, bound).unsqueeze(1)
+
+
+def _two_sum(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rounded sum and its error (Knuth, The Art of Computer Programming, volume 2)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _two_product(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rounded product and its error (Dekker, 1971)."""
+    product = a * b
+    a_high, a_low = _split(a)
+    b_high, b_low = _split(b)
+    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+def _split(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    scaled = _SPLITTER * a
+    high = scaled - (scaled - a)
+    return high, a - high

@@ -1,0 +1,80 @@
+"""What an evaluation says: the verdict, who is to blame, and the figures. Computes none of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lntx.config import Section
+
+Blame = Literal["data", "reference", "training", "export"]
+
+
+class Coefficient(Section):
+    """One weight, or the bias, as learned beside what it should be."""
+
+    name: str
+    """The feature, or "bias"."""
+
+    learned: float
+    """Learned value."""
+
+    reference: float
+    """Value in the exact least-squares solution."""
+
+    true: float | None
+    """True value; none for a file."""
+
+    standard_error: float | None
+    """Standard error of the exact solution."""
+
+    digits: float
+    """Log relative error: -log10 of |learned - reference| over the coefficient's scale, in 0..15.95."""
+
+    ulps: float
+    """|learned - reference| in units in the last place of the trained dtype."""
+
+    allowed: float
+    """Largest |learned - reference| that passes."""
+
+
+class Evaluation(Section):
+    """How far what was learned is from what is known."""
+
+    verdict: Literal["pass", "fail"]
+    """Whether the known answer was reached."""
+
+    blame: Blame | None
+    """The part that is wrong, where the verdict is fail."""
+
+    reason: str | None
+    """Why, and what to do, where the verdict is fail."""
+
+    coefficients: tuple[Coefficient, ...]
+    """The weights in the order of the features, then the bias if there is one."""
+
+    digits: float
+    """The least digits of any coefficient."""
+
+    mse: float
+    """Mean squared error of the learned model on the rows."""
+
+    max_residual: float
+    """Largest absolute residual of the learned model."""
+
+    mean_residual: float
+    """Mean residual of the learned model."""
+
+    residual_sd: float | None
+    """Residual standard deviation of the exact solution."""
+
+    r_squared: float | None
+    """R² of the exact solution."""
+
+    num_rows: int
+    """Rows."""
+
+    features: tuple[str, ...]
+    """Names of the features."""
+
+    target: str
+    """Name of the target."""
