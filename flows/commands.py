@@ -148,6 +148,8 @@ def show(name: str | None = None, /, *, common: Annotated[Common, Flat] = Common
 
 def _run(pipeline: Pipeline, range_: Range, common: Common, *, local: bool) -> int:
     selection = range_.selection()
+    # Bad input is known before a server is started for it.
+    plan_stages(Store(common.folder), pipeline, selection)
     if local:
         done = _run_here(pipeline, selection, common)
     else:

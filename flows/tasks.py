@@ -69,7 +69,7 @@ def _stage_task(stage: Stage) -> Task[[Request, dict[Stage, Outcome]], Any]:
 
 def _ran(outcome: Outcome) -> State[Any]:
     assert outcome.record is not None
-    return Completed(message=f"{len(outcome.record.files)} files in {outcome.record.seconds:.3g} s", data=outcome)
+    return Completed(message=f"computed in {outcome.record.seconds:.3g} s", data=outcome)
 
 
 def _cached(outcome: Outcome) -> State[Any]:

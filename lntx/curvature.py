@@ -47,6 +47,11 @@ class Curvature:
         """Root mean square of each column of [x, 1], shape (p,)."""
         return self._bias_last(torch.linalg.vector_norm(self.factor, dim=0)) / math.sqrt(self.num_rows)
 
+    @property
+    def scales(self) -> torch.Tensor:
+        """rms(y) / rms(column), shape (p,): the size below which a coefficient does not matter (y of 0 counts as 1)."""
+        return (self.target_rms or 1.0) / self.column_rms
+
     def coordinates(self, precondition: Precondition) -> torch.Tensor:
         """S, shape (p, p): weights = S · coordinates, in which the descent takes its steps.
 

@@ -45,7 +45,8 @@ class Reference(Section):
     """Rows, N."""
 
     scales: tuple[float, ...]
-    """rms(y) / rms(x_j): the size below which a coefficient does not matter; the bias last."""
+    """rms(y) / rms(x_j): the size below which a coefficient does not matter; the bias last. Where y is 0, 1 stands
+    for rms(y)."""
 
     factor: tuple[tuple[float, ...], ...]
     """R of the QR factorisation of [x, 1], one tuple per row: XᵀX = RᵀR."""
@@ -81,7 +82,7 @@ def solve(blocks: Callable[[], Iterable[Block]], *, bias: bool) -> Reference:
     errors = [None if variance is None else math.sqrt(variance * float(row @ row)) for row in inverse]
     squares = math.fsum(sum_squares)
     tss = squares - (math.fsum(sum_y) ** 2 / num_rows if bias else 0.0)
-    target_rms = math.sqrt(squares / num_rows)
+    target_rms = math.sqrt(squares / num_rows) or 1.0
     lengths = np.sqrt((r**2).sum(axis=0) / num_rows)
     weights = coefficients.tolist()
     return Reference(

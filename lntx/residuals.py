@@ -15,24 +15,26 @@ _SPLITTER = 134217729.0
 def rounding_error(
     x: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None, prediction: torch.Tensor
 ) -> torch.Tensor:
-    """What is missing from a float64 prediction: the exact x · weights + bias, less the prediction.
+    """What is missing from a prediction: the exact x · weights + bias, less the prediction.
 
-    x: shape (n, d). weights: shape (d,). bias: shape (1,). prediction: shape (n, 1).
+    x: shape (n, d). weights: shape (d,). bias: shape (1,). prediction: shape (n, 1). All float64 or all float32.
 
     Returns: shape (n, 1), never more than rounding can explain, (d + 2) · eps · (|x| · |weights| + |bias|): a
     prediction that is wrong for another reason stays wrong.
     """
-    high = torch.zeros_like(prediction[:, 0]) if bias is None else bias.expand(len(x)).clone()
+    # The products of two float32 are float64 numbers, and their sums nearly so: the same lines serve both.
+    columns, factors = x.double(), weights.double()
+    high = torch.zeros_like(columns[:, 0]) if bias is None else bias.double().expand(len(x)).clone()
     low = torch.zeros_like(high)
     magnitude = high.abs()
-    for j, weight in enumerate(weights):
-        product, product_error = _two_product(x[:, j], weight)
+    for j, factor in enumerate(factors):
+        product, product_error = _two_product(columns[:, j], factor)
         high, sum_error = _two_sum(high, product)
         low += product_error + sum_error
         magnitude += product.abs()
-    error = (high - prediction[:, 0]) + low
-    bound = (len(weights) + 2) * torch.finfo(torch.float64).eps * magnitude
-    return error.clamp(-bound, bound).unsqueeze(1)
+    error = (high - prediction[:, 0].double()) + low
+    bound = (len(factors) + 2) * torch.finfo(prediction.dtype).eps * magnitude
+    return error.clamp(-bound, bound).to(prediction.dtype).unsqueeze(1)
 
 
 def _two_sum(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

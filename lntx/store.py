@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -221,12 +222,17 @@ class Store:
     def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
         """Replace a JSON file in one step."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as handle:
-            json.dump(value, handle, indent=1, allow_nan=False, ensure_ascii=False)
-            handle.write("\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        Path(handle.name).replace(path)
+        # Not tempfile: what it makes only its owner may read.
+        beside = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            with beside.open("x", encoding="utf-8") as handle:
+                json.dump(value, handle, indent=1, allow_nan=False, ensure_ascii=False)
+                handle.write("\n")
+                handle.flush()
+                os.fsync(handle.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
         _sync(path.parent)
 
     def _folder(self, stage: Stage) -> Path:

@@ -59,7 +59,7 @@ def fit(
         rows = _rows(dataset, dtype, device, read_rows)
         generator = torch.Generator().manual_seed(train.seed)
         model = LNTXLinearModel(len(dataset.features), bias=bias, dtype=dtype, generator=generator).to(device)
-        scale = curvature.target_rms / curvature.column_rms
+        scale = curvature.scales
 
         history = [_epoch(model, None)]
         moves: list[float] = []
@@ -114,10 +114,9 @@ def _descend(
     for _ in range(train.max_epochs):
         # The last steps are as small as the rounding of the residuals: from there on it is taken out of them.
         compensate = (
-            train.dtype == "float64"
-            and descent.batch_size is None
+            descent.batch_size is None
             and bool(moves)
-            and moves[-1] <= _COMPENSATE_BELOW * torch.finfo(torch.float64).eps
+            and moves[-1] <= _COMPENSATE_BELOW * torch.finfo(getattr(torch, train.dtype)).eps
         )
         epoch_loss = 0.0
         for batch, batch_rows in _batches(rows, descent.batch_size, num_rows, generator):
@@ -142,7 +141,9 @@ def _backward(
     for x, y in batch:
         prediction = model(x)
         if compensate:
-            error = rounding_error(x, model.linear.weight.detach()[0], model.linear.bias, prediction.detach())
+            # No gradient flows through the error: it belongs to the arithmetic, not to the model.
+            with torch.no_grad():
+                error = rounding_error(x, model.linear.weight[0], model.linear.bias, prediction)
             loss = criterion(prediction - y, -error)
         else:
             loss = criterion(prediction, y)
@@ -208,12 +209,12 @@ def _stop(history: Sequence[Epoch], moves: Sequence[float], train: Train, *, com
     if train.tolerance != "auto":
         return "converged" if train.tolerance > 0 and moves[-1] <= train.tolerance else None
     eps = torch.finfo(getattr(torch, train.dtype)).eps
-    settled = moves[-2:] if compensates and train.dtype == "float64" else moves[-1:]
+    settled = moves[-2:] if compensates else moves[-1:]
     # With compensation the last epoch must have had it: it has, if the one before moved this little.
     if moves[-1] <= eps and len(moves) >= len(settled) and settled[0] <= _COMPENSATE_BELOW * eps:
         return "converged"
-    recent = moves[-_STALL_EPOCHS:]
-    if max(recent) <= _STALL_BELOW * eps and min(moves) < min(recent):
+    recent, earlier = moves[-_STALL_EPOCHS:], moves[-2 * _STALL_EPOCHS : -_STALL_EPOCHS]
+    if earlier and 0.9 * max(earlier) < max(recent) <= _STALL_BELOW * eps:
         return "stalled"
     return None
 

@@ -1,0 +1,125 @@
+"""Configuration: layers, rules, and one clear line for each refusal. Run: pytest tests/test_config.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lntx.config import PRESETS, Pipeline
+from lntx.errors import BadInput
+from lntx.layers import settle
+from lntx.selection import STAGES, select
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ({"data": {"num_row": 5}}, "unknown key data.num_row: did you mean data.num_rows?"),
+        ({"dta": {"num_rows": 5}}, "unknown section dta: did you mean data?"),
+        ({"data": {"num_rows": "many"}}, "data.num_rows must be integer, unable to parse string as an integer"),
+        ({"data": {"num_rows": 0}}, "data.num_rows must be greater than or equal to 1, got 0"),
+        ({"data": {"num_rows": -3}}, "data.num_rows must be greater than or equal to 1, got -3"),
+        ({"data": {"weights": []}}, "data.weights must have at least one weight, got none"),
+        ({"data": {"weights": [float("nan")]}}, "data.weights.0 must be a finite number, got nan"),
+        ({"data": {"weights": [1.0, float("inf")]}}, "data.weights.1 must be a finite number, got inf"),
+        ({"data": {"weights": [1e200]}}, "weights times features must stay below 1e+100"),
+        ({"data": {"weights": [1.0, 2.0], "num_features": 3}}, "data.num_features is 3 but data.weights has 2 values"),
+        ({"data": {"low": 3, "high": 1}}, "data.low must not exceed data.high, got 3 and 1"),
+        ({"data": {"low": 0.5}}, "data.low must be a whole number"),
+        ({"data": {"target": "y"}}, "data.target needs data.path"),
+        ({"data": {"path": "rows.csv"}}, "data.target is missing"),
+        ({"data": {"path": "rows.csv", "target": "y", "noise": 1.0}}, "data.noise is for generated rows"),
+        ({"data": {"path": "rows.csv", "target": "y", "features": ["y"]}}, "data.target 'y' is also among"),
+        ({"train": {"learning_rate": "fast"}}, "train.learning_rate must be 'auto' or number"),
+        ({"train": {"learning_rate": 0}}, "train.learning_rate must be 'auto' or greater than 0, got 0"),
+        ({"train": {"momentum": 1.0}}, "train.momentum must be less than 1, got 1.0"),
+        ({"train": {"dtype": "float16"}}, "train.dtype must be 'float64' or 'float32', got 'float16'"),
+        ({"train": {"bias": False}, "data": {"bias": 2.0}}, "train.bias is false but data.bias is 2"),
+        ({"export": {"formats": []}}, "export.formats must name at least one format"),
+        ({"export": {"formats": ["pt2", "pt2"]}}, "export.formats names a format twice"),
+    ],
+)
+def test_a_refusal_names_the_key_the_rule_and_the_value(overrides: dict[str, Any], line: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        settle(overrides=overrides)
+    message = str(caught.value)
+    assert line in message
+    assert len(message.splitlines()) == 1
+    assert caught.value.exit_code == 2
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    """Defaults, preset, file, environment, flags: each overrides those before it."""
+    file = tmp_path / "lntx.toml"
+    file.write_text("[train]\nmax_epochs = 20\nseed = 2\nmomentum = 0.5\n")
+    environment = {"LNTX_TRAIN_SEED": "3", "LNTX_TRAIN__MOMENTUM": "0.6", "LNTX_ROOT": "elsewhere"}
+    found = settle(preset="tutorial", file=file, environment=environment, overrides={"train": {"momentum": 0.7}})
+    assert found.train.dtype == "float32"  # the preset's
+    assert found.train.max_epochs == 20  # the file's
+    assert found.train.seed == 3  # the environment's
+    assert found.train.momentum == 0.7  # said last
+
+
+def test_the_environment_may_hold_lists_and_must_hold_known_keys() -> None:
+    assert settle(environment={"LNTX_DATA_WEIGHTS": "1.5,-2"}).data.weights == (1.5, -2.0)
+    assert settle(environment={"LNTX_DATA_WEIGHTS": "[1.5, -2]"}).data.weights == (1.5, -2.0)
+    with pytest.raises(BadInput, match="LNTX_DATA_SED: did you mean LNTX_DATA_SEED"):
+        settle(environment={"LNTX_DATA_SED": "1"})
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="No such file"):
+        settle(file=tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("train = [")
+    with pytest.raises(BadInput, match="is not TOML"):
+        settle(file=broken)
+    with pytest.raises(BadInput, match="preset must be one of tutorial, got 'tutorail'"):
+        settle(preset="tutorail")
+
+
+@pytest.mark.parametrize(
+    "overrides", [{}, {"data": {"num_features": 3, "seed": 4}}, {"data": {"path": "rows.csv", "target": "y"}}]
+)
+def test_a_settled_configuration_survives_json(overrides: dict[str, Any]) -> None:
+    """Prefect sends parameters as JSON: nothing may change on the way."""
+    found = settle(overrides=overrides)
+    assert Pipeline.model_validate_json(found.model_dump_json()) == found
+
+
+def test_drawn_weights_follow_the_seed_and_not_their_number() -> None:
+    three = settle(overrides={"data": {"num_features": 3, "seed": 1}}).data.weights
+    five = settle(overrides={"data": {"num_features": 5, "seed": 1}}).data.weights
+    other = settle(overrides={"data": {"num_features": 3, "seed": 2}}).data.weights
+    assert three is not None
+    assert five is not None
+    assert five[:3] == three
+    assert other != three
+
+
+def test_the_tutorial_preset_is_what_its_code_says() -> None:
+    found = settle(preset="tutorial")
+    assert found.data.weights == (3.7,)
+    assert (found.data.num_rows, found.data.low, found.data.high) == (1000, 1, 10)
+    assert found.learns_bias
+    train = found.train
+    assert (train.dtype, train.learning_rate, train.max_epochs) == ("float32", 0.001, 10)
+    assert (train.tolerance, train.precondition, train.batch_size, train.momentum) == (0, "none", None, 0)
+    assert set(PRESETS) == {"tutorial"}
+
+
+def test_stages_are_selected_as_asked() -> None:
+    assert select().stages == STAGES
+    assert select(from_stage="train").stages == ("train", "evaluate", "export")
+    assert select(until="train").stages == ("generate", "train")
+    assert select(only="evaluate", force=["all"]).forced == {"evaluate"}
+    with pytest.raises(BadInput, match="--from export comes after --until train"):
+        select(from_stage="export", until="train")
+    with pytest.raises(BadInput, match="cannot be combined"):
+        select(only="train", until="export")
+    with pytest.raises(BadInput, match="not among those selected"):
+        select(only="train", force=["export"])
+    with pytest.raises(BadInput, match="must name stages"):
+        select(force=["trian"])

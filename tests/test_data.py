@@ -1,0 +1,183 @@
+"""Rows: drawn in blocks, stored exactly, read as a stream; and a user's own file. Run: pytest tests/test_data.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lntx import generation
+from lntx.config import Data
+from lntx.dataset import block_rows, open_dataset, read_blocks
+from lntx.errors import BadInput
+from lntx.tables import import_table, look_at, read_table
+
+
+def _rows(data: Data) -> tuple[np.ndarray, np.ndarray]:
+    blocks = list(generation.generate_blocks(data))
+    return np.vstack([x for x, _ in blocks]), np.concatenate([y for _, y in blocks])
+
+
+@pytest.mark.parametrize("distribution", ["integers", "uniform", "normal"])
+def test_the_file_holds_the_rows_that_were_drawn(tmp_path: Path, distribution: str) -> None:
+    data = Data.model_validate(
+        {"weights": (3.7, -1.2), "bias": 2.0, "noise": 0.5, "num_rows": 70_000, "distribution": distribution}
+    )
+    x, y = _rows(data)
+    path = tmp_path / "rows.parquet"
+    generation.generate_dataset(data, path)
+    dataset = open_dataset(path)
+    read = list(read_blocks(dataset))
+    assert (dataset.features, dataset.target, dataset.num_rows) == (("x1", "x2"), "y", 70_000)
+    assert np.array_equal(np.vstack([block for block, _ in read]), x)
+    assert np.array_equal(np.concatenate([block for _, block in read]), y)
+    residual = y - x @ np.array([3.7, -1.2]) - 2.0
+    assert abs(residual.std() - 0.5) < 0.01
+    schema = pq.read_schema(path)
+    assert not any(field.nullable for field in schema)
+    assert schema.field("y").type == pa.float64()
+    assert b"3.7" not in path.read_bytes()[-pq.read_metadata(path).serialized_size :]
+
+
+def test_integers_fill_their_range_and_take_one_byte(tmp_path: Path) -> None:
+    data = Data(num_rows=100_000)
+    x, _ = _rows(data)
+    values, counts = np.unique(x, return_counts=True)
+    assert values.tolist() == list(range(1, 11))
+    assert counts.min() > 9_000
+    path = tmp_path / "rows.parquet"
+    generation.generate_dataset(data, path)
+    assert pq.read_schema(path).field("x").type == pa.int8()
+    assert path.stat().st_size < 2.2 * 100_000
+
+
+def test_more_rows_leave_the_earlier_ones_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "STREAM_ROWS", 2**17)
+    few, many = _rows(Data(num_rows=1000, noise=1.0)), _rows(Data(num_rows=300_000, noise=1.0))
+    assert np.array_equal(few[0], many[0][:1000])
+    assert np.array_equal(few[1], many[1][:1000])
+    # A new stream for each range of rows: ranges differ.
+    assert not np.array_equal(many[0][: 2**16], many[0][2**17 : 2**17 + 2**16])
+
+
+def test_blocks_do_not_depend_on_how_the_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    generation.generate_dataset(Data(num_rows=150_000, distribution="uniform"), path)
+    dataset = open_dataset(path)
+    expected = [(x.copy(), y.copy()) for x, y in read_blocks(dataset)]
+    assert [len(y) for _, y in expected] == [65536, 65536, 18928]
+    for read_rows in (777, 100_000):
+        for (x, y), (other_x, other_y) in zip(expected, read_blocks(dataset, read_rows=read_rows), strict=True):
+            assert np.array_equal(x, other_x)
+            assert np.array_equal(y, other_y)
+
+
+def test_wide_rows_come_in_smaller_blocks() -> None:
+    assert block_rows(2) == 65536
+    assert block_rows(1001) * 1001 * 8 <= 2**25
+
+
+def test_equal_work_gives_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        generation.generate_dataset(Data(noise=1.0), tmp_path / f"{name}.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def _file(path: Path, columns: dict[str, Any]) -> Path:
+    frame = pd.DataFrame(columns)
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path, index=False)
+    return path
+
+
+def _imported(path: Path, folder: Path, **keys: Any) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    data = Data.model_validate({"path": str(path), "target": "y", **keys})
+    import_table(data, look_at(path), folder / "rows.parquet")
+    dataset = open_dataset(folder / "rows.parquet")
+    x, y = next(iter(read_blocks(dataset)))
+    return dataset.features, x, y
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_is_copied_exactly(tmp_path: Path, suffix: str) -> None:
+    values = {"y": [0.1, 1e300, -3.5], "a": [1, 2, 3], "b": [0.1 + 0.2, 1e-300, 7.25]}
+    path = _file(tmp_path / f"table.{suffix}", values)
+    features, x, y = _imported(path, tmp_path)
+    assert features == ("a", "b")
+    assert x.T.tolist() == [[1.0, 2.0, 3.0], values["b"]]
+    assert y.tolist() == values["y"]
+    assert _imported(path, tmp_path, features=["b"])[0] == ("b",)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("columns", "keys", "line"),
+    [
+        ({"y": [1.0, 2.0], "a": [1.0, 2.0]}, {"features": ["c"]}, "has no column 'c': it has 'y', 'a'"),
+        ({"z": [1.0], "a": [1.0]}, {}, "has no column 'y'"),
+        ({"y": [1.0, 2.0], "a": ["one", "two"]}, {}, "a"),
+        ({"y": [1.0, 2.0], "a": [1.0, None]}, {}, "column 'a' has no value in row 2"),
+        ({"y": [float("inf"), 2.0], "a": [1.0, 3.0]}, {}, "column 'y' is inf in row 1"),
+        ({"y": [1.0]}, {}, "has no column beside the target 'y'"),
+        ({"y": [], "a": []}, {}, "row"),
+    ],
+)
+def test_an_unusable_table_is_refused_with_the_column(
+    tmp_path: Path, suffix: str, columns: dict[str, Any], keys: dict[str, Any], line: str
+) -> None:
+    path = tmp_path / f"table.{suffix}"
+    if columns.get("a") == []:
+        columns = {name: np.array([], dtype=float) for name in columns}
+    _file(path, columns)
+    with pytest.raises(BadInput) as caught:
+        _imported(path, tmp_path, **keys)
+    assert line in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_broken_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be read: No such file"):
+        look_at(tmp_path / "none.csv")
+    empty = tmp_path / "empty.csv"
+    empty.touch()
+    with pytest.raises(BadInput, match="is empty"):
+        look_at(empty)
+    with pytest.raises(BadInput, match="cannot be read"):
+        look_at(tmp_path)
+    whole = _file(tmp_path / "whole.parquet", {"y": np.arange(1000.0), "a": np.arange(1000.0)})
+    truncated = tmp_path / "truncated.parquet"
+    truncated.write_bytes(whole.read_bytes()[:-100])
+    with pytest.raises(BadInput, match="cannot be read as Parquet"):
+        _imported(truncated, tmp_path)
+    ragged = tmp_path / "ragged.csv"
+    ragged.write_text("y,a\n1,2\n3\n")
+    with pytest.raises(BadInput, match="cannot be read as CSV"):
+        _imported(ragged, tmp_path)
+    twice = tmp_path / "twice.csv"
+    twice.write_text("y,a,a\n1,2,3\n")
+    with pytest.raises(BadInput, match="2 columns named 'a'"):
+        _imported(twice, tmp_path)
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = _file(tmp_path / "table.csv", {"y": [1.0, 2.0], "a": [1.0, 3.0]})
+    seen = look_at(path)
+    _file(path, {"y": [1.0, 2.0], "a": [1.0, 4.0]})
+    data = Data.model_validate({"path": str(path), "target": "y"})
+    with pytest.raises(BadInput, match="changed while it was read"):
+        import_table(data, seen, tmp_path / "rows.parquet")
+
+
+def test_a_table_keeps_its_other_columns(tmp_path: Path) -> None:
+    path = _file(tmp_path / "table.csv", {"name": ["p", "q"], "a": [1, 2]})
+    batch, values = next(read_table(path, ["a"]))
+    assert batch.schema.names == ["name", "a"]
+    assert values.tolist() == [[1.0], [2.0]]
