@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import io
 import json
 import os
 import subprocess
@@ -45,7 +46,12 @@ class Helper:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        request = {"model": str(model), "rows": [str(p) for p in rows], "answers": [str(p) for p in answers]}
+        # Absolute: the helper stays where it was started when this process changes its folder.
+        request = {
+            "model": str(model.absolute()),
+            "rows": [str(path.absolute()) for path in rows],
+            "answers": [str(path.absolute()) for path in answers],
+        }
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -80,11 +86,7 @@ def helper() -> Helper:
 
 
 def _serve() -> None:
-    # Imported before the forks, which then have them; onnxruntime starts threads, which a fork would not have.
-    import torch.export.pt2_archive  # noqa: F401
-
-    from lntx import prediction  # noqa: F401
-
+    _warm_up()
     for line in sys.stdin:
         request = json.loads(line)
         read, write = os.pipe()
@@ -100,6 +102,24 @@ def _serve() -> None:
             said = pipe.read()
         _, status = os.waitpid(child, 0)
         print(said or json.dumps({"error": f"reading the export back ended with status {status}"}), flush=True)
+
+
+def _warm_up() -> None:
+    """Import what reading needs before the forks, by reading something: half of it is imported on first use.
+
+    Not onnxruntime: it starts threads, which a fork would not have.
+    """
+    import safetensors.torch  # noqa: F401
+    import torch
+
+    from lntx import prediction  # noqa: F401
+
+    example = torch.zeros(2, 1)
+    rows = torch.export.Dim("num_rows", min=1)
+    program = torch.export.export(torch.nn.ReLU(), (example,), dynamic_shapes=({0: rows},))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    torch.export.load(buffer)
 
 
 def _answer(request: dict[str, object]) -> str | None:

@@ -109,17 +109,21 @@ class Store:
     """The artifacts under one root.
 
     root: the folder that holds `data/` and `artifacts/`.
+
+    Raises: BadInput: the root is a file.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
         self.artifacts = self.root / "artifacts"
         self._memo_path = self.artifacts / ".verified.json"
+        if self.root.exists() and not self.root.is_dir():
+            raise BadInput(f"the root {self.root} is not a folder: choose another --root")
 
     def prepare(self) -> None:
         """Create the folders.
 
-        Raises: BadInput: the root is a file, or cannot be written.
+        Raises: BadInput: the root cannot be written.
         """
         folders = (self.root / "data", *(self.artifacts / name for name in ("records", "runs", ".locks")))
         try:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flows.cli import main
 
 DATA = Path(__file__).parent / "data"
 
@@ -41,10 +45,9 @@ Cli = Callable[..., Finished]
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    """Run `lntx WORDS` in an empty folder, as a user would; env adds variables."""
-    folder = tmp_path / "here"
-    folder.mkdir()
+def process(tmp_path: Path) -> Cli:
+    """Run `lntx WORDS` as a process of its own, as a user would; env adds variables."""
+    folder = _workplace(tmp_path)
 
     def run(*words: str, env: dict[str, str] | None = None, timeout: float = 120) -> Finished:
         done = subprocess.run(
@@ -59,3 +62,33 @@ def cli(tmp_path: Path) -> Cli:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """The same in this process, which spares the imports."""
+    monkeypatch.chdir(_workplace(tmp_path))
+    terminated = signal.getsignal(signal.SIGTERM)
+    core = logging.getLogger("lntx")
+    before = (core.level, core.propagate, list(core.handlers))
+
+    def run(*words: str, env: dict[str, str] | None = None) -> Finished:
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                main(words)
+        core.handlers[:] = before[2]
+        captured = capfd.readouterr()
+        return Finished(int(ended.value.code or 0), captured.out, captured.err)
+
+    yield run
+    core.level, core.propagate = before[:2]
+    signal.signal(signal.SIGTERM, terminated)
+
+
+def _workplace(tmp_path: Path) -> Path:
+    folder = tmp_path / "here"
+    folder.mkdir(exist_ok=True)
+    return folder

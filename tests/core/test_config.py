@@ -1,4 +1,4 @@
-"""Configuration: layers, rules, and one clear line for each refusal. Run: pytest tests/test_config.py"""
+"""Configuration: layers, rules, and one clear line for each refusal. Run: pytest tests/core/test_config.py"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict: what passes, what fails, and who is to blame. Run: pytest tests/test_evaluation.py"""
+"""The verdict: what passes, what fails, and who is to blame. Run: pytest tests/core/test_evaluation.py"""
 
 from __future__ import annotations
 

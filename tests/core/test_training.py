@@ -1,4 +1,4 @@
-"""Training: exact weights, refused rates, what does not change the bits. Run: pytest tests/test_training.py"""
+"""Training: exact weights, refused rates, what does not change the bits. Run: pytest tests/core/test_training.py"""
 
 from __future__ import annotations
 
@@ -81,9 +81,7 @@ def test_one_weight_is_the_correctly_rounded_exact_solution(tmp_path: Path, bias
 
 def test_three_weights_and_a_bias_have_thirteen_digits(tmp_path: Path) -> None:
     for seed in range(5):
-        _, fit, _ = _fit(
-            tmp_path, data={"weights": [3.7, -1.2, 0.5], "bias": 2, "seed": seed}, train={"seed": seed}
-        )
+        _, fit, _ = _fit(tmp_path, data={"weights": [3.7, -1.2, 0.5], "bias": 2, "seed": seed}, train={"seed": seed})
         assert fit.bias is not None
         for learned, true in zip((*fit.weights, fit.bias), (3.7, -1.2, 0.5, 2.0), strict=True):
             assert abs(learned - true) <= 1e-13 * abs(true)

@@ -1,4 +1,4 @@
-"""NIST's certified values: the reference and the trained weights against them. Run: pytest tests/test_certified.py
+"""NIST's certified values: the reference and the trained weights against them. Run: pytest tests/core/test_certified.py
 
 The datasets and where they come from: tests/data/SOURCE.txt.
 """
@@ -26,9 +26,7 @@ def _digits(value: float | None, certified: str) -> float:
 
 
 @pytest.mark.parametrize(("name", "least"), [("NoInt1", 14.5), ("Norris", 11.0)])
-def test_learned_weights_and_standard_errors_have_the_certified_digits(
-    tmp_path: Path, name: str, least: float
-) -> None:
+def test_learned_weights_and_standard_errors_have_the_certified_digits(tmp_path: Path, name: str, least: float) -> None:
     certified = CERTIFIED[name]
     bias = certified["model"]["intercept"]
     run = fit(DATA / f"{name}.csv", target="y", bias=bias, root=tmp_path, until="evaluate")

@@ -1,4 +1,7 @@
-"""Rows: drawn in blocks, stored exactly, read as a stream; and a user's own file. Run: pytest tests/test_data.py"""
+"""Rows: drawn in blocks, stored exactly, read as a stream; and a user's own file.
+
+Run: pytest tests/core/test_data.py
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,390 @@
+"""The runner and its cache: what runs again, what does not, and that `plan` says so before. No Prefect.
+
+Run: pytest tests/core/test_pipeline.py
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from conftest import DATA
+
+import lntx
+from lntx import identity
+from lntx.errors import BadInput, LntxError, NotFresh
+from lntx.layers import settle
+from lntx.planning import plan
+from lntx.runs import Run
+from lntx.selection import INPUTS, STAGES, select
+from lntx.store import Store
+
+
+def _states(run: Run) -> str:
+    """One letter per stage: r(an), c(ached), s(kipped), f(ailed)."""
+    return "".join(run.stages[stage].state[0] for stage in STAGES)
+
+
+def _planned(root: Path, **options: Any) -> dict[str, tuple[str, str | None]]:
+    range_ = {key: options.pop(key) for key in ("from_stage", "until", "only", "force") if key in options}
+    plans = plan(Store(root), settle(preset=options.pop("preset", None), overrides=options), select(**range_))
+    return {stage: (found.state, found.reason) for stage, found in plans.items()}
+
+
+def _agrees(planned: dict[str, tuple[str, str | None]], run: Run) -> None:
+    """Whatever the plan called other than `depends` is what the run did."""
+    for stage, (state, _) in planned.items():
+        did = run.stages[stage].state
+        if state == "fresh":
+            assert did == "cached", stage
+        elif state != "depends" and did != "skipped":
+            assert did in ("ran", "failed"), stage
+
+
+def test_the_second_run_computes_nothing(tmp_path: Path) -> None:
+    first = lntx.run(root=tmp_path)
+    assert _states(first) == "rrrr"
+    assert first.verdict == "pass"
+    assert first.learned_weights == first.true_weights == (3.7,)
+    assert first.digits == 15.95
+    assert _planned(tmp_path) == dict.fromkeys(STAGES, ("fresh", None))
+    second = lntx.run(root=tmp_path)
+    assert _states(second) == "cccc"
+    assert second.exports == first.exports
+    assert {stage: report.key for stage, report in second.stages.items()} == {
+        stage: report.key for stage, report in first.stages.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "states", "reasons"),
+    [
+        ({"train": {"learning_rate": 0.01}}, "crrr", {"train": "train.learning_rate: auto → 0.01"}),
+        ({"train": {"seed": 5}}, "crrr", {"train": "train.seed: 0 → 5"}),
+        ({"data": {"seed": 5}}, "rrrr", {"generate": "data.seed: 0 → 5"}),
+        ({"evaluate": {"rtol": 1e-9}}, "ccrr", {"evaluate": "evaluate.rtol: none → 1e-09"}),
+        (
+            {"export": {"formats": ["safetensors"]}},
+            "cccr",
+            {"export": "export.formats: safetensors, pt2 → safetensors"},
+        ),
+    ],
+)
+def test_a_changed_setting_reruns_what_reads_it(
+    tmp_path: Path, options: dict[str, Any], states: str, reasons: dict[str, str]
+) -> None:
+    lntx.run(root=tmp_path)
+    planned = _planned(tmp_path, **options)
+    for stage, reason in reasons.items():
+        assert planned[stage] == ("stale", reason)
+    run = lntx.run(root=tmp_path, **options)
+    assert _states(run) == states
+    _agrees(planned, run)
+    # Going back is free.
+    assert _states(lntx.run(root=tmp_path)) == "cccc"
+
+
+def test_numbers_are_compared_and_not_their_spelling(tmp_path: Path) -> None:
+    """A form turns 1.0 into 1: that is no change."""
+    lntx.run(root=tmp_path, until="train", data={"low": 1, "noise": 2})
+    again = lntx.run(root=tmp_path, until="train", data={"low": 1.0, "noise": 2.0, "weights": [3.7]})
+    assert _states(again) == "ccss"
+
+
+@pytest.mark.parametrize(
+    ("stage", "states"), [("generate", "rccc"), ("train", "crcc"), ("evaluate", "ccrc"), ("export", "cccr")]
+)
+@pytest.mark.parametrize("harm", ["delete", "flip", "empty"])
+def test_a_harmed_file_reruns_its_stage_alone(
+    tmp_path: Path, stage: str, states: str, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = lntx.run(root=tmp_path, export={"formats": ["safetensors"]})
+    for file in first.stages[stage].files:  # type: ignore[index]
+        path = tmp_path / file.path
+        content = path.read_bytes()
+        if harm == "delete":
+            path.unlink()
+        else:
+            path.write_bytes(b"" if harm == "empty" else content[:-1] + bytes([content[-1] ^ 1]))
+        planned = _planned(tmp_path, export={"formats": ["safetensors"]})
+        assert planned[stage][0] == "damaged"
+        assert file.path in (planned[stage][1] or "")
+        caplog.clear()
+        run = lntx.run(root=tmp_path, export={"formats": ["safetensors"]})
+        assert _states(run) == states
+        _agrees(planned, run)
+        warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warnings) == 1
+        assert file.path in warnings[0]
+        assert path.read_bytes() == content
+
+
+def test_a_deleted_record_reruns_its_stage_alone(tmp_path: Path) -> None:
+    first = lntx.run(root=tmp_path)
+    for stage, states in zip(STAGES, ("rccc", "crcc", "ccrc", "cccr"), strict=True):
+        (tmp_path / "artifacts" / "records" / stage / f"{first.stages[stage].key}.json").unlink()
+        assert _planned(tmp_path)[stage][0] == "missing"
+        assert _states(lntx.run(root=tmp_path)) == states
+
+
+@pytest.mark.parametrize(
+    ("range_", "states"),
+    [
+        ({"only": "train"}, "crss"),
+        ({"from_stage": "train"}, "crrr"),
+        ({"until": "evaluate"}, "crrs"),
+        ({"from_stage": "train", "until": "evaluate"}, "crrs"),
+        ({"only": "generate"}, "csss"),
+    ],
+)
+def test_ranges_run_what_they_say(tmp_path: Path, range_: dict[str, Any], states: str) -> None:
+    lntx.run(root=tmp_path)
+    run = lntx.run(root=tmp_path, train={"seed": 1}, **range_)
+    assert _states(run) == states
+    assert (run.verdict is None) == ("evaluate" not in [s for s in STAGES if run.stages[s].state != "skipped"])
+
+
+@pytest.mark.parametrize(
+    ("range_", "states"),
+    [
+        ({"force": ["all"]}, "rrrr"),
+        ({"force": ["train"]}, "crcc"),
+        ({"force": ["train", "export"]}, "crcr"),
+        ({"only": "evaluate", "force": ["all"]}, "ccrs"),
+        ({"from_stage": "evaluate", "force": ["all"]}, "ccrr"),
+    ],
+)
+def test_forced_stages_run_and_the_same_result_goes_no_further(
+    tmp_path: Path, range_: dict[str, Any], states: str
+) -> None:
+    lntx.run(root=tmp_path)
+    planned = _planned(tmp_path, **range_)
+    run = lntx.run(root=tmp_path, **range_)
+    assert _states(run) == states
+    _agrees(planned, run)
+    assert all(reason == "forced" for state, reason in planned.values() if state == "stale")
+
+
+def test_a_range_that_starts_from_nothing_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(NotFresh, match=r"generate has no stored result.*--until generate") as caught:
+        lntx.run(root=tmp_path, only="train")
+    assert caught.value.exit_code == 4
+
+
+def test_a_comment_reruns_nothing_and_a_line_of_export_code_reruns_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lntx.run(root=tmp_path)
+    sources = {path.stem: path.read_text() for path in Path(identity.__file__).parent.glob("*.py")}
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for name, text in sources.items():
+        (copies / f"{name}.py").write_text(text)
+    monkeypatch.setattr(identity, "__file__", str(copies / "identity.py"))
+
+    def planned() -> dict[str, tuple[str, str | None]]:
+        identity.code_digest.cache_clear()
+        return _planned(tmp_path)
+
+    for name, text in sources.items():
+        (copies / f"{name}.py").write_text(f"# A comment.\n{text}\n\n# Another.\n")
+    assert {state for state, _ in planned().values()} == {"fresh"}
+    (copies / "exporting.py").write_text(sources["exporting"] + "\nANOTHER = 1\n")
+    found = planned()
+    assert found["export"] == ("stale", "code of lntx.exporting changed")
+    assert {stage for stage, (state, _) in found.items() if state == "fresh"} == {"generate", "train", "evaluate"}
+    identity.code_digest.cache_clear()
+
+
+def test_a_changed_library_reruns_what_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lntx.run(root=tmp_path)
+    real = identity._version
+    monkeypatch.setattr(identity, "_version", lambda name: "9.9" if name == "safetensors" else real(name))
+    found = _planned(tmp_path)
+    assert found["export"][0] == "stale"
+    assert "→ 9.9" in (found["export"][1] or "")
+    assert {state for stage, (state, _) in found.items() if stage != "export"} == {"fresh"}
+
+
+def test_the_tutorial_fails_says_why_and_its_advice_passes(tmp_path: Path) -> None:
+    run = lntx.run(preset="tutorial", root=tmp_path)
+    assert (run.verdict, run.blame, _states(run)) == ("fail", "training", "rrfs")
+    assert run.exports == {}
+    assert run.epochs == 10
+    assert run.reason is not None
+    assert run.report is not None
+    assert "FAIL" in (tmp_path / run.report).read_text()
+    assert not (tmp_path / "artifacts" / "current.json").exists()
+    # A failed verdict is never a hit, and the same bits are said to be the same.
+    again = lntx.run(preset="tutorial", root=tmp_path)
+    assert _states(again) == "crfs"
+    assert "the fault is deterministic" in (again.reason or "")
+    words = run.reason.split("add ")[1].split()
+    advice = {
+        key.removeprefix("--train.").replace("-", "_"): value
+        for key, value in zip(words[::2], words[1::2], strict=True)
+    }
+    cured = lntx.run(preset="tutorial", train=advice, root=tmp_path)
+    assert cured.verdict == "pass"
+    assert cured.learned_weights == (float(np.float32(3.7)),)
+
+
+def test_a_wrong_export_is_blamed_and_never_a_hit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lntx import exporting
+
+    real = exporting.WRITERS["pt2"]
+
+    def wrong(model: lntx.LNTXLinearModel) -> bytes:
+        import torch
+
+        with torch.no_grad():
+            other = lntx.LNTXLinearModel(1)
+            other.linear.weight.copy_(model.linear.weight * 1.001)
+        return real(other)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "WRITERS", {**exporting.WRITERS, "pt2": wrong})
+        run = lntx.run(root=tmp_path)
+    assert (run.verdict, run.blame, _states(run)) == ("fail", "export", "rrrf")
+    assert "the pt2 file is not the trained model" in (run.reason or "")
+    assert run.exports == {}
+    assert _states(lntx.run(root=tmp_path)) == "cccr"
+
+
+def test_json_equals_the_bytes_of_the_exported_file(tmp_path: Path) -> None:
+    run = lntx.run(root=tmp_path, data={"weights": [3.7, -1.2, 0.5], "bias": 2}, export={"formats": ["safetensors"]})
+    said = json.loads(run.model_dump_json())
+    tensors = safetensors.numpy.load_file(tmp_path / said["exports"]["safetensors"])
+    assert tensors["linear.weight"][0].tolist() == said["learned_weights"]
+    assert tensors["linear.bias"].tolist() == [said["learned_bias"]]
+    assert said["verdict"] == "pass"
+
+
+def test_two_runs_at_once_compute_once(tmp_path: Path) -> None:
+    runs: list[Run] = []
+    threads = [
+        threading.Thread(target=lambda: runs.append(lntx.run(root=tmp_path, until="evaluate"))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(runs) == 4
+    for stage in ("generate", "train", "evaluate"):
+        assert sorted(run.stages[stage].state for run in runs) == ["cached", "cached", "cached", "ran"]  # type: ignore[index]
+
+
+def test_a_users_file_is_known_by_its_content(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text((DATA / "Norris.csv").read_text())
+    root = tmp_path / "root"
+    run = lntx.fit(table, target="y", root=root, until="evaluate")
+    assert (run.true_weights, run.true_bias) == (None, None)
+    assert run.features == ("x",)
+    moved = tmp_path / "moved.csv"
+    table.rename(moved)
+    assert _states(lntx.fit(moved, target="y", root=root, until="evaluate")) == "cccs"
+    moved.write_text(moved.read_text().replace("338.8", "338.9"))
+    assert _states(lntx.fit(moved, target="y", root=root, until="evaluate")) == "rrrs"
+
+
+@pytest.mark.parametrize(
+    ("text", "bias", "line"),
+    [
+        ("y,a,b\n1,2,2\n2,3,3\n5,4,4\n", True, "feature 'b' duplicates 'a'"),
+        ("y,a\n1,2\n2,2\n5,2\n", True, "feature 'a' is constant (2), and so is the bias"),
+        ("y,a,b\n1,2,3\n", False, "1 rows cannot decide 2 weights"),
+        ("y,a\n1,\n2,2\n", True, "column 'a' has no value in row 1"),
+        ("y,a\n1,x\n2,2\n", True, "invalid value 'x'"),
+    ],
+)
+def test_a_table_that_cannot_be_fitted_is_refused(tmp_path: Path, text: str, bias: bool, line: str) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(text)
+    with pytest.raises(BadInput) as caught:
+        lntx.fit(table, target="y", bias=bias, root=tmp_path)
+    assert line in str(caught.value)
+
+
+def test_a_refusal_loses_nothing_that_was_stored(tmp_path: Path) -> None:
+    lntx.run(root=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(BadInput):
+        lntx.run(root=tmp_path, train={"learning_rate": 100.0})
+    assert {path: path.read_bytes() for path in before} == before
+    assert _states(lntx.run(root=tmp_path)) == "cccc"
+
+
+def test_predictions_come_from_the_last_passing_run(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="there is no passing run"):
+        lntx.predict(3, root=tmp_path)
+    run = lntx.run(root=tmp_path, export={"formats": ["safetensors"]})
+    lntx.run(preset="tutorial", root=tmp_path)
+    assert lntx.predict(3, root=tmp_path).tolist() == [3 * 3.7]
+    assert lntx.predict([[1.0], [2.0]], run=run.run, root=tmp_path).tolist() == [3.7, 7.4]
+    assert lntx.predict(3, model=tmp_path / run.exports["safetensors"], root=tmp_path).tolist() == [3 * 3.7]
+    with pytest.raises(BadInput, match=r"takes 1 numbers \(x\), got 2"):
+        lntx.predict([1.0, 2.0], root=tmp_path)
+    with pytest.raises(BadInput, match="there is no run 'x'"):
+        lntx.predict(3, run="x", root=tmp_path)
+    (tmp_path / run.exports["safetensors"]).unlink()
+    with pytest.raises(BadInput, match="is gone"):
+        lntx.predict(3, root=tmp_path)
+
+
+def test_a_root_may_be_moved_and_may_have_spaces_and_chinese_characters(tmp_path: Path) -> None:
+    root = tmp_path / "a root 根目录"
+    run = lntx.run(root=root, export={"formats": ["safetensors"]})
+    moved = tmp_path / "moved"
+    root.rename(moved)
+    assert _states(lntx.run(root=moved, export={"formats": ["safetensors"]})) == "cccc"
+    assert lntx.predict(3, root=moved)[0] == 3 * 3.7
+    assert str(tmp_path) not in "".join(path.read_text() for path in moved.rglob("*.json"))
+    assert run.verdict == "pass"
+
+
+def test_keys_list_the_modules_that_decide() -> None:
+    """Each stage's list is what its own module imports, less what cannot change a result."""
+    import ast
+
+    package = Path(identity.__file__).parent
+    roots = {"generate": ("generation", "tables"), "train": ("training",), "evaluate": ("evaluation",)}
+    harmless = {"config", "errors", "store", "report"}
+
+    def imports(module: str) -> set[str]:
+        found = set()
+        for node in ast.walk(ast.parse((package / f"{module}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "lntx":
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lntx."):
+                found.add((node.module or "").removeprefix("lntx."))
+        return {name for name in found if (package / f"{name}.py").is_file()}
+
+    for stage in STAGES:
+        closure: set[str] = set()
+        waiting = set(roots.get(stage, ("exporting",)))
+        while waiting:
+            module = waiting.pop()
+            closure.add(module)
+            waiting |= imports(module) - closure - harmless
+        assert closure == set(identity.CODE[stage]), stage
+    assert set(INPUTS) == set(identity.PACKAGES) == set(STAGES)
+
+
+def test_a_needed_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import importlib.metadata
+
+    def none(_name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError
+
+    identity._version.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.metadata, "version", none)
+        with pytest.raises(LntxError, match="is not installed"):
+            _planned(tmp_path)
+    identity._version.cache_clear()
