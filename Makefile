@@ -7,16 +7,19 @@ BIN := $(VENV)/bin
 USER := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
+# Two processes; a file's tests stay together, so that those who share a server share it.
+PARALLEL ?= -n 2 --dist loadfile
+
 .PHONY: run test test-all lint format clean
 
 run: $(USER)
 	$(BIN)/lntx run
 
 test: $(DEV)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 test-all: $(DEV)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -16,8 +16,8 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_HOME,
     PREFECT_SERVER_ANALYTICS_ENABLED,
-    PREFECT_SERVER_DATABASE_CONNECTION_URL,
     PREFECT_SERVER_EPHEMERAL_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
@@ -65,7 +65,13 @@ def _check(url: str) -> None:
 
 @contextlib.contextmanager
 def _embedded(root: Path) -> Iterator[None]:
+    home = Path(os.environ.get("PREFECT_HOME") or root / "artifacts" / ".prefect").resolve()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LntxError(f"cannot write to {home}: {error.strerror}") from None
     settings: dict[Any, Any] = {
+        PREFECT_HOME: home,
         PREFECT_SERVER_EPHEMERAL_ENABLED: True,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: _STARTUP_TIMEOUT_S,
         # The telemetry of a first start races the migrations for the database.
@@ -73,13 +79,6 @@ def _embedded(root: Path) -> Iterator[None]:
         # Nobody watches a heartbeat of a server that ends with the run; sending it costs a second.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     }
-    home = Path(os.environ["PREFECT_HOME"]) if "PREFECT_HOME" in os.environ else root / "artifacts" / ".prefect"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LntxError(f"cannot write to {home}: {error.strerror}") from None
-    if "PREFECT_HOME" not in os.environ:
-        settings[PREFECT_SERVER_DATABASE_CONNECTION_URL] = f"sqlite+aiosqlite:///{home.resolve() / 'prefect.db'}"
     with temporary_settings(settings):
         # Two servers that migrate one new database at once lock each other out.
         with (home / ".starting.lock").open("w") as lock:

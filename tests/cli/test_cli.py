@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import DATA, Cli
+from commandline import DATA, Cli
 
 RUN_KEYS = {
     "verdict", "blame", "reason", "true_weights", "true_bias", "learned_weights", "learned_bias", "reference_weights",

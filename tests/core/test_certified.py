@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 
 import pytest
-from conftest import DATA
+from commandline import DATA
 
 from lntx import fit
 from lntx.dataset import open_dataset, read_blocks

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import DATA
+from commandline import DATA
 
 import lntx
 from lntx import identity

@@ -154,7 +154,7 @@ def test_tolerance_zero_never_stops_early(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_threads_and_reading_change_no_bit(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = {"data": {"num_rows": 200_000, "noise": 1.0, "weights": [1.5, -2.5]}, "train": {"dtype": dtype}}
+    overrides = {"data": {"num_rows": 80_000, "noise": 1.0, "weights": [1.5, -2.5]}, "train": {"dtype": dtype}}
     _, first, history = _fit(tmp_path, **overrides)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

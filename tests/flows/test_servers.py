@@ -1,0 +1,69 @@
+"""Which server a command reports to, and what happens where there is none. Run: pytest tests/flows/test_servers.py"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from commandline import Cli
+from flows_server import Server
+from prefect.client.orchestration import SyncPrefectClient
+
+pytestmark = pytest.mark.flow
+
+
+def test_a_configured_server_gets_the_run(process: Cli, client: SyncPrefectClient, server: Server) -> None:
+    done = process("run", "--until", "evaluate", "--json", env=server.env)
+    assert done.code == 0
+    run = client.read_flow_run(done.json["flow_run_id"])
+    assert run.state_name == "Completed"
+    assert done.json["flow_run_id"] in done.json["flow_run_url"]
+    assert done.json["flow_run_url"].startswith(server.url.removesuffix("/api"))
+    assert (done.json["verdict"], done.json["learned_weights"]) == ("pass", [3.7])
+
+
+def test_a_wrong_answer_exits_3_through_prefect(process: Cli, server: Server) -> None:
+    done = process("run", "--preset", "tutorial", "--json", env=server.env)
+    assert (done.code, done.json["verdict"], done.json["blame"]) == (3, "fail", "training")
+    assert "Traceback" not in done.err
+
+
+def test_bad_input_exits_2_through_prefect_in_one_line(process: Cli, server: Server) -> None:
+    done = process("run", "--train.learning-rate", "9", env=server.env)
+    assert (done.code, done.out) == (2, "")
+    assert "below the stable limit" in done.err.splitlines()[-1]
+    assert "Traceback" not in done.err
+
+
+def test_a_server_that_refuses_is_an_error_and_no_fallback(process: Cli, server: Server) -> None:
+    done = process("run", "--json", env={**server.env, "PREFECT_API_AUTH_STRING": "wrong:word"})
+    assert done.code == 1
+    assert done.json["error"]["kind"] == "ServerUnreachable"
+    assert "refuses (401" in done.json["error"]["message"]
+
+
+def test_a_server_that_does_not_answer_is_an_error_and_no_fallback(process: Cli) -> None:
+    done = process("run", "--json", env={"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    assert done.code == 1
+    assert done.json["error"]["kind"] == "ServerUnreachable"
+    assert "does not answer" in done.json["error"]["message"]
+
+
+def test_without_a_server_an_embedded_one_keeps_its_database_under_the_root(
+    process: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    root = tmp_path / "root"
+    done = process("run", "--json", "--root", str(root), timeout=240)
+    assert done.code == 0, done.err
+    assert done.json["verdict"] == "pass"
+    assert done.json["flow_run_id"]
+    assert done.json["flow_run_url"] is None
+    assert "Traceback" not in done.err
+    assert "Error" not in done.err
+    database = root / "artifacts" / ".prefect" / "prefect.db"
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("select state_name from flow_run").fetchall() == [("Completed",)]
+        assert connection.execute("select count(*) from task_run").fetchone() == (4,)
