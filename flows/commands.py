@@ -12,8 +12,9 @@ from flows.options import Common, Configuration, Range
 from flows.printing import print_details, print_plan, print_run
 from lntx.config import Pipeline
 from lntx.errors import BadInput, NotFresh, WrongAnswer
+from lntx.outcomes import Request
 from lntx.planning import plan as plan_stages
-from lntx.runs import Request, Run, read_run
+from lntx.runs import Run, read_run
 from lntx.selection import Selection
 from lntx.store import Store
 

@@ -14,11 +14,13 @@ from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 
 from flows.tasks import TASKS, Force, send_core_logs
+from lntx.conclusion import conclude
 from lntx.config import Data, Evaluate, Export, Train
 from lntx.errors import LntxError
 from lntx.layers import validate
+from lntx.outcomes import Outcome, Request
 from lntx.pipeline import begin
-from lntx.runs import Outcome, Request, Run, conclude
+from lntx.runs import Run
 from lntx.selection import Stage, select
 
 

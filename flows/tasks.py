@@ -15,8 +15,8 @@ from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed, Failed
 
 from lntx.errors import LntxError
+from lntx.outcomes import Outcome, Request
 from lntx.pipeline import obtain
-from lntx.runs import Outcome, Request
 from lntx.selection import Stage
 
 _TITLES: dict[Stage, str] = {

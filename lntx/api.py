@@ -13,8 +13,9 @@ from lntx.config import Data, Evaluate, Export, Pipeline, Section, Train
 from lntx.errors import BadInput
 from lntx.layers import settle
 from lntx.models import find_model
+from lntx.outcomes import Request
 from lntx.pipeline import run_stages
-from lntx.runs import Request, Run
+from lntx.runs import Run
 from lntx.selection import Stage, select
 from lntx.store import Store
 

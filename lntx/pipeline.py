@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from lntx import planning
+from lntx.conclusion import conclude
 from lntx.errors import NotFresh
 from lntx.identity import Identity, identify
-from lntx.runs import Outcome, Request, Run, conclude
+from lntx.outcomes import Outcome, Request
+from lntx.runs import Run
 from lntx.selection import INPUTS, STAGES, Stage
 from lntx.store import Record, Store
 from lntx.tables import look_at

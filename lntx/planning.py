@@ -82,8 +82,7 @@ def plan_stage(store: Store, identity: Identity, *, forced: bool) -> StagePlan:
 def _plan_depending(store: Store, identity: Identity) -> StagePlan:
     """Inputs are unknown: the stage is cached if they come out as in any intact record that is otherwise alike."""
     stage = identity.stage
-    alike = [record for record in store.records(stage) if record.identity.own == identity.own]
-    findings = [store.check(record) for record in alike]
+    findings = [store.check(record) for record in store.records(stage, own=identity.own)]
     waiting = ", ".join(upstream for upstream in INPUTS[stage] if upstream not in identity.inputs)
     if any(finding.state == "fresh" for finding in findings):
         return StagePlan(stage=stage, state="depends", reason=f"cached if {waiting} comes out the same", record=None)
@@ -95,12 +94,11 @@ def _plan_depending(store: Store, identity: Identity) -> StagePlan:
 
 def _plan_unknown(store: Store, identity: Identity) -> StagePlan:
     """No record has this key: say what differs from the newest one."""
-    records = store.records(identity.stage)
-    if not records:
+    latest = next(store.records(identity.stage), None)
+    if latest is None:
         return StagePlan(stage=identity.stage, state="missing", reason="never computed", record=None)
-    return StagePlan(
-        stage=identity.stage, state="stale", reason="; ".join(differences(records[0].identity, identity)), record=None
-    )
+    reason = "; ".join(differences(latest.identity, identity))
+    return StagePlan(stage=identity.stage, state="stale", reason=reason, record=None)
 
 
 def differences(before: Identity, after: Identity) -> list[str]:

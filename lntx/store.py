@@ -188,7 +188,7 @@ class Store:
 
     def find(self, identity: Identity) -> Finding:
         """Look a key up, and verify what is there."""
-        path = self._record_path(identity.stage, identity.key)
+        path = self._record_path(identity)
         try:
             record = self._read_record(path)
         except FileNotFoundError:
@@ -207,17 +207,22 @@ class Store:
                 return Finding(state="damaged", record=record, reason=problem)
         return Finding(state="fresh", record=record, reason=None)
 
-    def records(self, stage: Stage) -> list[Record]:
-        """Every readable record of a stage, newest first."""
-        found = []
-        for path in sorted((self.artifacts / "records" / stage).glob("*.json")):
+    def records(self, stage: Stage, *, own: str | None = None) -> Iterator[Record]:
+        """The readable records of a stage, latest first.
+
+        own: digest of all but the inputs; only records that have it.
+        """
+        pattern = "*.json" if own is None else f"{own[:16]}-*.json"
+        paths = (self.artifacts / "records" / stage).glob(pattern)
+        for path in sorted(paths, key=_modified, reverse=True):
             with contextlib.suppress(FileNotFoundError, _Unreadable):
-                found.append(self._read_record(path))
-        return sorted(found, key=lambda record: record.created_at, reverse=True)
+                record = self._read_record(path)
+                if own is None or record.identity.own == own:
+                    yield record
 
     def set_aside(self, identity: Identity) -> None:
         """Move a damaged record out of the way, and keep it."""
-        path = self._record_path(identity.stage, identity.key)
+        path = self._record_path(identity)
         damaged = self.artifacts / ".damaged"
         damaged.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -242,12 +247,13 @@ class Store:
     def _folder(self, stage: Stage) -> Path:
         return self.root / "data" if stage == "generate" else self.artifacts / stage
 
-    def _record_path(self, stage: Stage, key: str) -> Path:
-        return self.artifacts / "records" / stage / f"{key}.json"
+    def _record_path(self, identity: Identity) -> Path:
+        # What is alike but for its inputs is found by name: a long history costs no reading.
+        return self.artifacts / "records" / identity.stage / f"{identity.own[:16]}-{identity.key}.json"
 
     def _write_record(self, record: Record) -> None:
         values = record.model_dump(mode="json")
-        path = self._record_path(record.identity.stage, record.key)
+        path = self._record_path(record.identity)
         self.write_json(path, {**values, "digest": digest_of(values)})
 
     def _read_record(self, path: Path) -> Record:
@@ -300,6 +306,13 @@ _NOT_A_RECORD = (ValidationError, UnicodeDecodeError, json.JSONDecodeError, Look
 
 class _Unreadable(Exception):
     """A record's file is not a record."""
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _sha256(path: Path) -> str:

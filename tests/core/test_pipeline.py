@@ -127,7 +127,8 @@ def test_a_harmed_file_reruns_its_stage_alone(
 def test_a_deleted_record_reruns_its_stage_alone(tmp_path: Path) -> None:
     first = lntx.run(root=tmp_path)
     for stage, states in zip(STAGES, ("rccc", "crcc", "ccrc", "cccr"), strict=True):
-        (tmp_path / "artifacts" / "records" / stage / f"{first.stages[stage].key}.json").unlink()
+        (record,) = (tmp_path / "artifacts" / "records" / stage).glob(f"*{first.stages[stage].key}.json")
+        record.unlink()
         assert _planned(tmp_path)[stage][0] == "missing"
         assert _states(lntx.run(root=tmp_path)) == states
 

@@ -1,0 +1,116 @@
+"""End a run: gather the outcomes of its stages, write its record and report, and point at what passed."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lntx.outcomes import Outcome, Request
+from lntx.runs import Run, StageReport, StoredPath
+from lntx.selection import STAGES, Stage
+from lntx.store import Store
+from lntx.verdict import Evaluation
+
+
+def conclude(
+    store: Store,
+    request: Request,
+    outcomes: Mapping[Stage, Outcome],
+    *,
+    flow_run_id: str | None = None,
+    flow_run_url: str | None = None,
+    write_report: bool = False,
+) -> Run:
+    """Gather the outcomes, write the run's record and, on a failure or when asked, its report; on a pass, point
+    `artifacts/current.json` at the exports.
+    """
+    run = _gather(store, request, outcomes).model_copy(
+        update={"flow_run_id": flow_run_id, "flow_run_url": flow_run_url}
+    )
+    if write_report or run.verdict == "fail":
+        from lntx.report import write_markdown
+
+        path = store.artifacts / "reports" / f"{run.run}.md"
+        history = outcomes["train"]
+        write_markdown(run, history.path(store, "history.parquet") if history.record else None, path)
+        run = run.model_copy(update={"report": str(path.relative_to(store.root))})
+    store.write_json(store.artifacts / "runs" / f"{run.run}.json", run.model_dump(mode="json"))
+    if run.verdict == "pass" and run.exports:
+        card = outcomes["export"].path(store, "card.json")
+        store.write_json(
+            store.artifacts / "current.json",
+            {"run": run.run, "exports": run.exports, "card": str(card.relative_to(store.root))},
+        )
+    return run
+
+
+def _gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) -> Run:
+    now = datetime.datetime.now(datetime.UTC)
+    found: dict[str, Any] = dict.fromkeys(
+        name for name, field in Run.model_fields.items() if field.is_required() and name not in ("stages", "exports")
+    )
+    found |= {
+        "run": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        "created_at": now.isoformat(timespec="seconds"),
+        "config": request.pipeline,
+        "stages": {stage: _report(outcomes[stage]) for stage in STAGES},
+        "exports": _exports(outcomes["export"], request.pipeline.export.formats),
+        "true_weights": request.pipeline.data.weights,
+        "true_bias": request.pipeline.data.bias if request.pipeline.data.path is None else None,
+    }
+    if outcomes["train"].record is not None:
+        fit = outcomes["train"].fit(store)
+        found |= {"learned_weights": fit.weights, "learned_bias": fit.bias}
+        found |= fit.model_dump(
+            include={"epochs", "dtype", "learning_rate", "gradient", "precondition", "condition_number"}
+        )
+    if outcomes["evaluate"].record is not None:
+        path = outcomes["evaluate"].path(store, "evaluation.json")
+        found |= _figures(Evaluation.model_validate_json(path.read_bytes()))
+    for stage in ("evaluate", "export"):
+        blame, reason = outcomes[stage].blame(store)
+        if blame is not None:
+            recurrence = outcomes[stage].recurrence
+            if recurrence == "deterministic":
+                reason = f"{reason} (computed anew, the same bits came out: the fault is deterministic)"
+            elif recurrence == "intermittent":
+                reason = f"{reason} (computed anew, other bits came out: the fault is intermittent)"
+            found |= {"verdict": "fail", "blame": blame, "reason": reason}
+            break
+    return Run(**found)
+
+
+def _figures(evaluation: Evaluation) -> dict[str, Any]:
+    count = len(evaluation.features)
+    weights, bias = evaluation.coefficients[:count], evaluation.coefficients[count:]
+    return {
+        "verdict": evaluation.verdict,
+        "reference_weights": tuple(weight.reference for weight in weights),
+        "reference_bias": bias[0].reference if bias else None,
+        "standard_errors": tuple(weight.standard_error for weight in weights),
+        "bias_standard_error": bias[0].standard_error if bias else None,
+        "ulps": max(coefficient.ulps for coefficient in evaluation.coefficients),
+        **evaluation.model_dump(
+            include={"features", "target", "residual_sd", "r_squared", "mse", "digits", "num_rows"}
+        ),
+    }
+
+
+def _report(outcome: Outcome) -> StageReport:
+    record = outcome.record
+    if record is None:
+        return StageReport(state=outcome.state, seconds=None, key=None, files=())
+    return StageReport(
+        state=outcome.state,
+        seconds=record.seconds,
+        key=record.key,
+        files=tuple(StoredPath(path=file.path, sha256=file.sha256) for file in record.files),
+    )
+
+
+def _exports(outcome: Outcome, formats: Sequence[str]) -> dict[str, str]:
+    if outcome.record is None or outcome.state == "failed":
+        return {}
+    return {name: outcome.record.file(f"model.{name}").path for name in formats}

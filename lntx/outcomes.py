@@ -1,0 +1,70 @@
+"""What a run is asked, and what comes of each stage. Holds and reads results; computes none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from lntx.config import Pipeline, Section
+from lntx.fitting import Fit
+from lntx.selection import STAGES, Selection, Stage
+from lntx.store import Record, Store
+from lntx.verdict import Blame, Evaluation
+
+
+class Request(Section):
+    """What a run is asked."""
+
+    pipeline: Pipeline
+    """The configuration."""
+
+    selection: Selection = Selection()
+    """Which stages."""
+
+    root: Path = Path()
+    """The folder that holds data/ and artifacts/."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that take part: the selected ones, and the earlier ones that they start from."""
+        return STAGES[: STAGES.index(self.selection.stages[-1]) + 1]
+
+
+class Outcome(Section):
+    """What came of one stage."""
+
+    stage: Stage
+    """The stage."""
+
+    state: Literal["ran", "cached", "skipped", "failed"]
+    """failed: its answer is wrong, or it found one that is."""
+
+    record: Record | None = None
+    """The stored result; none where it was skipped."""
+
+    recurrence: Literal["deterministic", "intermittent"] | None = None
+    """Where a result that had failed was computed anew: whether the same bits came out."""
+
+    def path(self, store: Store, name: str) -> Path:
+        """Where a file of the result is."""
+        assert self.record is not None
+        return store.path(self.record.file(name))
+
+    def fit(self, store: Store) -> Fit:
+        """The figures of a train outcome."""
+        return Fit.model_validate_json(self.path(store, "fit.json").read_bytes())
+
+    def blame(self, store: Store) -> tuple[Blame | None, str | None]:
+        """Who is to blame for a wrong answer, and why; none where nothing is wrong."""
+        if self.record is None:
+            return None, None
+        if self.stage == "evaluate":
+            evaluation = Evaluation.model_validate_json(self.path(store, "evaluation.json").read_bytes())
+            return evaluation.blame, evaluation.reason
+        if self.stage == "export":
+            card = json.loads(self.path(store, "card.json").read_bytes())
+            for name, found in card["read_back"].items():
+                if found["problem"] is not None:
+                    return "export", f"the {name} file is not the trained model: {found['problem']}"
+        return None, None
