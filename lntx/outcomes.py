@@ -8,8 +8,9 @@ from typing import Literal
 
 from lntx.config import Pipeline, Section
 from lntx.fitting import Fit
+from lntx.records import Record
 from lntx.selection import STAGES, Selection, Stage
-from lntx.store import Record, Store
+from lntx.store import Store
 from lntx.verdict import Blame, Evaluation
 
 

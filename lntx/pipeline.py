@@ -19,9 +19,10 @@ from lntx.conclusion import conclude
 from lntx.errors import NotFresh
 from lntx.identity import Identity, identify
 from lntx.outcomes import Outcome, Request
+from lntx.records import Record
 from lntx.runs import Run
 from lntx.selection import INPUTS, STAGES, Stage
-from lntx.store import Record, Store
+from lntx.store import Store
 from lntx.tables import look_at
 from lntx.verdict import Evaluation
 

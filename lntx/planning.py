@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from lntx.config import Pipeline
 from lntx.identity import Identity, identify
+from lntx.records import Record
 from lntx.selection import INPUTS, STAGES, Selection, Stage
-from lntx.store import Record, Store
+from lntx.store import Store
 from lntx.tables import look_at
 
 State = Literal["fresh", "stale", "missing", "damaged", "depends"]

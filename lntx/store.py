@@ -1,7 +1,7 @@
 """Files by content, records by key: the one cache.
 
-Publishes whole files or none, verifies every hit, and never gives out what failed. Knows formats of its own
-records alone; knows nothing of what a stage computes.
+Publishes whole files or none, verifies every hit, and never gives out what failed. Knows nothing of what a stage
+computes.
 """
 
 from __future__ import annotations
@@ -21,74 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from lntx.config import Section
-from lntx.errors import BadInput, LntxError
-from lntx.identity import Identity, digest_of
+from lntx.errors import BadInput
+from lntx.identity import Identity
+from lntx.records import Record, StoredFile, Unreadable, dump_record, read_record
 from lntx.selection import Stage
 
 logger = logging.getLogger(__name__)
-
-RECORD_FORMAT = 1
 
 # Digests of larger files are remembered for as long as nothing about the file changes, and a week at most:
 # bit rot changes no time stamp.
 _MEMO_BYTES = 2**22
 _MEMO_SECONDS = 7 * 24 * 3600.0
-
-
-class StoredFile(Section):
-    """One file of a stage's result."""
-
-    name: str
-    """What the stage calls it, such as "model.safetensors"."""
-
-    path: str
-    """Where it is, relative to the root."""
-
-    sha256: str
-    """Digest of its bytes."""
-
-    size: int
-    """Its size in bytes."""
-
-
-class Record(Section):
-    """A stage's result: what decided it, and its files."""
-
-    format: int = RECORD_FORMAT
-    """Version of this layout."""
-
-    key: str
-    """Key of the identity."""
-
-    identity: Identity
-    """What decided the result."""
-
-    files: tuple[StoredFile, ...]
-    """The result."""
-
-    created_at: float
-    """Seconds since 1970 when it was published."""
-
-    seconds: float
-    """How long it took to compute."""
-
-    environment: dict[str, Any]
-    """Where it was computed; decides nothing."""
-
-    quarantine: str | None = None
-    """Why this result is never to be used again."""
-
-    @property
-    def content(self) -> str:
-        """Digest of the files by name: equal results have equal ones."""
-        return digest_of({file.name: file.sha256 for file in self.files})
-
-    def file(self, name: str) -> StoredFile:
-        """The file of that name."""
-        return next(file for file in self.files if file.name == name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,10 +133,10 @@ class Store:
         """Look a key up, and verify what is there."""
         path = self._record_path(identity)
         try:
-            record = self._read_record(path)
+            record = read_record(path)
         except FileNotFoundError:
             return Finding(state="missing", record=None, reason="never computed")
-        except _Unreadable as error:
+        except Unreadable as error:
             return Finding(state="damaged", record=None, reason=f"record {path.name} is damaged: {error}")
         return self.check(record)
 
@@ -215,8 +158,8 @@ class Store:
         pattern = "*.json" if own is None else f"{own[:16]}-*.json"
         paths = (self.artifacts / "records" / stage).glob(pattern)
         for path in sorted(paths, key=_modified, reverse=True):
-            with contextlib.suppress(FileNotFoundError, _Unreadable):
-                record = self._read_record(path)
+            with contextlib.suppress(FileNotFoundError, Unreadable):
+                record = read_record(path)
                 if own is None or record.identity.own == own:
                     yield record
 
@@ -252,21 +195,7 @@ class Store:
         return self.artifacts / "records" / identity.stage / f"{identity.own[:16]}-{identity.key}.json"
 
     def _write_record(self, record: Record) -> None:
-        values = record.model_dump(mode="json")
-        path = self._record_path(record.identity)
-        self.write_json(path, {**values, "digest": digest_of(values)})
-
-    def _read_record(self, path: Path) -> Record:
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            digest = values.pop("digest")
-            if values["format"] > RECORD_FORMAT:
-                raise LntxError(f"{path} was written by a newer lntx (format {values['format']}): upgrade lntx")
-            if digest != digest_of(values):
-                raise _Unreadable("its bytes are not those that were written")
-            return Record.model_validate(values)
-        except _NOT_A_RECORD as error:
-            raise _Unreadable(f"it is not a record ({type(error).__name__})") from None
+        self.write_json(self._record_path(record.identity), dump_record(record))
 
     def _problem(self, file: StoredFile) -> str | None:
         path = self.path(file)
@@ -298,14 +227,6 @@ class Store:
         except (OSError, ValueError):
             return {}
         return memo if isinstance(memo, dict) else {}
-
-
-# What reading JSON that is not a record runs into.
-_NOT_A_RECORD = (ValidationError, UnicodeDecodeError, json.JSONDecodeError, LookupError, AttributeError, TypeError)
-
-
-class _Unreadable(Exception):
-    """A record's file is not a record."""
 
 
 def _modified(path: Path) -> int:

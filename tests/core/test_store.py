@@ -13,7 +13,8 @@ import pytest
 
 from lntx.errors import BadInput, LntxError
 from lntx.identity import Identity
-from lntx.store import Record, Store
+from lntx.records import Record
+from lntx.store import Store
 
 IDENTITY = Identity(stage="train", code={"model": "1"}, versions={}, config={"train.seed": 0}, inputs={"generate": "a"})
 
