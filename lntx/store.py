@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import logging
 import os
 import secrets
 import shutil
@@ -25,8 +24,6 @@ from lntx.errors import BadInput
 from lntx.identity import Identity
 from lntx.records import Record, StoredFile, Unreadable, dump_record, read_record
 from lntx.selection import Stage
-
-logger = logging.getLogger(__name__)
 
 # Digests of larger files are remembered for as long as nothing about the file changes, and a week at most:
 # bit rot changes no time stamp.
