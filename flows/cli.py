@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 from typing import NoReturn
 
 from cyclopts import CycloptsError, UnknownOptionError
@@ -17,21 +16,23 @@ from pydantic import ValidationError
 
 from flows.commands import app
 from flows.options import SECTIONS
+from flows.signals import ended_by_signals
 from lntx.errors import BadInput, LntxError
 from lntx.layers import KEYS, explain, unknown
+from lntx.selection import STAGES
 
-_INTERRUPTED, _TERMINATED = 130, 143
+_INTERRUPTED = 130
 
 
 def main(tokens: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit."""
-    words = _globals_last(list(sys.argv[1:] if tokens is None else tokens))
+    words = _spell_out_force(_globals_last(list(sys.argv[1:] if tokens is None else tokens)))
     said = set(words[: words.index("--")] if "--" in words else words)
     verbose = not said.isdisjoint({"-v", "--verbose"})
     _set_up_logging(quiet=not said.isdisjoint({"-q", "--quiet"}), verbose=verbose)
-    signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
+        with ended_by_signals():
+            code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output has gone: so do we, without a word.
@@ -83,6 +84,25 @@ def _globals_last(words: list[str]) -> list[str]:
     return [*words[:1], *early, *words[1:]]
 
 
+def _spell_out_force(words: list[str]) -> list[str]:
+    """Give `--force` the stages that follow it, or "all", so that it never takes the file of `fit` for a stage."""
+    spelled: list[str] = []
+    has_positional = words[:1] == ["fit"]
+    while words:
+        word, *words = words
+        if word != "--force":
+            spelled.append(word)
+            continue
+        stages = list(
+            itertools.takewhile(
+                lambda name: name in (*STAGES, "all") or not (has_positional or name.startswith("-")), words
+            )
+        )
+        words = words[len(stages) :]
+        spelled += [f"--force={name}" for name in stages or ["all"]]
+    return spelled
+
+
 def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
     """Log lines of the core go to stderr."""
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
@@ -94,10 +114,6 @@ def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
     core.propagate = False
     core.addHandler(handler)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR" if quiet else "INFO")
-
-
-def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(_TERMINATED)
 
 
 if __name__ == "__main__":

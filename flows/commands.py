@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from flows.options import Common, Configuration, Range
 from flows.printing import print_details, print_plan, print_run
+from lntx import __version__
 from lntx.config import Pipeline
 from lntx.errors import BadInput, NotFresh, WrongAnswer
 from lntx.outcomes import Request
@@ -21,7 +22,9 @@ from lntx.store import Store
 app = App(
     name="lntx",
     help="A known-answer training pipeline: generate, train, evaluate, export.",
+    version=__version__,
     default_parameter=Parameter(negative_iterable=(), negative_none=()),
+    suppress_keyboard_interrupt=False,
 )
 app.register_install_completion_command()
 
@@ -67,7 +70,9 @@ def fit(
         bias: Learn a bias. [default: yes]
         local: Run without Prefect: the same stages and cache.
     """
-    data: dict[str, Any] = {"path": str(file.absolute()), "target": target, "features": features}
+    data: dict[str, Any] = {"path": str(file.absolute()), "target": target}
+    if features is not None:
+        data["features"] = features
     train = {} if bias is None else {"bias": bias}
     return _run(configuration.settle(data=data, train=train), range_, common, local=local)
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from pydantic import BaseModel, Field, create_model
 
-from lntx.config import PRESETS, Data, Evaluate, Export, Pipeline, Section, Train
+from lntx.config import Data, Evaluate, Export, Pipeline, Section, Train
 from lntx.layers import settle
-from lntx.selection import STAGES, Selection, Stage, select
+from lntx.selection import Selection, Stage, select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +50,13 @@ class Range:
     only: Stage | None = None
     """Run this stage alone."""
 
-    force: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None
+    force: list[str] | None = None
     """Compute these stages again although their results are stored; alone: all of them."""
 
     @property
     def forced(self) -> list[str]:
         """Stages to force, "all" for a bare --force."""
-        return ["all"] if self.force == [] else (self.force or [])
+        return self.force or []
 
     def selection(self) -> Selection:
         """The selection that was asked for."""
@@ -113,6 +113,3 @@ class Configuration:
 
 def _said(flags: BaseModel | None) -> dict[str, Any]:
     return {} if flags is None else flags.model_dump(exclude_unset=True)
-
-
-__all__ = ["PRESETS", "SECTIONS", "STAGES", "Common", "Configuration", "Range"]

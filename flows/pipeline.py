@@ -30,8 +30,10 @@ def _run_name() -> str:
     data = data if isinstance(data, Data) else Data.model_validate(data)
     if data.path is not None:
         return f"fit {Path(data.path).name}"
-    assert data.weights is not None
-    weights = ", ".join(f"{weight:.4g}" for weight in data.weights[:3]) + (", …" if len(data.weights) > 3 else "")
+    assert data.true_weights is not None
+    weights = ", ".join(f"{weight:.4g}" for weight in data.true_weights[:3]) + (
+        ", …" if len(data.true_weights) > 3 else ""
+    )
     return f"y = [{weights}]·x, {data.num_rows:,} rows"
 
 

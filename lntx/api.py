@@ -34,7 +34,7 @@ def run(
     from_stage: Stage | None = None,
     until: Stage | None = None,
     only: Stage | None = None,
-    force: Iterable[str] = (),
+    force: str | Iterable[str] = (),
     root: Root | None = None,
 ) -> Run:
     """Run the pipeline and return what came of it; a wrong answer is a result (`verdict`), not an exception.
@@ -50,7 +50,9 @@ def run(
     if config is not None and (given or preset or file):
         raise BadInput("give either config or sections, preset and file")
     pipeline = config or settle(preset=preset, file=file, environment=os.environ, overrides=given)
-    selection = select(from_stage=from_stage, until=until, only=only, force=force)
+    selection = select(
+        from_stage=from_stage, until=until, only=only, force=[force] if isinstance(force, str) else force
+    )
     return run_stages(Request(pipeline=pipeline, selection=selection, root=_root(root)))
 
 
@@ -70,7 +72,9 @@ def fit(
 
     Raises: BadInput: the file, a column or the configuration cannot be used.
     """
-    data = {"path": str(path), "target": target, "features": features}
+    data: dict[str, Any] = {"path": str(path), "target": target}
+    if features is not None:
+        data["features"] = features
     return run(data=data, train={"bias": bias, **_keys(train or {})}, root=root, **options)
 
 

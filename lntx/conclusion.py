@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,11 +37,7 @@ def conclude(
         run = run.model_copy(update={"report": str(path.relative_to(store.root))})
     store.write_json(store.artifacts / "runs" / f"{run.run}.json", run.model_dump(mode="json"))
     if run.verdict == "pass" and run.exports:
-        card = outcomes["export"].path(store, "card.json")
-        store.write_json(
-            store.artifacts / "current.json",
-            {"run": run.run, "exports": run.exports, "card": str(card.relative_to(store.root))},
-        )
+        store.write_json(store.artifacts / "current.json", {"run": run.run, "exports": run.exports})
     return run
 
 
@@ -52,12 +47,12 @@ def _gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) -
         name for name, field in Run.model_fields.items() if field.is_required() and name not in ("stages", "exports")
     )
     found |= {
-        "run": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        "run": f"{now:%Y%m%d-%H%M%S-%f}",
         "created_at": now.isoformat(timespec="seconds"),
         "config": request.pipeline,
         "stages": {stage: _report(outcomes[stage]) for stage in STAGES},
         "exports": _exports(outcomes["export"], request.pipeline.export.formats),
-        "true_weights": request.pipeline.data.weights,
+        "true_weights": request.pipeline.data.true_weights,
         "true_bias": request.pipeline.data.bias if request.pipeline.data.path is None else None,
     }
     if outcomes["train"].record is not None:

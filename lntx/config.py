@@ -14,7 +14,7 @@ Format = Literal["safetensors", "pt2", "onnx"]
 ColumnName = Annotated[str, StringConstraints(min_length=1)]
 
 MAX_SEED = 2**63 - 1
-# Squares of y are summed over up to 1e10 rows; beyond this they would leave float64.
+# Squares of rows and products of squares must stay within float64.
 MAX_MAGNITUDE = 1e100
 
 
@@ -29,11 +29,11 @@ class Section(BaseModel):
 class Data(Section):
     """The rows: synthetic ones from known weights, or a table of the user's own (`path`)."""
 
-    weights: tuple[float, ...] | None = (3.7,)
-    """True weights, one per feature; none for a file."""
+    weights: tuple[float, ...] | None = None
+    """True weights, one per feature; 3.7 unless num_features asks for drawn ones."""
 
     num_features: int | None = Field(None, ge=1, le=10_000)
-    """Number of features; without `weights`, so many true weights are drawn from the seed."""
+    """Number of features whose true weights are drawn from the seed."""
 
     bias: float = 0.0
     """True bias, the value of y where every feature is 0."""
@@ -66,27 +66,16 @@ class Data(Section):
     features: tuple[ColumnName, ...] | None = None
     """The columns of the file to predict from; all but the target by default."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _settle(cls, values: Any) -> Any:
-        """Fill in what follows from the other keys, so that a settled section validates to itself."""
-        if not isinstance(values, dict):
-            return values
-        values = dict(values)
-        if values.get("path") is not None:
-            values.setdefault("weights", None)
-            if values["weights"] is not None and tuple(values["weights"]) == cls.model_fields["weights"].default:
-                values["weights"] = None
-            return values
-        count = values.get("num_features")
-        if values.get("weights") is None and isinstance(count, int) and 1 <= count <= 10_000:
+    @property
+    def true_weights(self) -> tuple[float, ...] | None:
+        """The weights that the rows are made with; none for a file."""
+        if self.path is not None:
+            return None
+        if self.weights is None and self.num_features is not None:
             from lntx.truth import draw_weights
 
-            seed = values.get("seed", 0)
-            values["weights"] = draw_weights(count, seed if isinstance(seed, int) and seed >= 0 else 0)
-        elif values.get("weights") is None:
-            values["weights"] = cls.model_fields["weights"].default
-        return values
+            return draw_weights(self.num_features, self.seed)
+        return (3.7,) if self.weights is None else self.weights
 
     @model_validator(mode="after")
     def _check(self) -> Data:
@@ -100,13 +89,14 @@ class Data(Section):
         for key in ("target", "features"):
             if getattr(self, key) is not None:
                 raise ValueError(f"data.{key} needs data.path: the file that has these columns")
-        assert self.weights is not None
-        if not self.weights:
-            raise ValueError("data.weights must have at least one weight, got none")
-        if self.num_features not in (None, len(self.weights)):
-            raise ValueError(
-                f"data.num_features is {self.num_features} but data.weights has {len(self.weights)} values: give one"
-            )
+        if self.weights is not None:
+            if not self.weights:
+                raise ValueError("data.weights must have at least one weight, got none")
+            if self.num_features not in (None, len(self.weights)):
+                count = len(self.weights)
+                raise ValueError(
+                    f"data.num_features is {self.num_features} but data.weights has {count} values: give one"
+                )
         if self.low > self.high:
             raise ValueError(f"data.low must not exceed data.high, got {self.low:g} and {self.high:g}")
         if self.distribution == "integers":
@@ -115,7 +105,8 @@ class Data(Section):
                 if value != math.floor(value) or abs(value) > 2**31:
                     raise ValueError(f"data.{key} must be a whole number within ±2^31 for integers, got {value:g}")
         largest = max(abs(self.low), abs(self.high), 1.0)
-        reach = (sum(abs(w) for w in self.weights) + abs(self.bias) + self.noise) * largest
+        assert self.true_weights is not None
+        reach = (sum(abs(weight) for weight in self.true_weights) + abs(self.bias) + self.noise) * largest
         if not max(reach, largest) < MAX_MAGNITUDE:
             raise ValueError(f"weights times features must stay below {MAX_MAGNITUDE:g}, got about {reach:g}")
 
@@ -123,8 +114,7 @@ class Data(Section):
         if self.target is None:
             raise ValueError("data.target is missing: name the column of the file to predict")
         for key in ("weights", "num_features", "bias", "noise", "num_rows", "distribution", "low", "high", "seed"):
-            default = None if key == "weights" else type(self).model_fields[key].default
-            if getattr(self, key) != default:
+            if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"data.{key} is for generated rows, and data.path names a file: drop one")
         if self.features is not None:
             if not self.features:

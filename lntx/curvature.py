@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from lntx.config import MAX_MAGNITUDE
 from lntx.dataset import Block
 from lntx.errors import BadInput
 
@@ -85,24 +86,31 @@ class Curvature:
         return torch.roll(columns, -1, dims=-1) if self.has_bias else columns
 
 
-def measure(blocks: Iterable[Block], features: tuple[str, ...], *, bias: bool) -> Curvature:
+def measure(
+    blocks: Iterable[Block], features: tuple[str, ...], *, bias: bool, largest: float = MAX_MAGNITUDE
+) -> Curvature:
     """Measure the rows in one pass.
 
-    blocks: x, shape (n, num_features), and y, shape (n,).
+    blocks: x, shape (n, num_features), and y, shape (n,). largest: values must stay between this and its inverse, so
+    that their squares stay within the arithmetic.
 
-    Raises: BadInput: too few rows, or a column that is constant beside a bias or depends on others (named).
+    Raises: BadInput: too few rows, values too large or too small, or a column that is constant beside a bias or
+    depends on others (named).
     """
     p = len(features) + bias
     factor = torch.zeros((0, p), dtype=torch.float64)
     num_rows, squares = 0, 0.0
+    sizes = np.zeros(len(features) + 1)
     for x, y in blocks:
+        sizes = np.maximum(sizes, [*np.abs(x).max(axis=0), np.abs(y).max()])
         columns = np.hstack([np.ones((len(x), 1)), x]) if bias else x
         factor = torch.linalg.qr(torch.vstack([factor, torch.from_numpy(columns)]), mode="r").R
         num_rows += len(x)
         squares += float(y @ y)
     if num_rows < p:
         raise BadInput(f"{num_rows} rows cannot decide {p} weights{' (bias included)' if bias else ''}: add rows")
-    _refuse_dependent(factor, ("the bias", *features) if bias else features)
+    _refuse_sizes((*features, "the target"), sizes, largest)
+    _refuse_dependent(factor, features, bias=bias)
     return Curvature(num_rows=num_rows, factor=factor, target_rms=math.sqrt(squares / num_rows), has_bias=bias)
 
 
@@ -117,7 +125,7 @@ def choose(curvature: Curvature) -> Precondition:
 
 def condition(eigenvalues: torch.Tensor) -> float:
     """Condition number of a Hessian from its eigenvalues, largest first."""
-    return float(eigenvalues[0] / eigenvalues[-1])
+    return min(float(eigenvalues[0] / eigenvalues[-1]), 1e300)
 
 
 def stable_limit(eigenvalues: torch.Tensor, momentum: float) -> float:
@@ -128,7 +136,11 @@ def stable_limit(eigenvalues: torch.Tensor, momentum: float) -> float:
 
 
 def best_rate(eigenvalues: torch.Tensor, momentum: float) -> float:
-    """Learning rate that treats the largest and the smallest eigenvalue alike (Polyak, 1964)."""
+    """The middle of the rates at which both the largest and the smallest eigenvalue contract alike.
+
+    Without momentum it is the quickest (Polyak, 1964); with momentum each contracts by sqrt(momentum) an epoch if
+    both lie within (1 ± sqrt(momentum))² / rate, of which this is the centre.
+    """
     return 2 * (1 + momentum) / float(eigenvalues[0] + eigenvalues[-1])
 
 
@@ -143,10 +155,18 @@ def batch_rate(eigenvalues: torch.Tensor, *, largest_row: float, num_rows: int, 
     return 1 / (2 * smoothness)
 
 
-def _refuse_dependent(factor: torch.Tensor, names: tuple[str, ...]) -> None:
+def _refuse_sizes(names: tuple[str, ...], sizes: np.ndarray, largest: float) -> None:
+    for name, size in zip(names, sizes.tolist(), strict=True):
+        if size >= largest or 0 < size <= 1 / largest:
+            advice = "rescale it" if largest == MAX_MAGNITUDE else "rescale it, or use --train.dtype float64"
+            raise BadInput(f"{name} reaches {size:g}, beyond {1 / largest:g} to {largest:g}: {advice}")
+
+
+def _refuse_dependent(factor: torch.Tensor, features: tuple[str, ...], *, bias: bool) -> None:
     lengths = torch.linalg.vector_norm(factor, dim=0)
+    first = int(bias)
     problems = []
-    for j, name in enumerate(names):
+    for j, name in enumerate(features, start=first):
         if lengths[j] == 0:
             problems.append(f"feature {name!r} is 0 in every row")
             continue
@@ -156,12 +176,13 @@ def _refuse_dependent(factor: torch.Tensor, names: tuple[str, ...]) -> None:
         involved = [
             (k, float(share)) for k, share in enumerate(shares) if abs(share) * lengths[k] > 1e-6 * float(lengths[j])
         ]
-        if involved and all(names[k] == "the bias" for k, _ in involved):
+        others = [repr(features[k - first]) for k, _ in involved if k >= first]
+        if not others:
             problems.append(f"feature {name!r} is constant ({involved[0][1]:.12g}), and so is the bias")
         elif len(involved) == 1 and abs(involved[0][1] - 1) < 1e-9:
-            problems.append(f"feature {name!r} duplicates {names[involved[0][0]]!r}")
+            problems.append(f"feature {name!r} duplicates {others[0]}")
         else:
-            parts = ", ".join(repr(names[k]) if names[k] != "the bias" else names[k] for k, _ in involved)
+            parts = ", ".join(others if len(others) == len(involved) else [*others, "the bias"])
             problems.append(f"feature {name!r} is a linear combination of {parts}")
     if problems:
         raise BadInput("\n".join(f"{problem}: drop it" for problem in problems))

@@ -55,7 +55,9 @@ def plan_descent(curvature: curves.Curvature, train: Train, blocks: Callable[[],
             largest = max(_largest_row(x, coordinates, curvature.has_bias) for x, _ in blocks())
             rate = curves.batch_rate(
                 eigenvalues, largest_row=largest, num_rows=curvature.num_rows, batch_size=batch_size
-            ) * (1 - train.momentum)
+            )
+            # Momentum multiplies a steady gradient by 1 / (1 - momentum).
+            rate *= 1 - train.momentum
     else:
         rate = train.learning_rate
         if rate >= limit:

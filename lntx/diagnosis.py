@@ -9,9 +9,7 @@ import math
 
 from lntx.fitting import Fit
 
-LET_THE_DATA_CHOOSE = (
-    "--train.precondition auto --train.learning-rate auto --train.tolerance auto --train.max-epochs 1000"
-)
+_MANY_EPOCHS = 1000
 
 
 def why_training_missed(fit: Fit, *, missed: str) -> str:
@@ -23,19 +21,25 @@ def why_training_missed(fit: Fit, *, missed: str) -> str:
     if fit.stop == "diverged":
         return (
             f"{missed}: the loss grew without bound and training stopped in epoch {fit.epochs}; {rate} is too large "
-            f"for {_steps(fit)}: lower --train.learning-rate or add --train.learning-rate auto"
+            f"for {_steps(fit)}: "
+            + ("drop --train.batch-size" if fit.asked.learning_rate == "auto" else "add --train.learning-rate auto")
         )
     if fit.batch_size is not None:
         return (
             f"{missed}: steps on {fit.batch_size} rows at a constant rate keep circling the solution of all rows; "
             "drop --train.batch-size (full batch), or lower --train.learning-rate and raise --train.max-epochs"
         )
-    if fit.stop == "max_epochs":
-        needed = _epochs_needed(fit)
+    if fit.stop == "converged" and fit.asked.tolerance != "auto" and (fit.last_move or 0) > 1e-12:
         return (
-            f"{missed}: too few steps; {fit.epochs} epochs at {rate} ended with the weights still moving"
-            + (f", and about {needed:,} epochs are needed at this rate" if needed else "")
-            + f"; let the data choose the steps: add {LET_THE_DATA_CHOOSE}"
+            f"{missed}: --train.tolerance {fit.asked.tolerance:g} ended training after {fit.epochs} epochs, with the "
+            "weights still moving; add --train.tolerance auto"
+        )
+    needed = _epochs_needed(fit)
+    if fit.stop == "max_epochs" or (needed is not None and needed > fit.epochs):
+        about = f", and about {needed:,} epochs are needed at this rate" if needed else ""
+        return (
+            f"{missed}: too few steps; {fit.epochs} epochs at {rate} ended with the weights still moving{about}; "
+            f"{_advice(fit, needed)}"
         )
     if fit.dtype == "float32":
         return (
@@ -57,14 +61,42 @@ def _steps(fit: Fit) -> str:
     return "full-batch steps" if fit.batch_size is None else f"steps on {fit.batch_size} rows"
 
 
+def _advice(fit: Fit, needed: int | None) -> str:
+    """What to add to the command, none of it in force already."""
+    asked = fit.asked
+    options = [
+        f"--train.{name.replace('_', '-')} auto"
+        for name in ("precondition", "learning_rate", "tolerance")
+        if getattr(asked, name) != "auto"
+    ]
+    if options:
+        if asked.max_epochs < _MANY_EPOCHS:
+            options.append(f"--train.max-epochs {_MANY_EPOCHS}")
+        return f"let the data choose the steps: add {' '.join(options)}"
+    if fit.momentum > 0:
+        return f"momentum {fit.momentum:g} swings about the solution for long: drop --train.momentum"
+    return f"add --train.max-epochs {max(needed or 0, 2 * fit.epochs)}"
+
+
 def _epochs_needed(fit: Fit) -> int | None:
-    """Epochs until the slowest direction has shrunk by 1e8; none with momentum, whose rate is another."""
-    if fit.momentum:
-        return None
-    largest = 2 / fit.stable_limit
-    slowest = max(abs(1 - fit.learning_rate * value) for value in (largest, largest / fit.descent_condition_number))
+    """Epochs until the slowest direction has shrunk by 1e8; none if it does not shrink."""
+    largest = 2 * (1 + fit.momentum) / fit.stable_limit
+    slowest = max(
+        _contraction(fit.learning_rate * value, fit.momentum)
+        for value in (largest, largest / fit.descent_condition_number)
+    )
     if not 0 < slowest < 1:
         return None
     epochs = math.ceil(math.log(1e8) / -math.log(slowest))
     unit: int = 10 ** max(0, len(str(epochs)) - 2)
     return math.ceil(epochs / unit) * unit
+
+
+def _contraction(step: float, momentum: float) -> float:
+    """Factor an epoch of one eigendirection: the spectral radius of heavy ball's recurrence (Polyak, 1964).
+
+    step: learning rate times eigenvalue.
+    """
+    trace = 1 + momentum - step
+    root = trace**2 - 4 * momentum
+    return math.sqrt(momentum) if root < 0 else (abs(trace) + math.sqrt(root)) / 2

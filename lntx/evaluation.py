@@ -25,6 +25,9 @@ FULL_DIGITS = 15.95
 # Relative tolerances of torch.testing.assert_close.
 RTOL = {"float64": 1e-7, "float32": 1.3e-6}
 
+# A coefficient this small beside its scale is 0 up to rounding.
+_ZERO = 1e-12
+
 # An optimiser's error this small beside the sampling error changes no conclusion.
 _STANDARD_ERRORS = 0.01
 
@@ -56,13 +59,20 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
     )
 
 
-def digits(learned: float, expected: float, scale: float) -> float:
-    """Log relative error with the scale as a floor: correct digits, in 0..15.95."""
-    size = max(abs(expected), scale)
+def correct_digits(learned: float, expected: float, scale: float) -> float:
+    """Log relative error: -log10 of |learned - expected| / |expected|, in 0..15.95.
+
+    An expected value that is 0 up to rounding, beside the scale, is replaced by the scale.
+    """
+    size = _size(expected, scale)
     error = abs(learned - expected)
     if error == 0:
         return FULL_DIGITS
     return 0.0 if size == 0 else min(FULL_DIGITS, max(0.0, -math.log10(error / size)))
+
+
+def _size(expected: float, scale: float) -> float:
+    return abs(expected) if abs(expected) > _ZERO * scale else scale
 
 
 def chi_squared_tail(statistic: float, freedom: int) -> float:
@@ -81,12 +91,12 @@ def _coefficients(
     learned: list[float] = [*fit.weights]
     exact: list[float] = [*reference.weights]
     errors: list[float | None] = [*reference.standard_errors]
-    true: list[float | None] = [*data.weights] if data.weights is not None else [None] * len(names)
+    true: list[float | None] = [*data.true_weights] if data.true_weights is not None else [None] * len(names)
     if fit.bias is not None:
         assert reference.bias is not None
         names, learned, exact = [*names, "bias"], [*learned, fit.bias], [*exact, reference.bias]
         errors.append(reference.bias_standard_error)
-        true.append(None if data.weights is None else data.bias)
+        true.append(None if data.true_weights is None else data.bias)
     unit = np.float32 if fit.dtype == "float32" else np.float64
     found = []
     for name, value, answer, error, truth, scale in zip(
@@ -100,8 +110,8 @@ def _coefficients(
                 reference=answer,
                 true=truth,
                 standard_error=error,
-                digits=digits(value, answer, scale),
-                ulps=min(abs(value - answer) / float(np.spacing(unit(size or 1.0))), 1e300),
+                digits=correct_digits(value, answer, scale),
+                ulps=min(abs(value - answer) / float(np.spacing(unit(_size(answer, scale)))), 1e300),
                 allowed=max(rtol * size, _STANDARD_ERRORS * (error or 0.0)),
             )
         )
@@ -120,24 +130,27 @@ def _verdict(
     damage = _damaged_rows(dataset, data) if data.path is None else _damaged_file(dataset, sha256)
     if damage is not None:
         return "data", f"{damage}: look at the disk, the file system and pyarrow, then rerun with --force generate"
-    if data.weights is not None:
+    if data.true_weights is not None:
         off = _reference_off_truth(data, reference, coefficients, settings)
         if off is not None:
             return "reference", f"{off}: look at numpy, its BLAS and the generator of the rows"
-    wrong = [coefficient for coefficient in coefficients if not _passes(coefficient)]
+    wrong = [coefficient for coefficient in coefficients if _gap(coefficient) > coefficient.allowed]
     if wrong:
-        worst = max(wrong, key=lambda coefficient: coefficient.ulps)
-        missed = f"{worst.name} was learned as {worst.learned:.6g} where the exact answer is {worst.reference:.6g}"
+        worst = max(wrong, key=lambda coefficient: _gap(coefficient) / max(coefficient.allowed, 1e-300))
+        learned, exact = f"{worst.learned:.6g}", f"{worst.reference:.6g}"
+        if learned == exact:
+            learned, exact = repr(worst.learned), repr(worst.reference)
+        missed = f"{worst.name} was learned as {learned} where the exact answer is {exact}"
         error = worst.standard_error or 0.0
         # Without noise a standard error is rounding, and says nothing.
         if error > RTOL["float64"] * abs(worst.reference):
-            missed += f" ({abs(worst.learned - worst.reference) / error:.3g} standard errors away)"
+            missed += f" ({_gap(worst) / error:.3g} standard errors away)"
         return "training", why_training_missed(fit, missed=missed)
     return None, None
 
 
-def _passes(coefficient: Coefficient) -> bool:
-    return abs(coefficient.learned - coefficient.reference) <= coefficient.allowed
+def _gap(coefficient: Coefficient) -> float:
+    return abs(coefficient.learned - coefficient.reference)
 
 
 def _damaged_rows(dataset: Dataset, data: Data) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 
 from lntx.config import Export, Format, Section
-from lntx.errors import BadInput, LntxError
+from lntx.errors import BadInput
 from lntx.fitting import Fit
 from lntx.model import LNTXLinearModel
 from lntx.prediction import load_model
-from lntx.readback import helper
+from lntx.readback import UnreadableExport, helper
 from lntx.verdict import Evaluation
+from lntx.weights import dump_weights
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,9 @@ PROBE_ROWS = (1, 2, 1000)
 
 # Any order of summing, with or without fused multiply-add, stays within (d + 1)/2 eps; measured: 2.
 _EPS_ALLOWED = 4
+
+
+_TRACING = threading.Lock()
 
 
 class ReadBack(Section):
@@ -103,7 +108,7 @@ def prove(path: Path, model: LNTXLinearModel) -> ReadBack:
             np.save(file, probe)
         try:
             helper().ask(path, rows, answers)
-        except LntxError as error:
+        except UnreadableExport as error:
             return ReadBack(max_error=None, problem=str(error))
         for probe, file in zip(probes, answers, strict=True):
             problem, error_eps = _compare(np.load(file), probe, model)
@@ -137,25 +142,21 @@ def _compare(answer: np.ndarray, probe: np.ndarray, model: LNTXLinearModel) -> t
     return None, worst
 
 
-def _safetensors(model: LNTXLinearModel) -> bytes:
-    import safetensors.torch
-
-    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
-
-
 def _pt2(model: LNTXLinearModel) -> bytes:
     weight = model.linear.weight
     # Rows of zeros: the archive keeps the example, storage and all, and must hold no data.
     example = torch.zeros(2, weight.shape[1], dtype=weight.dtype)
     rows = torch.export.Dim("num_rows", min=1)
-    program = torch.export.export(model, (example,), dynamic_shapes={"x": {0: rows}})
-    for module in program.graph_module.modules():
-        for node in getattr(module, "graph", torch.fx.Graph()).nodes:
-            # It names files of this machine.
-            node.meta.pop("stack_trace", None)
     # A buffer, because the archive also keeps the name of the file it is saved to.
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
+    # torch traces and saves one program at a time, whatever the thread.
+    with _TRACING:
+        program = torch.export.export(model, (example,), dynamic_shapes={"x": {0: rows}})
+        for module in program.graph_module.modules():
+            for node in getattr(module, "graph", torch.fx.Graph()).nodes:
+                # It names files of this machine.
+                node.meta.pop("stack_trace", None)
+        torch.export.save(program, buffer)
     return buffer.getvalue()
 
 
@@ -186,7 +187,7 @@ def _onnx(model: LNTXLinearModel) -> bytes:
 
 
 WRITERS: Mapping[Format, Callable[[LNTXLinearModel], bytes]] = {
-    "safetensors": _safetensors,
+    "safetensors": dump_weights,
     "pt2": _pt2,
     "onnx": _onnx,
 }
@@ -198,8 +199,3 @@ def _formula(evaluation: Evaluation, fit: Fit) -> str:
     if fit.bias is not None:
         terms.append(f"{fit.bias:.6g}")
     return f"{evaluation.target} = " + " + ".join(terms)
-
-
-def dump_weights(model: LNTXLinearModel, path: Path) -> None:
-    """Write a model's weights alone, as safetensors."""
-    path.write_bytes(_safetensors(model))

@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lntx.config import Section
+from lntx.config import Section, Train
 
 Stop = Literal["converged", "stalled", "max_epochs", "diverged"]
 
@@ -77,6 +77,9 @@ class Fit(Section):
 
     descent_condition_number: float
     """Of the Hessian in the coordinates of the descent."""
+
+    asked: Train
+    """What was asked for, `auto` included."""
 
 
 def write_history(history: Sequence[Epoch], path: Path) -> None:

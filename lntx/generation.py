@@ -15,7 +15,7 @@ from lntx.config import Data
 from lntx.dataset import block_rows, write_dataset
 
 STREAM_ROWS = 2**20
-"""Rows that share a random stream: whoever makes such a range of rows makes the same ones."""
+"""Rows of a column that share a random stream: whoever makes such a range of rows makes the same ones."""
 
 _NOISE_STREAM = 2**32 - 1
 
@@ -27,8 +27,9 @@ def feature_names(num_features: int) -> tuple[str, ...]:
 
 def generate_dataset(data: Data, path: Path) -> None:
     """Write the synthetic rows that `data` describes to a Parquet file."""
-    assert data.weights is not None
-    features = feature_names(len(data.weights))
+    weights = data.true_weights
+    assert weights is not None
+    features = feature_names(len(weights))
     is_integer = data.distribution == "integers"
     repetitive = set(features) if is_integer else set()
     if is_integer and len(features) == 1 and data.noise == 0:
@@ -53,8 +54,9 @@ def generate_blocks(data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
     Yields: x, shape (n, num_features), in the stored type, and y, float64, shape (n,).
     """
-    assert data.weights is not None
-    num_features = len(data.weights)
+    weights = data.true_weights
+    assert weights is not None
+    num_features = len(weights)
     size = block_rows(num_features + 1)
     for stream, first in enumerate(range(0, data.num_rows, STREAM_ROWS)):
         columns = [_stream(data.seed, stream, j) for j in range(num_features)]
@@ -63,7 +65,7 @@ def generate_blocks(data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(first, last, size):
             count = min(size, last - start)
             drawn = [_draw(data, generator, count) for generator in columns]
-            yield np.stack(drawn, axis=1), _target(data, drawn, noise, count)
+            yield np.stack(drawn, axis=1), _target(data, weights, drawn, noise, count)
 
 
 def _stream(seed: int, stream: int, column: int) -> np.random.Generator:
@@ -78,11 +80,12 @@ def _draw(data: Data, generator: np.random.Generator, count: int) -> np.ndarray:
     return generator.normal((data.low + data.high) / 2, (data.high - data.low) / 6, count)
 
 
-def _target(data: Data, drawn: list[np.ndarray], noise: np.random.Generator, count: int) -> np.ndarray:
-    assert data.weights is not None
+def _target(
+    data: Data, weights: tuple[float, ...], drawn: list[np.ndarray], noise: np.random.Generator, count: int
+) -> np.ndarray:
     # Term by term, not by BLAS: the same bits on every machine.
     y = np.full(count, data.bias)
-    for weight, column in zip(data.weights, drawn, strict=True):
+    for weight, column in zip(weights, drawn, strict=True):
         y += weight * column.astype(np.float64)
     if data.noise:
         y += noise.normal(0.0, data.noise, count)

@@ -21,15 +21,15 @@ from lntx.selection import Stage
 
 CODE: dict[Stage, tuple[str, ...]] = {
     "generate": ("dataset", "generation", "tables"),
-    "train": ("curvature", "dataset", "descent", "fitting", "model", "residuals", "training"),
+    "train": ("curvature", "dataset", "descent", "fitting", "model", "residuals", "training", "weights"),
     "evaluate": ("dataset", "diagnosis", "evaluation", "fitting", "generation", "reference", "verdict"),
-    "export": ("exporting", "fitting", "model", "prediction", "readback", "verdict"),
+    "export": ("exporting", "fitting", "model", "prediction", "readback", "verdict", "weights"),
 }
 """The modules that decide each stage's result."""
 
 PACKAGES: dict[Stage, tuple[str, ...]] = {
     "generate": ("numpy", "pyarrow"),
-    "train": ("numpy", "pyarrow", "torch"),
+    "train": ("numpy", "pyarrow", "safetensors", "torch"),
     "evaluate": ("numpy", "pyarrow", "torch"),
     "export": ("numpy", "safetensors", "torch"),
 }
@@ -48,7 +48,7 @@ class Identity(Section):
     """Digest of each deciding module."""
 
     versions: dict[str, str]
-    """Version of each package that matters, and the machine's architecture."""
+    """Version of each package that matters and of Python, and the machine's architecture."""
 
     config: dict[str, Any]
     """What the stage reads of the configuration, `auto` settled where it can be."""
@@ -81,7 +81,12 @@ def identify(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None, inp
     return Identity(
         stage=stage,
         code={name: code_digest(name) for name in CODE[stage]},
-        versions={**{name: _version(name) for name in packages}, "machine": platform.machine()},
+        # Python's own version, because it decides how syntax trees are written.
+        versions={
+            **{name: _version(name) for name in packages},
+            "python": ".".join(platform.python_version_tuple()[:2]),
+            "machine": platform.machine(),
+        },
         config=config_read(stage, pipeline, source_sha256=source_sha256),
         inputs=dict(inputs),
     )
@@ -89,7 +94,11 @@ def identify(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None, inp
 
 def config_read(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None) -> dict[str, Any]:
     """The part of the configuration that a stage reads, as dotted keys and JSON values."""
-    data = _dotted(pipeline, "data")
+    # Drawn or given, the weights are what counts.
+    data = _dotted(pipeline, "data") | {
+        "data.weights": list(pipeline.data.true_weights or ()),
+        "data.num_features": None,
+    }
     if pipeline.data.path is not None:
         # The content decides, not where the file lies.
         data = {key: data[key] for key in ("data.target", "data.features")} | {"data.sha256": source_sha256}

@@ -93,7 +93,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]
         if plain not in by_name:
             raise BadInput(unknown("environment variable", name, [f"LNTX_{known}" for known in by_name]))
         key = by_name[plain].split(".")[1]
-        layer.setdefault(section, {})[key] = _parse(text, is_list=key in ("weights", "features", "formats"))
+        layer.setdefault(section, {})[key] = _parse(text, key)
     return layer
 
 
@@ -103,13 +103,16 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {word}: did you mean {close[0]}?" if close else f"unknown {kind} {word}"
 
 
-def _parse(text: str, *, is_list: bool) -> Any:
+def _parse(text: str, key: str) -> Any:
     try:
         value = json.loads(text)
     except ValueError:
         value = text
-    if is_list and not isinstance(value, list):
-        return [_parse(part.strip(), is_list=False) for part in str(text).split(",")]
+    if key in ("path", "target"):
+        # A column may be called 1.
+        return text
+    if key in ("weights", "features", "formats") and not isinstance(value, list):
+        return [part.strip() for part in text.split(",")]
     return value
 
 
@@ -137,8 +140,9 @@ def explain(error: ValidationError, *, section: str | None = None) -> str:
     lines: dict[str, str] = {}
     for problem in error.errors():
         location = problem["loc"] if section is None else (section, *problem["loc"])
-        place = ".".join(str(part) for part in location if _is_key(part))
-        kind, value = problem["type"], problem["input"]
+        kind = problem["type"]
+        place = ".".join(str(part) for part in location if kind == "extra_forbidden" or _is_key(part))
+        value = problem["input"]
         rule = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
         if kind == "extra_forbidden":
             lines[place] = unknown("key", place, KEYS)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from lntx.errors import BadInput
+from lntx.errors import BadInput, Damaged
 from lntx.runs import read_run
 from lntx.store import Store
 from lntx.tables import read_table
 
-Predictor = Callable[[np.ndarray], np.ndarray]
-"""Rows, shape (num_rows, num_features), to predictions, shape (num_rows, 1), in the model's dtype."""
+if TYPE_CHECKING:
+    from lntx.prediction import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,40 +40,42 @@ class Model:
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Predict rows, shape (num_rows, num_features); returns shape (num_rows,).
 
-        Raises: BadInput: another number of features.
+        Raises: BadInput: another number of features; a number, or a prediction, that is not finite.
         """
         if self.features is not None and rows.shape[1] != len(self.features):
             raise BadInput(
                 f"the model takes {len(self.features)} numbers ({', '.join(self.features)}), got {rows.shape[1]}"
             )
-        try:
-            return self.ask(rows)[:, 0]
-        except RuntimeError as error:
-            raise BadInput(f"{self.path.name} cannot take {rows.shape[1]} numbers a row: {_line(error)}") from None
+        if not np.isfinite(rows).all():
+            raise BadInput(f"numbers to predict from must be finite, got {rows[~np.isfinite(rows)][0]}")
+        predictions = self.ask(rows)[:, 0]
+        if not np.isfinite(predictions).all():
+            raise BadInput(f"the prediction is {predictions[~np.isfinite(predictions)][0]}: the numbers are too large")
+        return predictions
 
 
 def find_model(store: Store, *, run: str | None = None, path: str | os.PathLike[str] | None = None) -> Model:
     """Find a model: a file's, a run's, or the last passing run's.
 
-    Raises: BadInput: there is none.
+    Raises: BadInput: there is none. Damaged: its bytes are not those that were stored.
     """
     if run is not None and path is not None:
         raise BadInput("give either a run or a model file")
     if path is not None:
         file = Path(path)
         return _load(file, _features_of(store, file))
-    if run is not None:
-        record = read_run(store, run)
-        if not record.exports:
-            raise BadInput(f"run {record.run} exported no model")
-        exports, features = record.exports, record.features
-    else:
-        exports, features = _current(store)
+    record = read_run(store, run if run is not None else _current(store))
+    if not record.exports:
+        raise BadInput(f"run {record.run} exported no model")
     # safetensors loads quickest.
-    file = store.root / (exports.get("safetensors") or next(iter(exports.values())))
+    place = record.exports.get("safetensors") or next(iter(record.exports.values()))
+    file = store.root / place
     if not file.is_file():
         raise BadInput(f"{file} is gone: lntx run computes it again")
-    return _load(file, features)
+    stored = {known.path: known.sha256 for known in record.stages["export"].files}
+    if hashlib.sha256(file.read_bytes()).hexdigest() != stored[place]:
+        raise Damaged(f"{file} was altered: lntx run computes it again")
+    return _load(file, record.features)
 
 
 def _load(file: Path, features: tuple[str, ...] | None) -> Model:
@@ -82,12 +85,11 @@ def _load(file: Path, features: tuple[str, ...] | None) -> Model:
     return Model(path=file, features=features, ask=load_predictor(file))
 
 
-def _current(store: Store) -> tuple[dict[str, str], tuple[str, ...]]:
+def _current(store: Store) -> str:
+    """Name of the last passing run."""
     pointer = store.artifacts / "current.json"
     try:
-        current = json.loads(pointer.read_bytes())
-        card = json.loads((store.root / current["card"]).read_bytes())
-        return dict(current["exports"]), tuple(card["features"])
+        return str(json.loads(pointer.read_bytes())["run"])
     except FileNotFoundError:
         raise BadInput(f"there is no passing run in {store.root} yet: lntx run makes one") from None
     except (ValueError, KeyError, TypeError):
@@ -102,10 +104,6 @@ def _features_of(store: Store, file: Path) -> tuple[str, ...] | None:
             if card.is_file():
                 return tuple(json.loads(card.read_bytes())["features"])
     return None
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0]
 
 
 def write_predictions(model: Model, source: Path, target: Path) -> int:
@@ -140,6 +138,8 @@ def write_predictions(model: Model, source: Path, target: Path) -> int:
                 raise BadInput(f"{source} has no rows")
             writer.close()
             partial.replace(target)
+    except pa.ArrowException as error:
+        raise BadInput(f"cannot write {target}: {str(error).splitlines()[0]}") from None
     except OSError as error:
         raise BadInput(f"cannot write {target}: {error.strerror or error}") from None
     return num_rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -60,12 +61,19 @@ class Outcome(Section):
         """Who is to blame for a wrong answer, and why; none where nothing is wrong."""
         if self.record is None:
             return None, None
-        if self.stage == "evaluate":
-            evaluation = Evaluation.model_validate_json(self.path(store, "evaluation.json").read_bytes())
-            return evaluation.blame, evaluation.reason
-        if self.stage == "export":
-            card = json.loads(self.path(store, "card.json").read_bytes())
-            for name, found in card["read_back"].items():
-                if found["problem"] is not None:
-                    return "export", f"the {name} file is not the trained model: {found['problem']}"
-        return None, None
+        return find_blame(self.stage, lambda name: self.path(store, name).read_bytes())
+
+
+def find_blame(stage: Stage, read: Callable[[str], bytes]) -> tuple[Blame | None, str | None]:
+    """Who is to blame according to a stage's result, and why; none where nothing is wrong.
+
+    read: the bytes of a file of the result.
+    """
+    if stage == "evaluate":
+        evaluation = Evaluation.model_validate_json(read("evaluation.json"))
+        return evaluation.blame, evaluation.reason
+    if stage == "export":
+        for name, found in json.loads(read("card.json"))["read_back"].items():
+            if found["problem"] is not None:
+                return "export", f"the {name} file is not the trained model: {found['problem']}"
+    return None, None

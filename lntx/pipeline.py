@@ -12,23 +12,23 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lntx import planning
 from lntx.conclusion import conclude
 from lntx.errors import NotFresh
 from lntx.identity import Identity, identify
-from lntx.outcomes import Outcome, Request
+from lntx.outcomes import Outcome, Request, find_blame
 from lntx.records import Record
 from lntx.runs import Run
 from lntx.selection import INPUTS, STAGES, Stage
-from lntx.store import Store
+from lntx.store import Finding, Store
 from lntx.tables import look_at
-from lntx.verdict import Evaluation
+from lntx.verdict import Blame, Evaluation
 
 logger = logging.getLogger(__name__)
 
-PRODUCERS: dict[str, Stage] = {
+_PRODUCERS: dict[Blame, Stage] = {
     "data": "generate",
     "reference": "evaluate",
     "training": "train",
@@ -106,31 +106,36 @@ def _compute(
     started = time.perf_counter()
     logger.info("%s: computing", stage)
     with store.staging(stage) as folder:
-        WORK[stage](request, store, inputs, folder)
+        _WORK[stage](request, store, inputs, folder)
         seconds = time.perf_counter() - started
-        record = store.publish(identity, folder, seconds=seconds, environment=_environment())
+        blame, reason = find_blame(stage, lambda name: (folder / name).read_bytes())
+        if blame is not None:
+            _quarantine_producer(store, blame, stage, inputs, reason)
+        # A wrong answer is recorded as one from the start: no crash in between can make it a hit.
+        quarantine = None if blame is None else f"the verdict was fail: {reason}"
+        record = store.publish(identity, folder, seconds=seconds, environment=_environment(), quarantine=quarantine)
     logger.info("%s: %s in %.3g s", stage, _files(record), seconds)
-    recurrence = None
-    if before.state == "quarantined" and before.record is not None:
-        recurrence = "deterministic" if before.record.content == record.content else "intermittent"
-    outcome = Outcome(stage=stage, state="ran", record=record, recurrence=recurrence)
-    return _judge(store, outcome, inputs)
-
-
-def _judge(store: Store, outcome: Outcome, inputs: Mapping[Stage, Outcome]) -> Outcome:
-    """Quarantine what a failed verdict blames; the outcome is then `failed`."""
-    record = _record(outcome)
-    blame, reason = outcome.blame(store)
     if blame is None:
-        return outcome
-    logger.error("%s: %s is wrong: %s", outcome.stage, blame, reason)
-    producer = PRODUCERS[blame]
-    recurrence = outcome.recurrence
-    if producer != outcome.stage:
+        return Outcome(stage=stage, state="ran", record=record, recurrence=_recurrence(before, record))
+    logger.error("%s: %s is wrong: %s", stage, blame, reason)
+    blamed = inputs.get(_PRODUCERS[blame])
+    recurrence = _recurrence(before, record) if blamed is None else blamed.recurrence
+    return Outcome(stage=stage, state="failed", record=record, recurrence=recurrence)
+
+
+def _quarantine_producer(
+    store: Store, blame: Blame, stage: Stage, inputs: Mapping[Stage, Outcome], reason: str | None
+) -> None:
+    producer = _PRODUCERS[blame]
+    if producer != stage:
         store.quarantine(_record(inputs[producer]), f"{blame} was found wrong: {reason}")
-        recurrence = inputs[producer].recurrence
-    store.quarantine(record, f"the verdict was fail: {reason}")
-    return outcome.model_copy(update={"state": "failed", "recurrence": recurrence})
+
+
+def _recurrence(before: Finding, after: Record) -> Literal["deterministic", "intermittent"] | None:
+    """Whether a result that had failed came out the same, where there was one."""
+    if before.state != "quarantined" or before.record is None:
+        return None
+    return "deterministic" if before.record.content == after.content else "intermittent"
 
 
 def _generate(request: Request, _store: Store, _inputs: Mapping[Stage, Outcome], folder: Path) -> None:
@@ -147,13 +152,13 @@ def _generate(request: Request, _store: Store, _inputs: Mapping[Stage, Outcome],
 
 def _train(request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path) -> None:
     from lntx.dataset import open_dataset
-    from lntx.exporting import dump_weights
     from lntx.fitting import write_history
     from lntx.training import fit
+    from lntx.weights import dump_weights
 
     dataset = open_dataset(inputs["generate"].path(store, "dataset.parquet"))
     model, figures, history = fit(dataset, request.pipeline.train, bias=request.pipeline.learns_bias)
-    dump_weights(model, folder / "model.safetensors")
+    (folder / "model.safetensors").write_bytes(dump_weights(model))
     write_history(history, folder / "history.parquet")
     (folder / "fit.json").write_text(figures.model_dump_json(indent=1), encoding="utf-8")
 
@@ -182,7 +187,7 @@ def _export(request: Request, store: Store, inputs: Mapping[Stage, Outcome], fol
     export(model, inputs["train"].fit(store), evaluation, request.pipeline.export, folder)
 
 
-WORK = {"generate": _generate, "train": _train, "evaluate": _evaluate, "export": _export}
+_WORK = {"generate": _generate, "train": _train, "evaluate": _evaluate, "export": _export}
 
 
 def _record(outcome: Outcome) -> Record:

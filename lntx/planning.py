@@ -104,9 +104,9 @@ def _plan_unknown(store: Store, identity: Identity) -> StagePlan:
 
 def differences(before: Identity, after: Identity) -> list[str]:
     """What differs between two identities of a stage, one clause each."""
-    clauses = [f"{key}: {_show(old)} → {_show(new)}" for key, old, new in _changes(before.config, after.config)]
-    clauses += [f"code of lntx.{name} changed" for name, _, _ in _changes(before.code, after.code)]
+    clauses = [_difference(key, old, new) for key, old, new in _changes(before.config, after.config)]
     clauses += [f"{name} {old} → {new}" for name, old, new in _changes(before.versions, after.versions)]
+    clauses += [f"code of lntx.{name} changed" for name, _, _ in _changes(before.code, after.code)]
     clauses += [
         f"result of {name} changed" for name, _, new in _changes(before.inputs, after.inputs) if new is not None
     ]
@@ -117,6 +117,15 @@ def differences(before: Identity, after: Identity) -> list[str]:
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     keys = dict.fromkeys([*before, *after])
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def _difference(key: str, old: Any, new: Any) -> str:
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) > 1:
+        changed = [j for j in range(len(old)) if old[j] != new[j]]
+        j = changed[0]
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return f"{key}.{j}: {_show(old[j])} → {_show(new[j])}{more}"
+    return f"{key}: {_show(old)} → {_show(new)}"
 
 
 def _show(value: Any) -> str:

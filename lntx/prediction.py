@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from lntx.errors import BadInput
+from lntx.errors import BadInput, LntxError
 from lntx.model import LNTXLinearModel
 
 Predictor = Callable[[np.ndarray], np.ndarray]
@@ -21,18 +23,24 @@ def load_model(path: str | Path) -> LNTXLinearModel:
 
     Raises: BadInput: the file is missing, or not a linear model.
     """
-    import safetensors
     import safetensors.torch
+    import torch
 
     file = _existing(Path(path))
-    try:
+    with _usable(file):
         tensors = safetensors.torch.load_file(file)
-    except safetensors.SafetensorError as error:
-        raise BadInput(f"{file} is not a safetensors file: {error}") from None
-    weight = tensors.get("linear.weight")
-    if weight is None or weight.ndim != 2 or weight.shape[0] != 1 or set(tensors) - {"linear.weight", "linear.bias"}:
-        raise BadInput(f"{file} is not a linear model: it holds {', '.join(sorted(tensors)) or 'nothing'}")
-    model = LNTXLinearModel(weight.shape[1], bias="linear.bias" in tensors, dtype=weight.dtype)
+    weight, bias = tensors.get("linear.weight"), tensors.get("linear.bias")
+    if (
+        weight is None
+        or weight.ndim != 2
+        or weight.shape[0] != 1
+        or weight.dtype not in (torch.float64, torch.float32)
+        or (bias is not None and (bias.shape != (1,) or bias.dtype != weight.dtype))
+        or set(tensors) - {"linear.weight", "linear.bias"}
+    ):
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(tensors.items()))
+        raise BadInput(f"{file} is not a linear model of floats: it holds {shapes or 'nothing'}")
+    model = LNTXLinearModel(weight.shape[1], bias=bias is not None, dtype=weight.dtype)
     model.load_state_dict(tensors)
     return model
 
@@ -44,15 +52,43 @@ def load_predictor(path: str | Path) -> Predictor:
     """
     file = _existing(Path(path))
     kind = SUFFIXES.get(file.suffix)
+    if kind is None:
+        raise BadInput(f"{file} must end in {', '.join(SUFFIXES)}")
     if kind == "safetensors":
-        return _module(load_model(file))
-    if kind == "pt2":
+        return _guarded(_module(load_model(file)), file)
+    with _usable(file):
+        if kind == "onnx":
+            return _guarded(_onnx(file), file)
         import torch
 
-        return _module(torch.export.load(file).module())
-    if kind == "onnx":
-        return _onnx(file)
-    raise BadInput(f"{file} must end in {', '.join(SUFFIXES)}")
+        return _guarded(_module(torch.export.load(file).module()), file)
+
+
+def _guarded(ask: Predictor, file: Path) -> Predictor:
+    """The same, with what a loader's runtime says turned into one line."""
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        with _usable(file, doing=f"take {x.shape[1]} numbers a row"):
+            return ask(x)
+
+    return predict
+
+
+@contextmanager
+def _usable(file: Path, *, doing: str = "be loaded as a model") -> Iterator[None]:
+    # Each library raises what it likes for a foreign file, and torch logs a traceback of its own besides.
+    loud = logging.getLogger("torch.export")
+    level = loud.level
+    loud.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except LntxError:
+        raise
+    except Exception as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInput(f"{file} cannot {doing}: {said}") from None
+    finally:
+        loud.setLevel(level)
 
 
 def _module(module: object) -> Predictor:

@@ -13,25 +13,33 @@ import json
 import os
 import subprocess
 import sys
-import traceback
+import threading
 from pathlib import Path
 
 from lntx.errors import LntxError
+
+_STARTING = threading.Lock()
+
+
+class UnreadableExport(LntxError):
+    """An exported file cannot be loaded, or does not answer."""
 
 
 class Helper:
     """A running helper process; `ask` may be called any number of times."""
 
     def __init__(self) -> None:
-        # Unbuffered pipes and a session of its own: Ctrl-C is for the parent, which ends the helper.
+        # A session of its own: Ctrl-C is for the parent, which ends the helper.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "lntx.readback"],
+            # -P: the working directory may hold a module that is named like one of the library's.
+            [sys.executable, "-P", "-m", "lntx.readback"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
+        self._asking = threading.Lock()
         atexit.register(self.close)
 
     @property
@@ -42,7 +50,7 @@ class Helper:
     def ask(self, model: Path, rows: list[Path], answers: list[Path]) -> None:
         """Predict each file of rows with the model, into a file of answers (both .npy).
 
-        Raises: LntxError: the file could not be loaded or asked; the message is the helper's.
+        Raises: UnreadableExport: the file could not be loaded or asked. LntxError: the helper died.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -52,22 +60,24 @@ class Helper:
             "rows": [str(path.absolute()) for path in rows],
             "answers": [str(path.absolute()) for path in answers],
         }
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
+        # Threads share the helper: question and answer stay together.
+        with self._asking:
+            try:
+                self._process.stdin.write(json.dumps(request) + "\n")
+                self._process.stdin.flush()
+                line = self._process.stdout.readline()
+            except BrokenPipeError:
+                line = ""
         if not line:
             raise LntxError(f"the process that reads exports back ended with status {self._process.wait()}")
         error = json.loads(line)["error"]
         if error is not None:
-            raise LntxError(error)
+            raise UnreadableExport(error)
 
     def close(self) -> None:
         """End the process."""
-        if self._process.stdin is not None and not self._process.stdin.closed:
-            self._process.stdin.close()
+        # It holds nothing worth a clean end, and may still be importing.
+        self._process.terminate()
         self._process.wait()
         atexit.unregister(self.close)
 
@@ -80,12 +90,16 @@ def _started() -> list[Helper]:
 def helper() -> Helper:
     """The helper of this process, started at the first call: call early, and its imports overlap other work."""
     running = _started()
-    if not running or not running[0].is_alive:
-        running[:] = [Helper()]
-    return running[0]
+    with _STARTING:
+        if not running or not running[0].is_alive:
+            running[:] = [Helper()]
+        return running[0]
 
 
 def _serve() -> None:
+    # Answers have a pipe of their own: what a library prints goes to stderr.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     _warm_up()
     for line in sys.stdin:
         request = json.loads(line)
@@ -101,7 +115,7 @@ def _serve() -> None:
         with os.fdopen(read) as pipe:
             said = pipe.read()
         _, status = os.waitpid(child, 0)
-        print(said or json.dumps({"error": f"reading the export back ended with status {status}"}), flush=True)
+        print(said or json.dumps({"error": f"reading it ended with status {status}"}), file=answers, flush=True)
 
 
 def _warm_up() -> None:
@@ -133,7 +147,6 @@ def _answer(request: dict[str, object]) -> str | None:
         for rows, answers in zip(request["rows"], request["answers"], strict=True):  # type: ignore[call-overload]
             np.save(answers, predict(np.load(rows)))
     except Exception as error:
-        traceback.print_exc()
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return None
 

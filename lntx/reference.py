@@ -15,6 +15,7 @@ from lntx.config import Section
 from lntx.dataset import Block
 
 _CORRECTIONS = 2
+# Double-double here and in `residuals` on purpose: what checks training shares no arithmetic with it.
 # 2^27 + 1 splits a float64 into two halves of 26 bits (Dekker, A floating-point technique, 1971).
 _SPLITTER = 134217729.0
 
@@ -75,13 +76,15 @@ def solve(blocks: Callable[[], Iterable[Block]], *, bias: bool) -> Reference:
         right, _ = _normal_residual(blocks(), coefficients, bias)
         coefficients = coefficients + np.linalg.solve(r, np.linalg.solve(r.T, right))
     _, rss = _normal_residual(blocks(), coefficients, bias)
+    center = math.fsum(sum_y) / num_rows if bias else 0.0
+    # About the mean in a pass of its own: the difference of two large sums would lose it.
+    tss = math.fsum(float((y - center) @ (y - center)) for _, y in blocks())
 
     freedom = num_rows - p
     variance = rss / freedom if freedom > 0 else None
     inverse = np.linalg.inv(r)
     errors = [None if variance is None else math.sqrt(variance * float(row @ row)) for row in inverse]
     squares = math.fsum(sum_squares)
-    tss = squares - (math.fsum(sum_y) ** 2 / num_rows if bias else 0.0)
     target_rms = math.sqrt(squares / num_rows) or 1.0
     lengths = np.sqrt((r**2).sum(axis=0) / num_rows)
     weights = coefficients.tolist()
@@ -91,7 +94,7 @@ def solve(blocks: Callable[[], Iterable[Block]], *, bias: bool) -> Reference:
         standard_errors=tuple(errors[: p - bias]),
         bias_standard_error=errors[-1] if bias else None,
         residual_sd=None if variance is None else math.sqrt(variance),
-        r_squared=1 - rss / tss if tss > 1e-14 * squares else None,
+        r_squared=1 - rss / tss if tss > 1e-28 * squares else None,
         num_rows=num_rows,
         scales=tuple((target_rms / lengths).tolist()),
         factor=tuple(map(tuple, r.tolist())),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+# Double-double here and in `reference` on purpose: what is checked shares no arithmetic with what checks it.
 # 2^27 + 1 splits a float64 into two halves of 26 bits (Veltkamp; Dekker, A floating-point technique, 1971).
 _SPLITTER = 134217729.0
 

@@ -57,7 +57,11 @@ class Store:
         self.root = Path(root)
         self.artifacts = self.root / "artifacts"
         self._memo_path = self.artifacts / ".verified.json"
-        if self.root.exists() and not self.root.is_dir():
+        try:
+            usable = self.root.is_dir() or not self.root.exists()
+        except OSError as error:
+            raise BadInput(f"the root {str(self.root)[:80]} cannot be used: {error.strerror}") from None
+        if not usable:
             raise BadInput(f"the root {self.root} is not a folder: choose another --root")
 
     def prepare(self) -> None:
@@ -96,10 +100,19 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, identity: Identity, folder: Path, *, seconds: float, environment: Mapping[str, Any]) -> Record:
+    def publish(
+        self,
+        identity: Identity,
+        folder: Path,
+        *,
+        seconds: float,
+        environment: Mapping[str, Any],
+        quarantine: str | None = None,
+    ) -> Record:
         """Move the files of a staging folder to their places, and then record them.
 
-        Each file appears whole or not at all; the record appears after its files.
+        Each file appears whole or not at all; the record appears after its files. quarantine: why the result is
+        never to be used, if it is not.
         """
         files = []
         target = self._folder(identity.stage)
@@ -118,6 +131,7 @@ class Store:
             created_at=time.time(),
             seconds=seconds,
             environment=dict(environment),
+            quarantine=quarantine,
         )
         self._write_record(record)
         return record

@@ -5,9 +5,11 @@ Knows file formats and what makes a column unusable; writes nothing but the data
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from lntx.config import Data
+from lntx.config import MAX_MAGNITUDE, Data
 from lntx.dataset import write_dataset
 from lntx.errors import BadInput
 
@@ -129,8 +131,10 @@ def _parquet_batches(path: Path, columns: Sequence[str], kept: list[str]) -> Ite
 
 
 def _csv_batches(path: Path, columns: Sequence[str], kept: list[str]) -> Iterator[pa.RecordBatch]:
+    # Columns that are only passed through stay text: 007 is not 7.
+    types = {**dict.fromkeys(kept, pa.string()), **dict.fromkeys(columns, pa.float64())}
     convert = pyarrow.csv.ConvertOptions(
-        include_columns=kept, column_types=dict.fromkeys(columns, pa.float64()), strings_can_be_null=True
+        include_columns=kept, column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False
     )
     read = pyarrow.csv.ReadOptions(use_threads=False)
     with pyarrow.csv.open_csv(path, read_options=read, convert_options=convert) as reader:
@@ -141,11 +145,20 @@ def _values(column: pa.Array, name: str, path: Path, first_row: int) -> np.ndarr
     if column.null_count:
         row = first_row + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise BadInput(f"{path}: column {name!r} has no value in row {row}: fill it or drop the row")
+    if pa.types.is_decimal(column.type):
+        # pyarrow's own cast of decimals is off in the last bits; that of text is exact.
+        column = pc.cast(column, pa.string())
     values: np.ndarray = pc.cast(column, pa.float64(), safe=True).to_numpy(zero_copy_only=False)
     finite = np.isfinite(values)
     if not finite.all():
         place = int(np.flatnonzero(~finite)[0])
         raise BadInput(f"{path}: column {name!r} is {values[place]} in row {first_row + place}: values must be finite")
+    if np.abs(values).max(initial=0.0) >= MAX_MAGNITUDE:
+        place = int(np.abs(values).argmax())
+        raise BadInput(
+            f"{path}: column {name!r} is {values[place]:g} in row {first_row + place}: "
+            f"values must stay below {MAX_MAGNITUDE:g}: rescale it"
+        )
     return values
 
 
@@ -154,14 +167,29 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn what the operating system and the parser say into one line about the file."""
     try:
         yield
-    except pa.ArrowInvalid as error:
-        said = str(error).splitlines()[0].rstrip(".")
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         kind = "Parquet" if _is_parquet(path) else "CSV"
-        raise BadInput(f"{path} cannot be read as {kind}: {said}") from None
+        raise BadInput(f"{path} cannot be read as {kind}: {_said(error, path)}") from None
     except OSError as error:
         # pyarrow raises OSError without errno for a broken file.
         said = error.strerror or str(error).splitlines()[0]
         raise BadInput(f"{path} cannot be read: {said}") from None
+
+
+def _said(error: Exception, path: Path) -> str:
+    """A parser's words, with the column by its name."""
+    said = str(error).splitlines()[0].rstrip(".")
+    found = re.match(r"In CSV column #(\d+): (?:Row #(\d+): )?(.*)", said)
+    if found is None:
+        return said
+    column, row, problem = found.groups()
+    with path.open("rb") as stream:
+        header = stream.readline().decode("utf-8-sig", errors="replace").strip()
+    names = next(csv.reader([header]), [])
+    name = repr(names[int(column)]) if int(column) < len(names) else f"#{column}"
+    # The header is row 1 of the file, and the data begin with row 1 of theirs.
+    place = f" in row {int(row) - 1}" if row else ""
+    return f"column {name}{place}: {problem}"
 
 
 def _is_parquet(path: Path) -> bool:

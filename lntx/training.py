@@ -31,6 +31,9 @@ MEMORY_BYTES = 2**26
 # added to each other in float64.
 _FLOAT32_ROWS = 4096
 
+# Squares of larger values, and of their products with weights, leave float32.
+_LARGEST_FLOAT32 = 1e15
+
 # In units of the dtype's rounding. Smaller moves than the first are decided by rounding in the residuals.
 _COMPENSATE_BELOW = 64
 _STALL_BELOW = 1000
@@ -54,7 +57,12 @@ def fit(
     device, dtype = _device(train), getattr(torch, train.dtype)
     # One thread: sums are then made in one order, and small work is quicker.
     with _one_thread():
-        curvature = curves.measure(read_blocks(dataset, read_rows=read_rows), dataset.features, bias=bias)
+        curvature = curves.measure(
+            read_blocks(dataset, read_rows=read_rows),
+            dataset.features,
+            bias=bias,
+            largest=_LARGEST_FLOAT32 if dtype == torch.float32 else MAX_MAGNITUDE,
+        )
         descent = plan_descent(curvature, train, lambda: read_blocks(dataset, read_rows=read_rows))
         rows = _rows(dataset, dtype, device, read_rows)
         generator = torch.Generator().manual_seed(train.seed)
@@ -66,7 +74,7 @@ def fit(
         stop: Stop | None = None
         for loss in _descend(model, rows, descent, train, generator, dataset.num_rows, moves):
             last = history[-1]
-            if not all(abs(value) < MAX_MAGNITUDE for value in (loss, *_coefficients(model))):
+            if not math.isfinite(loss) or not all(abs(value) < MAX_MAGNITUDE for value in _coefficients(model)):
                 moves.append(math.inf)
                 stop = "diverged"
                 break
@@ -94,6 +102,7 @@ def fit(
             precondition=descent.precondition,
             condition_number=curves.condition(curvature.eigenvalues(curvature.coordinates("none"))),
             descent_condition_number=descent.condition_number,
+            asked=train,
         ),
         history,
     )
@@ -121,7 +130,9 @@ def _descend(
         epoch_loss = 0.0
         for batch, batch_rows in _batches(rows, descent.batch_size, num_rows, generator):
             optimizer.zero_grad()
-            loss = _backward(model, criterion, batch, batch_rows, compensate=compensate)
+            # A short last batch counts for as much as it holds: the rate was derived for whole ones.
+            weight = batch_rows / (descent.batch_size or num_rows)
+            loss = _backward(model, criterion, batch, batch_rows, weight=weight, compensate=compensate)
             _precondition(model, descent.coordinates)
             optimizer.step()
             epoch_loss += loss * batch_rows / num_rows
@@ -129,16 +140,22 @@ def _descend(
 
 
 def _backward(
-    model: LNTXLinearModel, criterion: nn.MSELoss, batch: Iterator[Part], batch_rows: int, *, compensate: bool
+    model: LNTXLinearModel,
+    criterion: nn.MSELoss,
+    batch: Iterator[Part],
+    batch_rows: int,
+    *,
+    weight: float,
+    compensate: bool,
 ) -> float:
-    """Leave the gradient of the batch's mean squared error in the parameters, and return that error.
+    """Leave the gradient of the batch's mean squared error, times `weight`, in the parameters; return that error.
 
     Gradients of the batch's parts are added up in float64.
     """
     parameters = list(model.parameters())
     total_loss = 0.0
     totals = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters]
-    for x, y in batch:
+    for x, y in _parts(batch):
         prediction = model(x)
         if compensate:
             # No gradient flows through the error: it belongs to the arithmetic, not to the model.
@@ -154,7 +171,7 @@ def _backward(
             total.add_(_gradient(parameter).double() * share)
             parameter.grad = None
     for total, parameter in zip(totals, parameters, strict=True):
-        parameter.grad = total.to(parameter.dtype)
+        parameter.grad = (total * weight).to(parameter.dtype)
     return total_loss
 
 
@@ -186,13 +203,16 @@ def _batches(
             yield iter([(x[indices], y[indices])]), len(indices)
 
 
+def _parts(batch: Iterator[Part]) -> Iterator[Part]:
+    for x, y in batch:
+        size = _FLOAT32_ROWS if x.dtype == torch.float32 else len(x)
+        yield from zip(torch.split(x, size), torch.split(y, size), strict=True)
+
+
 def _rows(dataset: Dataset, dtype: torch.dtype, device: torch.device, read_rows: int) -> Callable[[], Iterator[Part]]:
     def read() -> Iterator[Part]:
         for x, y in read_blocks(dataset, read_rows=read_rows):
-            size = _FLOAT32_ROWS if dtype == torch.float32 else len(x)
-            inputs = torch.from_numpy(x).to(device, dtype)
-            targets = torch.from_numpy(y).to(device, dtype).unsqueeze(1)
-            yield from zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+            yield torch.from_numpy(x).to(device, dtype), torch.from_numpy(y).to(device, dtype).unsqueeze(1)
 
     if dataset.num_rows * (len(dataset.features) + 1) * dtype.itemsize > MEMORY_BYTES:
         return read
@@ -209,9 +229,9 @@ def _stop(history: Sequence[Epoch], moves: Sequence[float], train: Train, *, com
     if train.tolerance != "auto":
         return "converged" if train.tolerance > 0 and moves[-1] <= train.tolerance else None
     eps = torch.finfo(getattr(torch, train.dtype)).eps
-    settled = moves[-2:] if compensates else moves[-1:]
-    # With compensation the last epoch must have had it: it has, if the one before moved this little.
-    if moves[-1] <= eps and len(moves) >= len(settled) and settled[0] <= _COMPENSATE_BELOW * eps:
+    # Where there is compensation, the last epoch must have had it: it has, if the one before moved this little.
+    compensated = not compensates or (len(moves) > 1 and moves[-2] <= _COMPENSATE_BELOW * eps)
+    if moves[-1] <= eps and compensated:
         return "converged"
     recent, earlier = moves[-_STALL_EPOCHS:], moves[-2 * _STALL_EPOCHS : -_STALL_EPOCHS]
     if earlier and 0.9 * max(earlier) < max(recent) <= _STALL_BELOW * eps:

@@ -28,7 +28,8 @@ class Coefficient(Section):
     """Standard error of the exact solution."""
 
     digits: float
-    """Log relative error: -log10 of |learned - reference| over the coefficient's scale, in 0..15.95."""
+    """Log relative error, -log10 of |learned - reference| / |reference|, in 0..15.95; a reference that is 0 up to
+    rounding counts as rms(y) / rms(x)."""
 
     ulps: float
     """|learned - reference| in units in the last place of the trained dtype."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,7 +46,6 @@ def process(tmp_path: Path) -> Cli:
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Cli]:
     """The same in this process, which spares the imports."""
     monkeypatch.chdir(_workplace(tmp_path))
-    terminated = signal.getsignal(signal.SIGTERM)
     core = logging.getLogger("lntx")
     before = (core.level, core.propagate, list(core.handlers))
 
@@ -64,7 +62,6 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
     yield run
     core.level, core.propagate = before[:2]
-    signal.signal(signal.SIGTERM, terminated)
 
 
 def _workplace(tmp_path: Path) -> Path:

@@ -152,6 +152,20 @@ def test_bad_input_is_one_line_and_exit_2(cli: Cli, words: list[str], line: str)
     assert line in error["message"]
 
 
+def test_force_takes_no_file_for_a_stage(cli: Cli) -> None:
+    done = cli("fit", "--force", str(DATA / "Norris.csv"), "--target", "y", "--local", "--until", "train")
+    assert done.code == 0, done.err
+    done = cli("run", "--force", "train", "--local", "--until", "train", "--json")
+    assert done.json["stages"]["train"]["state"] == "ran"
+
+
+def test_predictions_that_are_no_numbers_are_refused(cli: Cli) -> None:
+    assert cli("run", "--local").code == 0
+    for value in ("nan", "inf", "1e308"):
+        done = cli("predict", value, "--json")
+        assert (done.code, done.json["error"]["kind"]) == (2, "BadInput")
+
+
 def test_a_stage_without_its_input_exits_4(cli: Cli) -> None:
     done = cli("run", "--local", "--only", "train", "--json")
     assert (done.code, done.json["error"]["kind"]) == (4, "NotFresh")

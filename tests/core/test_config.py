@@ -69,6 +69,14 @@ def test_the_environment_may_hold_lists_and_must_hold_known_keys() -> None:
         settle(environment={"LNTX_DATA_SED": "1"})
 
 
+def test_keys_that_python_could_not_name_are_named_all_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "dashes.toml"
+    file.write_text("[data]\nnum-rows = 5\n")
+    with pytest.raises(BadInput, match=r"unknown key data\.num-rows: did you mean data\.num_rows\?"):
+        settle(file=file)
+    assert settle(environment={"LNTX_DATA_PATH": "a.csv", "LNTX_DATA_TARGET": "1"}).data.target == "1"
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No such file"):
         settle(file=tmp_path / "none.toml")
@@ -90,9 +98,9 @@ def test_a_settled_configuration_survives_json(overrides: dict[str, Any]) -> Non
 
 
 def test_drawn_weights_follow_the_seed_and_not_their_number() -> None:
-    three = settle(overrides={"data": {"num_features": 3, "seed": 1}}).data.weights
-    five = settle(overrides={"data": {"num_features": 5, "seed": 1}}).data.weights
-    other = settle(overrides={"data": {"num_features": 3, "seed": 2}}).data.weights
+    three = settle(overrides={"data": {"num_features": 3, "seed": 1}}).data.true_weights
+    five = settle(overrides={"data": {"num_features": 5, "seed": 1}}).data.true_weights
+    other = settle(overrides={"data": {"num_features": 3, "seed": 2}}).data.true_weights
     assert three is not None
     assert five is not None
     assert five[:3] == three

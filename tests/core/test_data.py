@@ -5,6 +5,7 @@ Run: pytest tests/core/test_data.py
 
 from __future__ import annotations
 
+import decimal
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def _imported(path: Path, folder: Path, **keys: Any) -> tuple[tuple[str, ...], n
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_table_is_copied_exactly(tmp_path: Path, suffix: str) -> None:
-    values = {"y": [0.1, 1e300, -3.5], "a": [1, 2, 3], "b": [0.1 + 0.2, 1e-300, 7.25]}
+    values = {"y": [0.1, 1e90, -3.5], "a": [1, 2, 3], "b": [0.1 + 0.2, 1e-90, 7.25]}
     path = _file(tmp_path / f"table.{suffix}", values)
     features, x, y = _imported(path, tmp_path)
     assert features == ("a", "b")
@@ -179,8 +180,37 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
         import_table(data, seen, tmp_path / "rows.parquet")
 
 
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        ({"y": [1e200, 1.0], "a": [1.0, 2.0]}, "column 'y' is 1e+200 in row 1: values must stay below 1e+100"),
+        ({"y": ["1", "x"], "a": ["1.0", "2.0"]}, "column 'y' in row 2: "),
+    ],
+)
+def test_values_are_refused_by_column_and_row(tmp_path: Path, columns: dict[str, Any], line: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        _imported(_file(tmp_path / "table.csv", columns), tmp_path)
+    assert line in str(caught.value)
+
+
+def test_text_in_another_encoding_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes("y,größe\n1,2\n2,3\n".encode("latin-1"))
+    with pytest.raises(BadInput) as caught:
+        _imported(path, tmp_path)
+    assert "cannot be read as CSV" in str(caught.value)
+
+
+def test_decimals_are_the_numbers_that_they_spell(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    values = [decimal.Decimal(f"{k}.585") for k in range(60, 100)]
+    pq.write_table(pa.table({"y": pa.array(values), "a": pa.array(range(40))}), path)
+    assert _imported(path, tmp_path)[2].tolist() == [float(value) for value in values]
+
+
 def test_a_table_keeps_its_other_columns(tmp_path: Path) -> None:
-    path = _file(tmp_path / "table.csv", {"name": ["p", "q"], "a": [1, 2]})
+    path = _file(tmp_path / "table.csv", {"name": ["007", "q"], "a": [1, 2]})
     batch, values = next(read_table(path, ["a"]))
     assert batch.schema.names == ["name", "a"]
+    assert batch.column("name").to_pylist() == ["007", "q"]
     assert values.tolist() == [[1.0], [2.0]]

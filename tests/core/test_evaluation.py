@@ -15,7 +15,7 @@ from exact import least_squares
 from lntx import training
 from lntx.config import Pipeline
 from lntx.dataset import open_dataset, read_blocks
-from lntx.evaluation import chi_squared_tail, digits, evaluate
+from lntx.evaluation import chi_squared_tail, correct_digits, evaluate
 from lntx.fitting import Fit
 from lntx.generation import generate_dataset
 from lntx.layers import settle
@@ -87,7 +87,7 @@ def test_a_file_that_is_not_the_stored_one_is_blamed_on_the_data(tmp_path: Path)
 
 def test_rows_of_another_truth_are_blamed_on_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A generator that errs does so twice alike: only the truth shows it."""
-    monkeypatch.setattr("lntx.generation._target", lambda _data, drawn, _noise, _count: 3.8 * drawn[0])
+    monkeypatch.setattr("lntx.generation._target", lambda _data, _weights, drawn, _noise, _count: 3.8 * drawn[0])
     found = _judged(*_trained(tmp_path))
     assert (found.verdict, found.blame) == ("fail", "reference")
     assert "x = 3.8 where the truth is 3.7" in (found.reason or "")
@@ -120,6 +120,40 @@ def test_too_few_steps_are_said_with_what_to_do(tmp_path: Path, train: dict[str,
     assert found.blame == "training"
     assert "too few steps" in (found.reason or "")
     assert advice in (found.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("train", "said", "unsaid"),
+    [
+        ({"tolerance": 0.01, "learning_rate": 0.0001}, "--train.tolerance 0.01 ended training", "suspect"),
+        ({"learning_rate": 1e-15}, "--train.learning-rate auto", "suspect"),
+        ({"momentum": 0.99, "max_epochs": 100}, "drop --train.momentum", "auto"),
+        ({"learning_rate": 0.001, "max_epochs": 160}, "3.69", "learned as 3.7 "),
+    ],
+)
+def test_the_advice_names_what_was_set_and_nothing_that_is_in_force(
+    tmp_path: Path, train: dict[str, Any], said: str, unsaid: str
+) -> None:
+    reason = _judged(*_trained(tmp_path, train=train)).reason or ""
+    assert said in reason
+    assert unsaid not in reason
+
+
+def test_where_all_is_automatic_only_more_epochs_are_advised(tmp_path: Path) -> None:
+    data = {"num_features": 3, "bias": 2.0}
+    reason = _judged(*_trained(tmp_path, data=data, train={"max_epochs": 2})).reason or ""
+    words = reason.split("add ")[1].split()
+    assert words[0] == "--train.max-epochs"
+    assert len(words) == 2
+    assert _judged(*_trained(tmp_path, data=data, train={"max_epochs": int(words[1])})).verdict == "pass"
+
+
+def test_r_squared_does_not_suffer_from_a_large_mean() -> None:
+    generator = np.random.Generator(np.random.PCG64(4))
+    x = generator.normal(size=(500, 1))
+    y = 0.3 * x[:, 0] + generator.normal(size=500)
+    found = [solve(lambda shift=shift: [(x, y + shift)], bias=True).r_squared for shift in (0.0, 1e7)]  # type: ignore[misc]
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
 
 
 def test_the_epochs_said_to_be_needed_are_enough_and_a_third_are_not(tmp_path: Path) -> None:
@@ -173,7 +207,7 @@ def test_without_degrees_of_freedom_there_are_no_standard_errors() -> None:
     [(3.7, 3.7, 1.0, 15.95), (1.001, 1.0, 1.0, 3.0), (1e-9, 0.0, 1.0, 9.0), (5.0, 1.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0)],
 )
 def test_digits_are_the_log_relative_error(learned: float, expected: float, scale: float, found: float) -> None:
-    assert digits(learned, expected, scale) == pytest.approx(found, abs=1e-6)
+    assert correct_digits(learned, expected, scale) == pytest.approx(found, abs=1e-6)
 
 
 def test_the_chi_squared_tail_is_the_textbooks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -111,15 +112,30 @@ def test_what_is_not_a_model_is_refused(tmp_path: Path) -> None:
         load_predictor(tmp_path / "none.safetensors")
     other = tmp_path / "other.safetensors"
     safetensors.numpy.save_file({"embedding": np.zeros(3)}, other)
-    with pytest.raises(BadInput, match="is not a linear model: it holds embedding"):
+    with pytest.raises(BadInput, match="is not a linear model of floats: it holds embedding"):
         load_model(other)
     other.write_bytes(b"junk")
-    with pytest.raises(BadInput, match="is not a safetensors file"):
+    with pytest.raises(BadInput, match="cannot be loaded as a model"):
         load_model(other)
+    for suffix in ("pt2", "onnx"):
+        junk = tmp_path / f"junk.{suffix}"
+        junk.write_bytes(b"junk")
+        with pytest.raises(BadInput, match="cannot be loaded as a model"):
+            load_predictor(junk)
+        path = _written(_model(3.7), suffix, tmp_path)  # type: ignore[arg-type]
+        with pytest.raises(BadInput, match="cannot take 2 numbers a row"):
+            load_predictor(path)(np.array([[1.0, 2.0]]))
     text = tmp_path / "model.txt"
     text.touch()
     with pytest.raises(BadInput, match=r"must end in .safetensors, .pt2, .onnx"):
         load_predictor(text)
+
+
+def test_read_back_ignores_modules_in_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('not yours')")
+    code = "import lntx; print(lntx.run(root='root', export={'formats': ['safetensors']}).verdict)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "pass\n"), done.stderr
 
 
 def test_a_model_without_a_generator_starts_at_zero() -> None:

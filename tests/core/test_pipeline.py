@@ -6,6 +6,7 @@ Run: pytest tests/core/test_pipeline.py
 from __future__ import annotations
 
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from commandline import DATA
 
 import lntx
 from lntx import identity
-from lntx.errors import BadInput, LntxError, NotFresh
+from lntx.config import Data
+from lntx.errors import BadInput, Damaged, LntxError, NotFresh
 from lntx.layers import settle
 from lntx.planning import plan
 from lntx.runs import Run
@@ -207,9 +209,9 @@ def test_a_changed_library_reruns_what_uses_it(tmp_path: Path, monkeypatch: pyte
     real = identity._version
     monkeypatch.setattr(identity, "_version", lambda name: "9.9" if name == "safetensors" else real(name))
     found = _planned(tmp_path)
-    assert found["export"][0] == "stale"
-    assert "→ 9.9" in (found["export"][1] or "")
-    assert {state for stage, (state, _) in found.items() if stage != "export"} == {"fresh"}
+    assert found["train"][0] == "stale"
+    assert re.fullmatch(r"safetensors \S+ → 9\.9", found["train"][1] or "")
+    assert (found["generate"][0], found["evaluate"][0]) == ("fresh", "depends")
 
 
 def test_the_tutorial_fails_says_why_and_its_advice_passes(tmp_path: Path) -> None:
@@ -257,6 +259,21 @@ def test_a_wrong_export_is_blamed_and_never_a_hit(tmp_path: Path, monkeypatch: p
     assert _states(lntx.run(root=tmp_path)) == "cccr"
 
 
+def test_a_crash_between_a_wrong_answer_and_its_quarantine_makes_it_no_hit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "quarantine", crash)
+        with pytest.raises(SystemExit):
+            lntx.run(preset="tutorial", root=tmp_path)
+    again = lntx.run(preset="tutorial", root=tmp_path)
+    assert (again.verdict, again.exports) == ("fail", {})
+    assert again.stages["evaluate"].state == "failed"
+
+
 def test_json_equals_the_bytes_of_the_exported_file(tmp_path: Path) -> None:
     run = lntx.run(root=tmp_path, data={"weights": [3.7, -1.2, 0.5], "bias": 2}, export={"formats": ["safetensors"]})
     said = json.loads(run.model_dump_json())
@@ -278,6 +295,37 @@ def test_two_runs_at_once_compute_once(tmp_path: Path) -> None:
     assert len(runs) == 4
     for stage in ("generate", "train", "evaluate"):
         assert sorted(run.stages[stage].state for run in runs) == ["cached", "cached", "cached", "ran"]  # type: ignore[index]
+
+
+def test_python_takes_one_stage_as_a_word_and_a_section_as_it_was_said(tmp_path: Path) -> None:
+    file = tmp_path / "two.toml"
+    file.write_text("[data]\nweights = [1.0, 2.0]\n")
+    run = lntx.run(data=Data(noise=0.1), file=file, root=tmp_path, until="train", force="train")
+    assert run.true_weights == (1.0, 2.0)
+    assert run.stages["train"].state == "ran"
+
+
+def test_features_may_come_from_any_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("y,a,b\n1,2,7\n2,4,1\n3,6,2\n")
+    monkeypatch.setenv("LNTX_DATA_FEATURES", "a")
+    run = lntx.fit(table, target="y", bias=False, root=tmp_path, until="train")
+    assert run.learned_weights == (0.5,)
+
+
+def test_threads_may_export_at_once(tmp_path: Path) -> None:
+    runs: list[Run] = []
+    threads = [
+        threading.Thread(
+            target=lambda seed=seed: runs.append(lntx.run(root=tmp_path, data={"weights": [float(seed + 1)]}))  # type: ignore[misc]
+        )
+        for seed in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [run.verdict for run in runs] == ["pass"] * 4
 
 
 def test_a_users_file_is_known_by_its_content(tmp_path: Path) -> None:
@@ -333,7 +381,16 @@ def test_predictions_come_from_the_last_passing_run(tmp_path: Path) -> None:
         lntx.predict([1.0, 2.0], root=tmp_path)
     with pytest.raises(BadInput, match="there is no run 'x'"):
         lntx.predict(3, run="x", root=tmp_path)
-    (tmp_path / run.exports["safetensors"]).unlink()
+    with pytest.raises(BadInput, match="must be finite, got nan"):
+        lntx.predict(float("nan"), root=tmp_path)
+    with pytest.raises(BadInput, match="too large"):
+        lntx.predict(1e308, root=tmp_path)
+    path = tmp_path / run.exports["safetensors"]
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(Damaged, match="was altered"):
+        lntx.predict(3, root=tmp_path)
+    path.unlink()
     with pytest.raises(BadInput, match="is gone"):
         lntx.predict(3, root=tmp_path)
 
@@ -354,7 +411,7 @@ def test_keys_list_the_modules_that_decide() -> None:
     import ast
 
     package = Path(identity.__file__).parent
-    roots = {"generate": ("generation", "tables"), "train": ("training",), "evaluate": ("evaluation",)}
+    roots = {"generate": ("generation", "tables"), "train": ("training", "weights"), "evaluate": ("evaluation",)}
     harmless = {"config", "errors", "store", "report"}
 
     def imports(module: str) -> set[str]:

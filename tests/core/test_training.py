@@ -167,6 +167,36 @@ def test_threads_and_reading_change_no_bit(tmp_path: Path, dtype: str, monkeypat
     assert history == again
 
 
+@pytest.mark.parametrize("weight", [1e60, 1e-60])
+def test_large_and_small_weights_are_learned_too(tmp_path: Path, weight: float) -> None:
+    _, fit, _ = _fit(tmp_path, data={"weights": [weight]})
+    assert (fit.weights, fit.stop) == ((weight,), "converged")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ({"data": {"weights": [1e-200]}}, "the target reaches 1e-199, beyond 1e-100 to 1e+100: rescale it"),
+        ({"data": {"weights": [1e39]}, "train": {"dtype": "float32"}}, "use --train.dtype float64"),
+    ],
+)
+def test_rows_beyond_the_arithmetic_are_refused(tmp_path: Path, overrides: dict[str, Any], line: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        _fit(tmp_path, **overrides)
+    assert line in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_short_last_batch_does_no_harm(tmp_path: Path, dtype: str) -> None:
+    """1001 rows in batches of 1000: the last one holds a single row, and counts for a thousandth."""
+    _, fit, _ = _fit(
+        tmp_path,
+        data={"num_features": 20, "num_rows": 1001, "distribution": "normal"},
+        train={"batch_size": 1000, "dtype": dtype},
+    )
+    assert fit.stop in ("converged", "stalled")
+
+
 def test_the_global_random_state_is_left_alone(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     _fit(tmp_path, train={"batch_size": 100, "max_epochs": 2})
