@@ -5,6 +5,7 @@ Looks; computes and changes nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,9 @@ from lntx.records import Record
 from lntx.selection import INPUTS, STAGES, Selection, Stage
 from lntx.store import Store
 from lntx.tables import look_at
+
+# Records to look for the nearest one among: a reason should name what was changed, not what else was run since.
+_COMPARED = 20
 
 State = Literal["fresh", "stale", "missing", "damaged", "depends"]
 
@@ -94,12 +98,12 @@ def _plan_depending(store: Store, identity: Identity) -> StagePlan:
 
 
 def _plan_unknown(store: Store, identity: Identity) -> StagePlan:
-    """No record has this key: say what differs from the newest one."""
-    latest = next(store.records(identity.stage), None)
-    if latest is None:
+    """No record has this key: say what differs from the nearest of the latest ones."""
+    latest = itertools.islice(store.records(identity.stage), _COMPARED)
+    clauses = min((differences(record.identity, identity) for record in latest), key=len, default=None)
+    if clauses is None:
         return StagePlan(stage=identity.stage, state="missing", reason="never computed", record=None)
-    reason = "; ".join(differences(latest.identity, identity))
-    return StagePlan(stage=identity.stage, state="stale", reason=reason, record=None)
+    return StagePlan(stage=identity.stage, state="stale", reason="; ".join(clauses), record=None)
 
 
 def differences(before: Identity, after: Identity) -> list[str]:

@@ -91,6 +91,12 @@ def test_a_changed_setting_reruns_what_reads_it(
     assert _states(lntx.run(root=tmp_path)) == "cccc"
 
 
+def test_a_reason_names_what_was_changed_and_not_what_else_was_run(tmp_path: Path) -> None:
+    lntx.run(root=tmp_path, until="train")
+    lntx.run(root=tmp_path, until="train", data={"num_features": 2, "bias": 1.0}, train={"momentum": 0.5})
+    assert _planned(tmp_path, until="train", train={"seed": 3})["train"] == ("stale", "train.seed: 0 → 3")
+
+
 def test_numbers_are_compared_and_not_their_spelling(tmp_path: Path) -> None:
     """A form turns 1.0 into 1: that is no change."""
     lntx.run(root=tmp_path, until="train", data={"low": 1, "noise": 2})
