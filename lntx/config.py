@@ -21,9 +21,7 @@ MAX_MAGNITUDE = 1e100
 class Section(BaseModel):
     """One section of the configuration: immutable, closed to unknown keys and to NaN and infinity."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, ser_json_inf_nan="strings"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Data(Section):

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 PROBE_ROWS = (1, 2, 1000)
 """Batch sizes that every export is asked with."""
 
-# Any order of summing, with or without fused multiply-add, stays within (d + 1)/2 eps; measured: 2.
+# Runtimes sum in other orders than torch. Measured with 3 to 1,000 features in both dtypes: 1.7 at most.
 _EPS_ALLOWED = 4
 
 

@@ -94,8 +94,6 @@ def obtain(stage: Stage, request: Request, inputs: Mapping[Stage, Outcome]) -> O
             )
         if planned.state == "damaged":
             logger.warning("%s: %s; computing it again", stage, planned.reason)
-            if store.find(identity).record is None:
-                store.set_aside(identity)
         return _compute(stage, request, store, identity, inputs)
 
 
@@ -103,6 +101,8 @@ def _compute(
     stage: Stage, request: Request, store: Store, identity: Identity, inputs: Mapping[Stage, Outcome]
 ) -> Outcome:
     before = store.find(identity)
+    if before.state == "damaged" and before.record is None:
+        store.set_aside(identity)
     started = time.perf_counter()
     logger.info("%s: computing", stage)
     with store.staging(stage) as folder:

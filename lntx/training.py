@@ -77,6 +77,7 @@ def fit(
             if not math.isfinite(loss) or not all(abs(value) < MAX_MAGNITUDE for value in _coefficients(model)):
                 moves.append(math.inf)
                 stop = "diverged"
+                _set_coefficients(model, last)
                 break
             history.append(_epoch(model, loss))
             moves.append(_move(last, history[-1], scale))
@@ -252,6 +253,13 @@ def _with_bias(epoch: Epoch) -> tuple[float, ...]:
 
 def _coefficients(model: LNTXLinearModel) -> list[float]:
     return [value for parameter in model.parameters() for value in parameter.detach().reshape(-1).tolist()]
+
+
+def _set_coefficients(model: LNTXLinearModel, epoch: Epoch) -> None:
+    """Put a model back to the end of an epoch."""
+    with torch.no_grad():
+        for parameter, values in zip(model.parameters(), (epoch.weights, [epoch.bias]), strict=False):
+            parameter.copy_(torch.tensor(values, dtype=torch.float64).reshape(parameter.shape))
 
 
 def _epoch(model: LNTXLinearModel, loss: float | None) -> Epoch:

@@ -6,7 +6,6 @@ Run: pytest tests/core/test_pipeline.py
 from __future__ import annotations
 
 import json
-import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,19 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from commandline import DATA
+from planned import planned as _planned
 
 import lntx
-from lntx import identity
 from lntx.config import Data
-from lntx.errors import BadInput, Damaged, LntxError, NotFresh
-from lntx.layers import settle
-from lntx.planning import plan
+from lntx.errors import BadInput, NotFresh
 from lntx.runs import Run
-from lntx.selection import INPUTS, STAGES, select
+from lntx.selection import STAGES
 from lntx.store import Store
 
 
 def _states(run: Run) -> str:
     """One letter per stage: r(an), c(ached), s(kipped), f(ailed)."""
     return "".join(run.stages[stage].state[0] for stage in STAGES)
-
-
-def _planned(root: Path, **options: Any) -> dict[str, tuple[str, str | None]]:
-    range_ = {key: options.pop(key) for key in ("from_stage", "until", "only", "force") if key in options}
-    plans = plan(Store(root), settle(preset=options.pop("preset", None), overrides=options), select(**range_))
-    return {stage: (found.state, found.reason) for stage, found in plans.items()}
 
 
 def _agrees(planned: dict[str, tuple[str, str | None]], run: Run) -> None:
@@ -141,6 +132,15 @@ def test_a_deleted_record_reruns_its_stage_alone(tmp_path: Path) -> None:
         assert _states(lntx.run(root=tmp_path)) == states
 
 
+def test_a_damaged_record_is_kept_aside_even_where_its_stage_is_forced(tmp_path: Path) -> None:
+    first = lntx.run(root=tmp_path, until="train")
+    (record,) = (tmp_path / "artifacts" / "records" / "train").glob(f"*{first.stages['train'].key}.json")
+    record.write_text("{}")
+    lntx.run(root=tmp_path, until="train", force="train")
+    (kept,) = (tmp_path / "artifacts" / ".damaged").iterdir()
+    assert kept.read_text() == "{}"
+
+
 @pytest.mark.parametrize(
     ("range_", "states"),
     [
@@ -183,41 +183,6 @@ def test_a_range_that_starts_from_nothing_says_what_to_run(tmp_path: Path) -> No
     with pytest.raises(NotFresh, match=r"generate has no stored result.*--until generate") as caught:
         lntx.run(root=tmp_path, only="train")
     assert caught.value.exit_code == 4
-
-
-def test_a_comment_reruns_nothing_and_a_line_of_export_code_reruns_export(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lntx.run(root=tmp_path)
-    sources = {path.stem: path.read_text() for path in Path(identity.__file__).parent.glob("*.py")}
-    copies = tmp_path / "copies"
-    copies.mkdir()
-    for name, text in sources.items():
-        (copies / f"{name}.py").write_text(text)
-    monkeypatch.setattr(identity, "__file__", str(copies / "identity.py"))
-
-    def planned() -> dict[str, tuple[str, str | None]]:
-        identity.code_digest.cache_clear()
-        return _planned(tmp_path)
-
-    for name, text in sources.items():
-        (copies / f"{name}.py").write_text(f"# A comment.\n{text}\n\n# Another.\n")
-    assert {state for state, _ in planned().values()} == {"fresh"}
-    (copies / "exporting.py").write_text(sources["exporting"] + "\nANOTHER = 1\n")
-    found = planned()
-    assert found["export"] == ("stale", "code of lntx.exporting changed")
-    assert {stage for stage, (state, _) in found.items() if state == "fresh"} == {"generate", "train", "evaluate"}
-    identity.code_digest.cache_clear()
-
-
-def test_a_changed_library_reruns_what_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lntx.run(root=tmp_path)
-    real = identity._version
-    monkeypatch.setattr(identity, "_version", lambda name: "9.9" if name == "safetensors" else real(name))
-    found = _planned(tmp_path)
-    assert found["train"][0] == "stale"
-    assert re.fullmatch(r"safetensors \S+ → 9\.9", found["train"][1] or "")
-    assert (found["generate"][0], found["evaluate"][0]) == ("fresh", "depends")
 
 
 def test_the_tutorial_fails_says_why_and_its_advice_passes(tmp_path: Path) -> None:
@@ -375,32 +340,6 @@ def test_a_refusal_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     assert _states(lntx.run(root=tmp_path)) == "cccc"
 
 
-def test_predictions_come_from_the_last_passing_run(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="there is no passing run"):
-        lntx.predict(3, root=tmp_path)
-    run = lntx.run(root=tmp_path, export={"formats": ["safetensors"]})
-    lntx.run(preset="tutorial", root=tmp_path)
-    assert lntx.predict(3, root=tmp_path).tolist() == [3 * 3.7]
-    assert lntx.predict([[1.0], [2.0]], run=run.run, root=tmp_path).tolist() == [3.7, 7.4]
-    assert lntx.predict(3, model=tmp_path / run.exports["safetensors"], root=tmp_path).tolist() == [3 * 3.7]
-    with pytest.raises(BadInput, match=r"takes 1 numbers \(x\), got 2"):
-        lntx.predict([1.0, 2.0], root=tmp_path)
-    with pytest.raises(BadInput, match="there is no run 'x'"):
-        lntx.predict(3, run="x", root=tmp_path)
-    with pytest.raises(BadInput, match="must be finite, got nan"):
-        lntx.predict(float("nan"), root=tmp_path)
-    with pytest.raises(BadInput, match="too large"):
-        lntx.predict(1e308, root=tmp_path)
-    path = tmp_path / run.exports["safetensors"]
-    content = path.read_bytes()
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(Damaged, match="was altered"):
-        lntx.predict(3, root=tmp_path)
-    path.unlink()
-    with pytest.raises(BadInput, match="is gone"):
-        lntx.predict(3, root=tmp_path)
-
-
 def test_a_root_may_be_moved_and_may_have_spaces_and_chinese_characters(tmp_path: Path) -> None:
     root = tmp_path / "a root 根目录"
     run = lntx.run(root=root, export={"formats": ["safetensors"]})
@@ -410,45 +349,3 @@ def test_a_root_may_be_moved_and_may_have_spaces_and_chinese_characters(tmp_path
     assert lntx.predict(3, root=moved)[0] == 3 * 3.7
     assert str(tmp_path) not in "".join(path.read_text() for path in moved.rglob("*.json"))
     assert run.verdict == "pass"
-
-
-def test_keys_list_the_modules_that_decide() -> None:
-    """Each stage's list is what its own module imports, less what cannot change a result."""
-    import ast
-
-    package = Path(identity.__file__).parent
-    roots = {"generate": ("generation", "tables"), "train": ("training", "weights"), "evaluate": ("evaluation",)}
-    harmless = {"config", "errors", "store", "report"}
-
-    def imports(module: str) -> set[str]:
-        found = set()
-        for node in ast.walk(ast.parse((package / f"{module}.py").read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module == "lntx":
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lntx."):
-                found.add((node.module or "").removeprefix("lntx."))
-        return {name for name in found if (package / f"{name}.py").is_file()}
-
-    for stage in STAGES:
-        closure: set[str] = set()
-        waiting = set(roots.get(stage, ("exporting",)))
-        while waiting:
-            module = waiting.pop()
-            closure.add(module)
-            waiting |= imports(module) - closure - harmless
-        assert closure == set(identity.CODE[stage]), stage
-    assert set(INPUTS) == set(identity.PACKAGES) == set(STAGES)
-
-
-def test_a_needed_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import importlib.metadata
-
-    def none(_name: str) -> str:
-        raise importlib.metadata.PackageNotFoundError
-
-    identity._version.cache_clear()
-    with monkeypatch.context() as patch:
-        patch.setattr(importlib.metadata, "version", none)
-        with pytest.raises(LntxError, match="is not installed"):
-            _planned(tmp_path)
-    identity._version.cache_clear()

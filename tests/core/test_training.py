@@ -146,6 +146,19 @@ def test_divergence_on_batches_is_an_answer_and_not_a_crash(tmp_path: Path) -> N
     assert all(math.isfinite(value) for epoch in history for value in epoch.weights)
 
 
+def test_a_model_that_diverged_holds_the_weights_that_are_said(tmp_path: Path) -> None:
+    config = settle(
+        overrides={
+            "data": {"weights": [1.0, 2.0], "num_rows": 2000, "distribution": "normal", "low": -100, "high": 100},
+            "train": {"batch_size": 1, "learning_rate": 0.00085, "precondition": "none", "bias": True},
+        }
+    )
+    generate_dataset(config.data, tmp_path / "rows.parquet")
+    model, fit, _ = training.fit(open_dataset(tmp_path / "rows.parquet"), config.train, bias=True)
+    assert fit.last_move is None, "the last epoch should have left the finite numbers"
+    assert (fit.stop, model.weights, model.bias) == ("diverged", fit.weights, fit.bias)
+
+
 def test_tolerance_zero_never_stops_early(tmp_path: Path) -> None:
     _, fit, history = _fit(tmp_path, train={"tolerance": 0, "max_epochs": 40})
     assert (fit.epochs, fit.stop, len(history)) == (40, "max_epochs", 41)
