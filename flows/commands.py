@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from flows.options import Common, Configuration, Range
-from flows.printing import print_details, print_plan, print_run
+from flows.printing import print_details, print_plan, print_run, print_sweep
 from lntx import __version__
 from lntx.config import Pipeline
 from lntx.errors import BadInput, NotFresh, WrongAnswer
@@ -55,6 +55,7 @@ def fit(
     *,
     target: str,
     features: list[str] | None = None,
+    polynomial: int | None = None,
     bias: bool | None = None,
     range_: Annotated[Range, Flat] = Range(),
     local: Local = False,
@@ -67,14 +68,47 @@ def fit(
         file: The file.
         target: The column to predict.
         features: A column to predict from; repeat for more. [default: all but the target]
+        polynomial: Fit the powers 1 to K of the one feature.
         bias: Learn a bias. [default: yes]
         local: Run without Prefect: the same stages and cache.
     """
     data: dict[str, Any] = {"path": str(file.absolute()), "target": target}
     if features is not None:
         data["features"] = features
+    if polynomial is not None:
+        data["polynomial"] = polynomial
     train = {} if bias is None else {"bias": bias}
     return _run(configuration.settle(data=data, train=train), range_, common, local=local)
+
+
+@app.command
+def sweep(
+    *,
+    over: list[str],
+    processes: int | None = None,
+    configuration: Annotated[Configuration, Flat] = Configuration(),
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Train every combination of some values and list them, best first; exit code 3 if none is right.
+
+    What is done is kept: the same command goes on where it was stopped.
+
+    Args:
+        over: KEY=VALUES, such as train.learning_rate=0.001,0.01 or train.seed=0:100 or train.learning_rate=1e-4:1:x20
+            (20 from 0.0001 to 1); repeat for more keys.
+        processes: How many processes large trainings are spread over. [default: one per processor]
+    """
+    from lntx.grid import parse_over
+    from lntx.sweeping import sweep as sweep_over
+
+    if processes is not None and processes < 1:
+        raise BadInput(f"--processes must be positive, got {processes}")
+    found = sweep_over(configuration.settle(), parse_over(over), root=common.folder, processes=processes)
+    if common.json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        print_sweep(found)
+    return 0 if found.best is not None else WrongAnswer.exit_code
 
 
 @app.command

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from lntx.planning import StagePlan
 from lntx.runs import Run
 from lntx.selection import Stage
+from lntx.sweeping import Sweep
 
 _MAX_COEFFICIENTS = 20
 
@@ -20,6 +21,8 @@ def print_run(run: Run) -> None:
         print()
         print_coefficients(run)
     print()
+    for warning in run.warnings:
+        print(f"warning: {warning}")
     print(verdict_line(run))
 
 
@@ -82,6 +85,28 @@ def print_details(run: Run) -> None:
             print(file.path)
     if run.report is not None:
         print(run.report)
+
+
+def print_sweep(sweep: Sweep) -> None:
+    """The trials, best first, and where all of them are."""
+    shown = sweep.trials[:_MAX_COEFFICIENTS]
+    keys = list(shown[0].settings) if shown else []
+    rows = [
+        [
+            *(str(row.settings[key]) for key in keys),
+            row.verdict or "error",
+            "–" if row.digits is None else f"{row.digits:.4g}",
+            "–" if row.epochs is None else str(row.epochs),
+            (row.error or "").splitlines()[0] if row.error else "",
+        ]
+        for row in shown
+    ]
+    _print_table([[*keys, "verdict", "digits", "epochs", ""], *rows])
+    if len(sweep.trials) > len(shown):
+        print(f"… and {len(sweep.trials) - len(shown)} more (--json has them all)")
+    right = sum(row.verdict == "pass" for row in sweep.trials)
+    print()
+    print(f"{right} of {len(sweep.trials)} right, {sweep.resumed} known from before; {sweep.picture}")
 
 
 def _number(value: float | None) -> str:

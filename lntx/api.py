@@ -61,6 +61,7 @@ def fit(
     *,
     target: str,
     features: Sequence[str] | None = None,
+    polynomial: int | None = None,
     bias: bool = True,
     train: Train | Mapping[str, Any] | None = None,
     root: Root | None = None,
@@ -68,13 +69,16 @@ def fit(
 ) -> Run:
     """Run the pipeline on a Parquet or CSV file.
 
-    features: the columns to predict from; all but the target by default. options: as for `run`.
+    features: the columns to predict from; all but the target by default. polynomial: fit the powers
+    1…K of the one feature. options: as for `run`.
 
     Raises: BadInput: the file, a column or the configuration cannot be used.
     """
     data: dict[str, Any] = {"path": str(path), "target": target}
     if features is not None:
         data["features"] = features
+    if polynomial is not None:
+        data["polynomial"] = polynomial
     return run(data=data, train={"bias": bias, **_keys(train or {})}, root=root, **options)
 
 

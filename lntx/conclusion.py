@@ -59,7 +59,7 @@ def _gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) -
         fit = outcomes["train"].fit(store)
         found |= {"learned_weights": fit.weights, "learned_bias": fit.bias}
         found |= fit.model_dump(
-            include={"epochs", "dtype", "learning_rate", "gradient", "precondition", "condition_number"}
+            include={"epochs", "dtype", "learning_rate", "stable_limit", "gradient", "precondition", "condition_number"}
         )
     if outcomes["evaluate"].record is not None:
         path = outcomes["evaluate"].path(store, "evaluation.json")
@@ -88,7 +88,7 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
         "bias_standard_error": bias[0].standard_error if bias else None,
         "ulps": max(coefficient.ulps for coefficient in evaluation.coefficients),
         **evaluation.model_dump(
-            include={"features", "target", "residual_sd", "r_squared", "mse", "digits", "num_rows"}
+            include={"features", "target", "residual_sd", "r_squared", "mse", "digits", "num_rows", "warnings"}
         ),
     }
 

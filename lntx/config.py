@@ -64,6 +64,9 @@ class Data(Section):
     features: tuple[ColumnName, ...] | None = None
     """The columns of the file to predict from; all but the target by default."""
 
+    polynomial: int | None = Field(None, ge=1, le=100)
+    """Fit the powers 1…K of the one feature of the file."""
+
     @property
     def true_weights(self) -> tuple[float, ...] | None:
         """The weights that the rows are made with; none for a file."""
@@ -84,9 +87,9 @@ class Data(Section):
         return self
 
     def _check_synthetic(self) -> None:
-        for key in ("target", "features"):
+        for key in ("target", "features", "polynomial"):
             if getattr(self, key) is not None:
-                raise ValueError(f"data.{key} needs data.path: the file that has these columns")
+                raise ValueError(f"data.{key} needs data.path: a file of your own")
         if self.weights is not None:
             if not self.weights:
                 raise ValueError("data.weights must have at least one weight, got none")
@@ -119,6 +122,8 @@ class Data(Section):
                 raise ValueError("data.features must name at least one column, got none")
             if self.target in self.features:
                 raise ValueError(f"data.target {self.target!r} is also among data.features")
+            if self.polynomial is not None and len(self.features) > 1:
+                raise ValueError(f"data.polynomial takes the powers of one feature, got {len(self.features)}")
             twice = sorted({name for name in self.features if self.features.count(name) > 1})
             if twice:
                 raise ValueError(f"data.features names {twice[0]!r} twice")
@@ -151,8 +156,9 @@ class Train(Section):
     tolerance: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     """Stop when no weight moves by more than this, relative to its scale; auto: rounding level; 0: never."""
 
-    gradient: Literal["auto", "autograd"] = "auto"
-    """How gradients are made; autograd is loss.backward() on rows."""
+    gradient: Literal["auto", "autograd", "moments"] = "auto"
+    """How gradients are made: loss.backward() on rows (autograd), or from sums over the rows, which one pass makes
+    for many epochs (moments); auto: moments for more than 10^6 rows or ill-conditioned columns."""
 
     precondition: Literal["auto", "none", "standardize", "qr"] = "auto"
     """Coordinates of the descent; auto chooses from the data's condition number."""

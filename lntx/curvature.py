@@ -6,6 +6,7 @@ one QR factorisation per block, in torch; the reference (`reference`) has its ow
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 
 from lntx.config import MAX_MAGNITUDE
 from lntx.dataset import Block
+from lntx.dependence import BIAS, Dependence, refuse
 from lntx.errors import BadInput
 
 Precondition = Literal["none", "standardize", "qr"]
@@ -44,9 +46,20 @@ class Curvature:
     """Whether the ones column is there."""
 
     @property
+    def bias_last(self) -> torch.Tensor:
+        """The factor with the columns in the order of the coefficients: [x, 1]."""
+        return self._bias_last(self.factor)
+
+    @property
     def column_rms(self) -> torch.Tensor:
         """Root mean square of each column of [x, 1], shape (p,)."""
         return self._bias_last(torch.linalg.vector_norm(self.factor, dim=0)) / math.sqrt(self.num_rows)
+
+    @functools.cached_property
+    def scaled_condition(self) -> float:
+        """Condition number of [x, 1] with its columns scaled to one length."""
+        singular = torch.linalg.svdvals(self.factor / torch.linalg.vector_norm(self.factor, dim=0))
+        return float(singular[0] / singular[-1])
 
     @property
     def scales(self) -> torch.Tensor:
@@ -87,21 +100,21 @@ class Curvature:
 
 
 def measure(
-    blocks: Iterable[Block], features: tuple[str, ...], *, bias: bool, largest: float = MAX_MAGNITUDE
+    blocks: Iterable[Block], terms: tuple[str, ...], *, bias: bool, largest: float = MAX_MAGNITUDE
 ) -> Curvature:
     """Measure the rows in one pass.
 
-    blocks: x, shape (n, num_features), and y, shape (n,). largest: values must stay between this and its inverse, so
-    that their squares stay within the arithmetic.
+    blocks: x, shape (n, len(terms)), and y, shape (n,). terms: names of the columns of x. largest: values must stay
+    between this and its inverse, so that their squares stay within the arithmetic.
 
     Raises: BadInput: too few rows, values too large or too small, or a column that is constant beside a bias or
     depends on others (named).
     """
-    p = len(features) + bias
+    p = len(terms) + bias
     factor = torch.zeros((0, p), dtype=torch.float64)
     num_rows, squares = 0, 0.0
-    sizes = np.zeros(len(features) + 1)
-    for x, y in blocks:
+    sizes = np.zeros(len(terms) + 1)
+    for x, y, _ in blocks:
         sizes = np.maximum(sizes, [*np.abs(x).max(axis=0), np.abs(y).max()])
         columns = np.hstack([np.ones((len(x), 1)), x]) if bias else x
         factor = torch.linalg.qr(torch.vstack([factor, torch.from_numpy(columns)]), mode="r").R
@@ -109,8 +122,8 @@ def measure(
         squares += float(y @ y)
     if num_rows < p:
         raise BadInput(f"{num_rows} rows cannot decide {p} weights{' (bias included)' if bias else ''}: add rows")
-    _refuse_sizes((*features, "the target"), sizes, largest)
-    _refuse_dependent(factor, features, bias=bias)
+    _refuse_sizes((*terms, "the target"), sizes, largest)
+    _refuse_dependent(factor, terms, bias=bias)
     return Curvature(num_rows=num_rows, factor=factor, target_rms=math.sqrt(squares / num_rows), has_bias=bias)
 
 
@@ -162,27 +175,20 @@ def _refuse_sizes(names: tuple[str, ...], sizes: np.ndarray, largest: float) -> 
             raise BadInput(f"{name} reaches {size:g}, beyond {1 / largest:g} to {largest:g}: {advice}")
 
 
-def _refuse_dependent(factor: torch.Tensor, features: tuple[str, ...], *, bias: bool) -> None:
+def _refuse_dependent(factor: torch.Tensor, terms: tuple[str, ...], *, bias: bool) -> None:
     lengths = torch.linalg.vector_norm(factor, dim=0)
-    first = int(bias)
-    problems = []
-    for j, name in enumerate(features, start=first):
+    names = (BIAS, *terms) if bias else terms
+    found = []
+    for j, name in enumerate(names):
         if lengths[j] == 0:
-            problems.append(f"feature {name!r} is 0 in every row")
-            continue
-        if abs(float(factor[j, j])) > _DEPENDENT * float(lengths[j]):
-            continue
-        shares = torch.linalg.lstsq(factor[:j, :j], factor[:j, j : j + 1], driver="gelsd").solution.reshape(-1)
-        involved = [
-            (k, float(share)) for k, share in enumerate(shares) if abs(share) * lengths[k] > 1e-6 * float(lengths[j])
-        ]
-        others = [repr(features[k - first]) for k, _ in involved if k >= first]
-        if not others:
-            problems.append(f"feature {name!r} is constant ({involved[0][1]:.12g}), and so is the bias")
-        elif len(involved) == 1 and abs(involved[0][1] - 1) < 1e-9:
-            problems.append(f"feature {name!r} duplicates {others[0]}")
-        else:
-            parts = ", ".join(others if len(others) == len(involved) else [*others, "the bias"])
-            problems.append(f"feature {name!r} is a linear combination of {parts}")
-    if problems:
-        raise BadInput("\n".join(f"{problem}: drop it" for problem in problems))
+            found.append(Dependence(name=name, shares={}))
+        elif abs(float(factor[j, j])) <= _DEPENDENT * float(lengths[j]):
+            shares = torch.linalg.lstsq(factor[:j, :j], factor[:j, j : j + 1], driver="gelsd").solution.reshape(-1)
+            involved = {
+                names[k]: float(share)
+                for k, share in enumerate(shares)
+                if abs(share) * lengths[k] > 1e-6 * float(lengths[j])
+            }
+            found.append(Dependence(name=name, shares=involved))
+    if found:
+        refuse(found)

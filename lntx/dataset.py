@@ -9,13 +9,27 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-Block = tuple[np.ndarray, np.ndarray]
+from lntx.powers import power_names, powers
+
+
+class Block(NamedTuple):
+    """Rows as they are fitted."""
+
+    x: np.ndarray
+    """Terms, float64, shape (n, num_terms), column-major."""
+
+    y: np.ndarray
+    """Target, float64, shape (n,)."""
+
+    low: np.ndarray | None = None
+    """What rounding left out of x, of its shape; none where nothing was left out."""
+
 
 ROW_GROUP_ROWS = 2**20
 _METADATA_KEY = b"lntx"
@@ -34,11 +48,19 @@ class Dataset:
     target: str
     """Name of the target column."""
 
+    degree: int
+    """Highest power of the one feature of a polynomial; 1 for features as they are."""
+
     num_rows: int
     """Number of rows."""
 
     origin: Mapping[str, Any]
     """What the rows are and how they came to be; never the weights."""
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of what has a weight each: the features, or the powers of the one."""
+        return self.features if self.degree == 1 else power_names(self.features[0], self.degree)
 
 
 def block_rows(num_columns: int) -> int:
@@ -55,15 +77,18 @@ def write_dataset(
     types: Mapping[str, np.dtype[Any]],
     repetitive: frozenset[str],
     origin: Mapping[str, Any],
+    degree: int = 1,
 ) -> int:
     """Write blocks of columns to a Parquet file as they come.
 
     columns: blocks; each maps every name in `types` to its values, shape (n,).
     repetitive: columns of few distinct values, to be stored as a dictionary.
+    degree: up to which power the one feature counts; powers are made when rows are read.
 
     Returns: the number of rows written.
     """
-    metadata = {_METADATA_KEY: json.dumps({"features": features, "target": target, "origin": origin}).encode()}
+    said = {"features": features, "target": target, "degree": degree, "origin": origin}
+    metadata = {_METADATA_KEY: json.dumps(said).encode()}
     fields = [pa.field(name, pa.from_numpy_dtype(types[name]), nullable=False) for name in (*features, target)]
     schema = pa.schema(fields, metadata=metadata)
     group_rows = min(ROW_GROUP_ROWS, 16 * block_rows(len(fields)))
@@ -92,6 +117,7 @@ def open_dataset(path: Path) -> Dataset:
             path=path,
             features=tuple(said["features"]),
             target=said["target"],
+            degree=said["degree"],
             num_rows=file.metadata.num_rows,
             origin=said["origin"],
         )
@@ -102,11 +128,18 @@ def read_blocks(dataset: Dataset, *, read_rows: int = 2**16) -> Iterator[Block]:
 
     read_rows: rows decoded at a time; a matter of speed alone.
 
-    Yields: x, float64, shape (n, num_features), column-major, and y, float64, shape (n,); n is
-    block_rows(num_features + 1) but for the last block.
+    Yields: blocks of block_rows(num_terms + 1) rows but for the last.
     """
+    for x, y in _read_columns(dataset, block_rows(len(dataset.terms) + 1), read_rows):
+        if dataset.degree == 1:
+            yield Block(x, y)
+        else:
+            high, low = powers(x[:, 0], dataset.degree)
+            yield Block(high, y, low)
+
+
+def _read_columns(dataset: Dataset, size: int, read_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     names = [*dataset.features, dataset.target]
-    size = block_rows(len(names))
     x, y, filled = _empty(size, len(dataset.features)), np.empty(size), 0
     with pq.ParquetFile(dataset.path, memory_map=False, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=read_rows, columns=names, use_threads=False):

@@ -1,9 +1,11 @@
-"""Settle how the descent takes its steps: coordinates, learning rate, batches. Takes no step itself."""
+"""Settle how the descent takes its steps: coordinates, gradient, learning rate, batches. Takes no step itself."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +14,17 @@ from lntx import curvature as curves
 from lntx.config import Train
 from lntx.dataset import Block, block_rows
 from lntx.errors import BadInput
+
+Gradient = Literal["autograd", "moments"]
+
+AUTOGRAD_ROWS = 10**6
+"""Rows up to which every epoch goes through them by default."""
+
+AUTOGRAD_CONDITION = 1e3
+"""Condition number of the columns, scaled to one length, up to which float64 gradients reach 13 digits: they lose
+about its logarithm of digits, of the 16 that they have."""
+
+_MOST_FINISHING_EPOCHS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +37,17 @@ class Descent:
     coordinates: torch.Tensor
     """S, float64, shape (p, p): weights = S · coordinates, the bias last."""
 
+    gradient: Gradient
+    """How gradients over all rows are made."""
+
     learning_rate: float
     """Step size in those coordinates."""
+
+    full_batch_rate: float
+    """Step size on all rows; another one where there are batches."""
+
+    finishing_epochs: int
+    """Epochs on all rows that reach the solution from where batches leave it."""
 
     stable_limit: float
     """Learning rate from which full-batch descent does not converge."""
@@ -37,22 +59,44 @@ class Descent:
     """Of the Hessian in those coordinates."""
 
 
-def plan_descent(curvature: curves.Curvature, train: Train, blocks: Callable[[], Iterable[Block]]) -> Descent:
-    """Settle the coordinates, the batches and the learning rate.
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Coordinates, and the curvature in them."""
+
+    precondition: curves.Precondition
+    """What they are called."""
+
+    coordinates: torch.Tensor
+    """S, float64, shape (p, p): weights = S · coordinates, the bias last."""
+
+    eigenvalues: torch.Tensor
+    """Of the Hessian in them, largest first, shape (p,)."""
+
+
+def choose_frame(curvature: curves.Curvature, asked: Literal["auto"] | curves.Precondition) -> Frame:
+    """The coordinates that were asked for, or the mildest that do."""
+    precondition = curves.choose(curvature) if asked == "auto" else asked
+    coordinates = curvature.coordinates(precondition)
+    return Frame(precondition=precondition, coordinates=coordinates, eigenvalues=curvature.eigenvalues(coordinates))
+
+
+def plan_descent(
+    curvature: curves.Curvature, frame: Frame, train: Train, blocks: Callable[[], Iterable[Block]]
+) -> Descent:
+    """Settle the batches and the learning rate.
 
     blocks: reads the rows again; called only for mini-batches with an automatic rate.
 
     Raises: BadInput: a learning rate at or over the stable limit, or a batch that cannot be held in memory.
     """
-    precondition = curves.choose(curvature) if train.precondition == "auto" else train.precondition
-    coordinates = curvature.coordinates(precondition)
-    eigenvalues = curvature.eigenvalues(coordinates)
+    precondition, coordinates, eigenvalues = frame.precondition, frame.coordinates, frame.eigenvalues
     limit = curves.stable_limit(eigenvalues, train.momentum)
+    full_batch_rate = curves.best_rate(eigenvalues, train.momentum)
     batch_size = _batch_size(train, curvature)
     if train.learning_rate == "auto":
-        rate = curves.best_rate(eigenvalues, train.momentum)
+        rate = full_batch_rate
         if batch_size is not None:
-            largest = max(_largest_row(x, coordinates, curvature.has_bias) for x, _ in blocks())
+            largest = max(_largest_row(x, coordinates, curvature.has_bias) for x, _, _ in blocks())
             rate = curves.batch_rate(
                 eigenvalues, largest_row=largest, num_rows=curvature.num_rows, batch_size=batch_size
             )
@@ -65,14 +109,37 @@ def plan_descent(curvature: curves.Curvature, train: Train, blocks: Callable[[],
                 f"train.learning_rate must be below the stable limit {limit:.6g} of these rows "
                 f"(precondition {precondition}), got {rate:g}: lower it or use auto"
             )
+        full_batch_rate = rate if batch_size is None else full_batch_rate
+    condition = curves.condition(eigenvalues)
     return Descent(
         precondition=precondition,
         coordinates=coordinates,
+        gradient=_gradient(curvature, train, batch_size),
         learning_rate=rate,
+        full_batch_rate=full_batch_rate,
+        finishing_epochs=_finishing_epochs(condition, train.momentum),
         stable_limit=limit,
         batch_size=batch_size,
-        condition_number=curves.condition(eigenvalues),
+        condition_number=condition,
     )
+
+
+def _finishing_epochs(condition: float, momentum: float) -> int:
+    """Epochs in which every direction shrinks by 1e16 at the best rate (Polyak, 1964), and some for rounding."""
+    slowest = max((condition - 1) / (condition + 1), math.sqrt(momentum))
+    steps = math.log(1e16) / -math.log(slowest) if slowest > 0 else 0.0
+    return math.ceil(min(5 + steps, _MOST_FINISHING_EPOCHS))
+
+
+def _gradient(curvature: curves.Curvature, train: Train, batch_size: int | None) -> Gradient:
+    if train.gradient != "auto":
+        if train.gradient == "moments" and batch_size is not None:
+            raise BadInput(
+                f"train.gradient moments is of all rows, and train.batch_size is {batch_size}: drop one of them"
+            )
+        return train.gradient
+    reached = curvature.num_rows <= AUTOGRAD_ROWS and curvature.scaled_condition <= AUTOGRAD_CONDITION
+    return "autograd" if reached else "moments"
 
 
 def _batch_size(train: Train, curvature: curves.Curvature) -> int | None:

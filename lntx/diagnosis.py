@@ -24,10 +24,11 @@ def why_training_missed(fit: Fit, *, missed: str) -> str:
             f"for {_steps(fit)}: "
             + ("drop --train.batch-size" if fit.asked.learning_rate == "auto" else "add --train.learning-rate auto")
         )
-    if fit.batch_size is not None:
+    if fit.batch_size is not None and fit.stop == "max_epochs":
         return (
-            f"{missed}: steps on {fit.batch_size} rows at a constant rate keep circling the solution of all rows; "
-            "drop --train.batch-size (full batch), or lower --train.learning-rate and raise --train.max-epochs"
+            f"{missed}: steps on {fit.batch_size} rows only circle the solution of all rows, and the "
+            f"{fit.finishing_epochs} epochs on all rows that were left after them did not reach it; raise "
+            f"--train.max-epochs to {max(2 * fit.asked.max_epochs, 1000)}, or drop --train.batch-size"
         )
     if fit.stop == "converged" and fit.asked.tolerance != "auto" and (fit.last_move or 0) > 1e-12:
         return (

@@ -14,9 +14,11 @@ import numpy as np
 from lntx.config import Data, Evaluate
 from lntx.dataset import Dataset, read_blocks
 from lntx.diagnosis import why_training_missed
+from lntx.figures import residual_figures
 from lntx.fitting import Fit
 from lntx.generation import generate_blocks
-from lntx.reference import Reference, design, residuals, solve
+from lntx.jointtest import chance_of_gaps
+from lntx.reference import Reference, solve
 from lntx.verdict import Blame, Coefficient, Evaluation
 
 FULL_DIGITS = 15.95
@@ -38,9 +40,9 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
     sha256: digest that the dataset's file should have. data: where the rows came from, the truth included.
     """
     bias = fit.bias is not None
-    reference = solve(lambda: read_blocks(dataset), bias=bias)
-    coefficients = _coefficients(dataset, data, fit, reference, settings)
-    mse, largest, mean = _residual_figures(dataset, fit)
+    reference = solve(read_blocks(dataset), dataset.terms, bias=bias)
+    coefficients = compare(fit.weights, fit.bias, fit.dtype, reference, dataset.terms, data, settings)
+    figures = residual_figures(read_blocks(dataset), fit.weights, fit.bias)
     blame, reason = _verdict(dataset, sha256, data, fit, reference, coefficients, settings)
     return Evaluation(
         verdict="pass" if blame is None else "fail",
@@ -48,13 +50,15 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
         reason=reason,
         coefficients=coefficients,
         digits=min(coefficient.digits for coefficient in coefficients),
-        mse=mse,
-        max_residual=largest,
-        mean_residual=mean,
+        warnings=_warnings(fit, reference),
+        mse=figures.mean_square,
+        max_residual=figures.largest,
+        mean_residual=figures.mean,
         residual_sd=reference.residual_sd,
         r_squared=reference.r_squared,
         num_rows=reference.num_rows,
-        features=dataset.features,
+        features=dataset.terms,
+        degree=dataset.degree,
         target=dataset.target,
     )
 
@@ -75,29 +79,28 @@ def _size(expected: float, scale: float) -> float:
     return abs(expected) if abs(expected) > _ZERO * scale else scale
 
 
-def chi_squared_tail(statistic: float, freedom: int) -> float:
-    """Chance that a chi-squared variable of that many degrees of freedom exceeds the statistic."""
-    import torch
-
-    half = torch.tensor([freedom / 2, statistic / 2], dtype=torch.float64)
-    return float(torch.special.gammaincc(half[0], half[1]))
-
-
-def _coefficients(
-    dataset: Dataset, data: Data, fit: Fit, reference: Reference, settings: Evaluate
+def compare(
+    weights: tuple[float, ...],
+    bias: float | None,
+    dtype: str,
+    reference: Reference,
+    terms: tuple[str, ...],
+    data: Data,
+    settings: Evaluate,
 ) -> tuple[Coefficient, ...]:
-    rtol = RTOL[fit.dtype] if settings.rtol is None else settings.rtol
-    names: list[str] = [*dataset.features]
-    learned: list[float] = [*fit.weights]
+    """Learned coefficients beside the exact ones and, where they are known, the true ones; the bias last."""
+    rtol = RTOL[dtype] if settings.rtol is None else settings.rtol
+    names: list[str] = [*terms]
+    learned: list[float] = [*weights]
     exact: list[float] = [*reference.weights]
     errors: list[float | None] = [*reference.standard_errors]
     true: list[float | None] = [*data.true_weights] if data.true_weights is not None else [None] * len(names)
-    if fit.bias is not None:
+    if bias is not None:
         assert reference.bias is not None
-        names, learned, exact = [*names, "bias"], [*learned, fit.bias], [*exact, reference.bias]
+        names, learned, exact = [*names, "bias"], [*learned, bias], [*exact, reference.bias]
         errors.append(reference.bias_standard_error)
         true.append(None if data.true_weights is None else data.bias)
-    unit = np.float32 if fit.dtype == "float32" else np.float64
+    unit = np.float32 if dtype == "float32" else np.float64
     found = []
     for name, value, answer, error, truth, scale in zip(
         names, learned, exact, errors, true, reference.scales, strict=True
@@ -134,9 +137,9 @@ def _verdict(
         off = _reference_off_truth(data, reference, coefficients, settings)
         if off is not None:
             return "reference", f"{off}: look at numpy, its BLAS and the generator of the rows"
-    wrong = [coefficient for coefficient in coefficients if _gap(coefficient) > coefficient.allowed]
+    wrong = [coefficient for coefficient in coefficients if not coefficient.passes]
     if wrong:
-        worst = max(wrong, key=lambda coefficient: _gap(coefficient) / max(coefficient.allowed, 1e-300))
+        worst = max(wrong, key=lambda coefficient: coefficient.gap / max(coefficient.allowed, 1e-300))
         learned, exact = f"{worst.learned:.6g}", f"{worst.reference:.6g}"
         if learned == exact:
             learned, exact = repr(worst.learned), repr(worst.reference)
@@ -144,13 +147,18 @@ def _verdict(
         error = worst.standard_error or 0.0
         # Without noise a standard error is rounding, and says nothing.
         if error > RTOL["float64"] * abs(worst.reference):
-            missed += f" ({_gap(worst) / error:.3g} standard errors away)"
+            missed += f" ({worst.gap / error:.3g} standard errors away)"
         return "training", why_training_missed(fit, missed=missed)
     return None, None
 
 
-def _gap(coefficient: Coefficient) -> float:
-    return abs(coefficient.learned - coefficient.reference)
+def _warnings(fit: Fit, reference: Reference) -> tuple[str, ...]:
+    if fit.naive_gradient_error is None:
+        return ()
+    return (
+        f"the same loop in plain torch adds up {reference.num_rows:,} rows in float32, one after the other: its first "
+        f"gradient is off by {fit.naive_gradient_error:.2g} (relative); here it was not",
+    )
 
 
 def _damaged_rows(dataset: Dataset, data: Data) -> str | None:
@@ -158,7 +166,7 @@ def _damaged_rows(dataset: Dataset, data: Data) -> str | None:
     if dataset.num_rows != data.num_rows:
         return f"the dataset has {dataset.num_rows} rows where {data.num_rows} were generated"
     first = 1
-    for (x, y), (true_x, true_y) in zip(read_blocks(dataset), generate_blocks(data), strict=True):
+    for (x, y, _), (true_x, true_y) in zip(read_blocks(dataset), generate_blocks(data), strict=True):
         read, drawn = (np.column_stack(columns) for columns in ((x, y), (true_x, true_y)))
         # Bit for bit, NaN included.
         differs = read.view(np.int64) != drawn.astype(np.float64).view(np.int64)
@@ -182,11 +190,7 @@ def _damaged_file(dataset: Dataset, sha256: str) -> str | None:
 def _reference_off_truth(
     data: Data, reference: Reference, coefficients: Sequence[Coefficient], settings: Evaluate
 ) -> str | None:
-    """The joint test of the exact solution against the truth; a sentence where it fails.
-
-    With noise of standard deviation s, (b - w)ᵀ XᵀX (b - w) / s² is chi-squared with p degrees of freedom
-    (Seber and Lee, Linear Regression Analysis, 2003, theorem 3.5).
-    """
+    """The joint test of the exact solution against the truth; a sentence where it fails."""
     gaps = np.array([coefficient.reference - (coefficient.true or 0.0) for coefficient in coefficients])
     sizes = [max(abs(c.true or 0.0), scale) for c, scale in zip(coefficients, reference.scales, strict=True)]
     if all(abs(gap) <= RTOL["float64"] * size for gap, size in zip(gaps, sizes, strict=True)):
@@ -195,20 +199,7 @@ def _reference_off_truth(
     off = f"the exact solution has {worst.name} = {worst.reference:.12g} where the truth is {worst.true or 0.0:.12g}"
     if data.noise == 0:
         return f"{off}, without noise"
-    statistic = float(((np.array(reference.factor) @ gaps) ** 2).sum()) / data.noise**2
-    chance = chi_squared_tail(statistic, len(gaps))
+    chance = float(chance_of_gaps(np.array(reference.factor), gaps, data.noise))
     if chance >= settings.false_alarm_rate:
         return None
     return f"{off}; noise alone does that with chance {chance:.2g}, below {settings.false_alarm_rate:g}"
-
-
-def _residual_figures(dataset: Dataset, fit: Fit) -> tuple[float, float, float]:
-    """Mean square, largest size and mean of the learned model's residuals."""
-    coefficients = np.array([*fit.weights, *([] if fit.bias is None else [fit.bias])])
-    squares, totals, largest = [], [], 0.0
-    for x, y in read_blocks(dataset):
-        residual = residuals(design(x, bias=fit.bias is not None), y, coefficients)
-        squares.append(float(residual @ residual))
-        totals.append(math.fsum(residual))
-        largest = max(largest, float(np.abs(residual).max()))
-    return math.fsum(squares) / dataset.num_rows, largest, math.fsum(totals) / dataset.num_rows

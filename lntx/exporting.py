@@ -58,6 +58,9 @@ class Card(Section):
     features: tuple[str, ...]
     """Names of the features, in the order of the weights."""
 
+    degree: int
+    """Highest power of the one feature of a polynomial: the inputs are its powers; 1 for features as they are."""
+
     target: str
     """Name of the target."""
 
@@ -86,6 +89,7 @@ def export(model: LNTXLinearModel, fit: Fit, evaluation: Evaluation, settings: E
         model="LNTXLinearModel",
         formula=_formula(evaluation, fit),
         features=evaluation.features,
+        degree=evaluation.degree,
         target=evaluation.target,
         evaluation=evaluation,
         fit=fit,

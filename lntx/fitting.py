@@ -29,6 +29,11 @@ class Epoch(Section):
     loss: float | None
     """Mean squared error over the epoch, each row at the weights it met; none at the start."""
 
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        """Weights and, where there is one, the bias."""
+        return self.weights if self.bias is None else (*self.weights, self.bias)
+
 
 class Fit(Section):
     """What was learned, and how."""
@@ -66,8 +71,15 @@ class Fit(Section):
     batch_size: int | None
     """Rows per step; none: all."""
 
-    gradient: Literal["autograd"]
-    """How gradients were made."""
+    finishing_epochs: int
+    """Epochs on all rows that came after those on batches; 0 without batches."""
+
+    gradient: Literal["autograd", "moments"]
+    """How gradients over all rows were made: by loss.backward() on rows, or from sums over them."""
+
+    naive_gradient_error: float | None
+    """Relative error of the first gradient of the same loop in plain torch, which adds up float32 row after row;
+    none where the settings are not that loop's, or the rows too few to matter."""
 
     precondition: Literal["none", "standardize", "qr"]
     """Coordinates of the descent."""

@@ -20,9 +20,40 @@ from lntx.errors import BadInput
 from lntx.selection import Stage
 
 CODE: dict[Stage, tuple[str, ...]] = {
-    "generate": ("dataset", "generation", "tables"),
-    "train": ("curvature", "dataset", "descent", "fitting", "model", "residuals", "training", "weights"),
-    "evaluate": ("dataset", "diagnosis", "evaluation", "fitting", "generation", "reference", "verdict"),
+    "generate": ("dataset", "doubledouble", "generation", "powers", "tables"),
+    "train": (
+        "backpropagation",
+        "curvature",
+        "dataset",
+        "dependence",
+        "descent",
+        "doubledouble",
+        "fitting",
+        "model",
+        "moments",
+        "powers",
+        "residuals",
+        "stopping",
+        "training",
+        "weights",
+    ),
+    "evaluate": (
+        "dataset",
+        "dependence",
+        "diagnosis",
+        "doubledouble",
+        "evaluation",
+        "exact",
+        "figures",
+        "fitting",
+        "generation",
+        "gram",
+        "jointtest",
+        "normal_equations",
+        "powers",
+        "reference",
+        "verdict",
+    ),
     "export": ("exporting", "fitting", "model", "prediction", "readback", "verdict", "weights"),
 }
 """The modules that decide each stage's result."""
@@ -101,7 +132,8 @@ def config_read(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None) 
     }
     if pipeline.data.path is not None:
         # The content decides, not where the file lies.
-        data = {key: data[key] for key in ("data.target", "data.features")} | {"data.sha256": source_sha256}
+        kept = ("data.target", "data.features", "data.polynomial")
+        data = {key: data[key] for key in kept} | {"data.sha256": source_sha256}
     if stage == "generate":
         return data
     if stage == "train":

@@ -52,6 +52,17 @@ def settle(
     return validate(merged)
 
 
+def override(pipeline: Pipeline, layer: Layer) -> Pipeline:
+    """A configuration with some values said anew.
+
+    Raises: BadInput: an unknown key or value.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    _merge(merged, pipeline.model_dump(exclude_unset=True))
+    _merge(merged, layer)
+    return validate(merged)
+
+
 def validate(values: Mapping[str, Any]) -> Pipeline:
     """Validate nested values; every problem becomes one line of the error.
 
@@ -93,7 +104,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]
         if plain not in by_name:
             raise BadInput(unknown("environment variable", name, [f"LNTX_{known}" for known in by_name]))
         key = by_name[plain].split(".")[1]
-        layer.setdefault(section, {})[key] = _parse(text, key)
+        layer.setdefault(section, {})[key] = parse_value(text, key)
     return layer
 
 
@@ -103,7 +114,8 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {word}: did you mean {close[0]}?" if close else f"unknown {kind} {word}"
 
 
-def _parse(text: str, key: str) -> Any:
+def parse_value(text: str, key: str) -> Any:
+    """A value as text says it: JSON where it parses as JSON, else text. key: its name, without the section."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -16,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from lntx.errors import BadInput, Damaged
+from lntx.powers import powers
 from lntx.runs import read_run
 from lntx.store import Store
 from lntx.tables import read_table
@@ -32,13 +33,16 @@ class Model:
     """The exported file."""
 
     features: tuple[str, ...] | None
-    """Names of the features, in order; none for a file without a known history."""
+    """Names of the columns to predict from, in order; none for a file without a known history."""
+
+    degree: int
+    """Highest power that the model takes of its one feature; 1 for features as they are."""
 
     ask: Predictor
     """Rows to predictions."""
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Predict rows, shape (num_rows, num_features); returns shape (num_rows,).
+        """Predict rows, shape (num_rows, num_features), one feature for a polynomial; returns shape (num_rows,).
 
         Raises: BadInput: another number of features; a number, or a prediction, that is not finite.
         """
@@ -48,7 +52,8 @@ class Model:
             )
         if not np.isfinite(rows).all():
             raise BadInput(f"numbers to predict from must be finite, got {rows[~np.isfinite(rows)][0]}")
-        predictions = self.ask(rows)[:, 0]
+        terms = rows if self.degree == 1 else powers(rows[:, 0], self.degree)[0]
+        predictions = self.ask(terms)[:, 0]
         if not np.isfinite(predictions).all():
             raise BadInput(f"the prediction is {predictions[~np.isfinite(predictions)][0]}: the numbers are too large")
         return predictions
@@ -63,7 +68,7 @@ def find_model(store: Store, *, run: str | None = None, path: str | os.PathLike[
         raise BadInput("give either a run or a model file")
     if path is not None:
         file = Path(path)
-        return _load(file, _features_of(store, file))
+        return _load(file, *_inputs_of(store, file))
     record = read_run(store, run if run is not None else _current(store))
     if not record.exports:
         raise BadInput(f"run {record.run} exported no model")
@@ -75,14 +80,15 @@ def find_model(store: Store, *, run: str | None = None, path: str | os.PathLike[
     stored = {known.path: known.sha256 for known in record.stages["export"].files}
     if hashlib.sha256(file.read_bytes()).hexdigest() != stored[place]:
         raise Damaged(f"{file} was altered: lntx run computes it again")
-    return _load(file, record.features)
+    return _load(file, record.features, record.config.data.polynomial or 1)
 
 
-def _load(file: Path, features: tuple[str, ...] | None) -> Model:
+def _load(file: Path, terms: tuple[str, ...] | None, degree: int) -> Model:
     # Here, because it imports torch: a missing model is known without.
     from lntx.prediction import load_predictor
 
-    return Model(path=file, features=features, ask=load_predictor(file))
+    features = terms if terms is None or degree == 1 else terms[:1]
+    return Model(path=file, features=features, degree=degree, ask=load_predictor(file))
 
 
 def _current(store: Store) -> str:
@@ -96,14 +102,15 @@ def _current(store: Store) -> str:
         raise BadInput(f"{pointer} is damaged: the next passing lntx run rewrites it") from None
 
 
-def _features_of(store: Store, file: Path) -> tuple[str, ...] | None:
-    """Names of the features, if the file is an export of this store."""
+def _inputs_of(store: Store, file: Path) -> tuple[tuple[str, ...] | None, int]:
+    """Names of the terms and the degree, if the file is an export of this store."""
     for record in store.records("export"):
         if any(store.path(stored).resolve() == file.resolve() for stored in record.files):
             card = store.path(record.file("card.json"))
             if card.is_file():
-                return tuple(json.loads(card.read_bytes())["features"])
-    return None
+                said = json.loads(card.read_bytes())
+                return tuple(said["features"]), said["degree"]
+    return None, 1
 
 
 def write_predictions(model: Model, source: Path, target: Path) -> int:

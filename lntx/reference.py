@@ -1,30 +1,35 @@
 """The exact least-squares solution of a dataset: the known answer of the training.
 
-Streaming QR in numpy, then two corrections with residuals in double-double arithmetic. Shares no summation with
-training, which is torch's; never sees the true weights.
+One pass adds up XᵀX exactly (`gram`), and the normal equations are solved to the last bit (`normal_equations`), so
+that the answer depends neither on the order of the rows nor on how they are read. Shares no summation with training;
+never sees the true weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from fractions import Fraction
 
 import numpy as np
 
 from lntx.config import Section
 from lntx.dataset import Block
+from lntx.dependence import BIAS, Dependence, refuse
+from lntx.errors import BadInput
+from lntx.exact import ExactMatrix
+from lntx.gram import Gram
+from lntx.normal_equations import Singular, Solution, solve_normal_equations
 
-_CORRECTIONS = 2
-# Double-double here and in `residuals` on purpose: what checks training shares no arithmetic with it.
-# 2^27 + 1 splits a float64 into two halves of 26 bits (Dekker, A floating-point technique, 1971).
-_SPLITTER = 134217729.0
+# Shares of a column in a combination below this, relative to the lengths, are rounding.
+_NO_SHARE = 1e-6
 
 
 class Reference(Section):
     """The exact solution and its statistics."""
 
     weights: tuple[float, ...]
-    """Least-squares weights, in the order of the features."""
+    """Least-squares weights, in the order of the terms, correctly rounded."""
 
     bias: float | None
     """Least-squares bias; none where the model has none."""
@@ -45,6 +50,12 @@ class Reference(Section):
     num_rows: int
     """Rows, N."""
 
+    rank: int
+    """Rank of [x, 1], p: dependent columns are refused."""
+
+    condition_number: float
+    """Of [x, 1], largest by smallest singular value, at most 1e300."""
+
     scales: tuple[float, ...]
     """rms(y) / rms(x_j): the size below which a coefficient does not matter; the bias last. Where y is 0, 1 stands
     for rms(y)."""
@@ -53,89 +64,88 @@ class Reference(Section):
     """R of the QR factorisation of [x, 1], one tuple per row: XᵀX = RᵀR."""
 
 
-def solve(blocks: Callable[[], Iterable[Block]], *, bias: bool) -> Reference:
+def solve(blocks: Iterable[Block], terms: tuple[str, ...], *, bias: bool) -> Reference:
     """Solve min ‖y - x · weights - bias‖.
 
-    blocks: reads the rows, x, shape (n, num_features), and y, shape (n,); called once per pass.
+    blocks: the rows, x, shape (n, len(terms)), and y, shape (n,), once. terms: names of the columns of x.
 
-    Returns: the solution after corrected semi-normal equations (Björck, Stability analysis of the method of
-    seminormal equations, 1987).
+    Raises: BadInput: dependent columns, named, or too few rows.
     """
-    factor: np.ndarray = np.empty((0, 0))
-    num_rows, sum_y, sum_squares = 0, [], []
-    for x, y in blocks():
-        columns = np.column_stack([design(x, bias=bias), y])
-        factor = np.asarray(np.linalg.qr(np.vstack([factor, columns]) if len(factor) else columns, mode="r"))
-        num_rows += len(y)
-        sum_y.append(float(y.sum()))
-        sum_squares.append(float(y @ y))
-    p = factor.shape[1] - 1
-    r = factor[:p, :p]
-    coefficients = np.linalg.solve(r, factor[:p, p])
-    for _ in range(_CORRECTIONS):
-        right, _ = _normal_residual(blocks(), coefficients, bias)
-        coefficients = coefficients + np.linalg.solve(r, np.linalg.solve(r.T, right))
-    _, rss = _normal_residual(blocks(), coefficients, bias)
-    center = math.fsum(sum_y) / num_rows if bias else 0.0
-    # About the mean in a pass of its own: the difference of two large sums would lose it.
-    tss = math.fsum(float((y - center) @ (y - center)) for _, y in blocks())
+    gram, num_rows = Gram(len(terms) + 2), 0
+    for x, y, low in blocks:
+        assert x.shape[1] == len(terms)
+        # The ones come second last whether or not there is a bias: they give the mean of y.
+        columns = np.column_stack([x, np.ones(len(x)), y])
+        gram.add(columns, None if low is None else np.column_stack([low, np.zeros((len(x), 2))]))
+        num_rows += len(x)
+    p = len(terms) + bias
+    if num_rows < p:
+        raise BadInput(f"{num_rows} rows cannot decide {p} weights{' (bias included)' if bias else ''}: add rows")
+    total = gram.total()
+    kept = np.array([*range(p), len(terms) + 1])
+    products = total.part(kept, kept)
+    try:
+        solution = solve_normal_equations(products)
+    except Singular:
+        refuse(_dependences(products, (*terms, BIAS)[:p], bias=bias))
+    return _statistics(solution, total, terms, num_rows, bias=bias)
 
-    freedom = num_rows - p
+
+def _statistics(
+    solution: Solution, total: ExactMatrix, terms: tuple[str, ...], num_rows: int, *, bias: bool
+) -> Reference:
+    d = len(terms)
+    p, freedom = d + bias, num_rows - d - bias
+    squares, sum_y = total.fraction(d + 1, d + 1), total.fraction(d, d + 1)
+    tss = float(squares - sum_y**2 / Fraction(num_rows)) if bias else float(squares)
+    rss = solution.residual_sum_of_squares
     variance = rss / freedom if freedom > 0 else None
-    inverse = np.linalg.inv(r)
-    errors = [None if variance is None else math.sqrt(variance * float(row @ row)) for row in inverse]
-    squares = math.fsum(sum_squares)
-    target_rms = math.sqrt(squares / num_rows) or 1.0
-    lengths = np.sqrt((r**2).sum(axis=0) / num_rows)
-    weights = coefficients.tolist()
+    errors = [None if variance is None else math.sqrt(variance * entry) for entry in solution.inverse_diagonal.tolist()]
+    target_rms = math.sqrt(float(squares) / num_rows) or 1.0
+    lengths = np.sqrt(total.rounded().diagonal()[:p] / num_rows)
+    singular = np.linalg.svd(solution.factor, compute_uv=False)
+    weights = solution.coefficients.tolist()
     return Reference(
-        weights=tuple(weights[: p - bias]),
-        bias=weights[-1] if bias else None,
-        standard_errors=tuple(errors[: p - bias]),
-        bias_standard_error=errors[-1] if bias else None,
+        weights=tuple(weights[:d]),
+        bias=weights[d] if bias else None,
+        standard_errors=tuple(errors[:d]),
+        bias_standard_error=errors[d] if bias else None,
         residual_sd=None if variance is None else math.sqrt(variance),
-        r_squared=1 - rss / tss if tss > 1e-28 * squares else None,
+        r_squared=1 - rss / tss if tss > 0 else None,
         num_rows=num_rows,
+        rank=p,
+        condition_number=min(float(singular[0]) / max(float(singular[-1]), 1e-300), 1e300),
         scales=tuple((target_rms / lengths).tolist()),
-        factor=tuple(map(tuple, r.tolist())),
+        factor=tuple(map(tuple, solution.factor.tolist())),
     )
 
 
-def residuals(x: np.ndarray, y: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """y - x · coefficients, shape (n,), as if computed with twice the digits and rounded once.
-
-    x: shape (n, p), the ones column included where there is a bias.
-    """
-    high, low = y.copy(), np.zeros_like(y)
-    for column, coefficient in zip(x.T, coefficients, strict=True):
-        product, error = _two_product(column, -float(coefficient))
-        total = high + product
-        part = total - high
-        low += error + ((high - (total - part)) + (product - part))
-        high = total
-    total_residual: np.ndarray = high + low
-    return total_residual
-
-
-def _normal_residual(blocks: Iterable[Block], coefficients: np.ndarray, bias: bool) -> tuple[np.ndarray, float]:
-    """Xᵀ(y - X · coefficients), shape (p,), and the sum of squared residuals."""
-    rights, squares = [], []
-    for x, y in blocks:
-        columns = design(x, bias=bias)
-        residual = residuals(columns, y, coefficients)
-        rights.append(columns.T @ residual)
-        squares.append(float(residual @ residual))
-    return np.array([math.fsum(column) for column in zip(*rights, strict=True)]), math.fsum(squares)
+def _dependences(products: ExactMatrix, names: tuple[str, ...], *, bias: bool) -> list[Dependence]:
+    """The first column that depends on the ones before it (the bias first), and on which of them."""
+    p = len(names)
+    order = [p - 1, *range(p - 1)] if bias else [*range(p)]
+    lengths = np.sqrt(products.rounded().diagonal())
+    if not lengths[:p].all():
+        return [Dependence(name=name, shares={}) for name, length in zip(names, lengths, strict=False) if length == 0]
+    independent, dependent = 0, p
+    while dependent - independent > 1:
+        middle = (independent + dependent) // 2
+        try:
+            _solve_leading(products, order, middle)
+            independent = middle
+        except Singular:
+            dependent = middle
+    column = order[independent]
+    shares = _solve_leading(products, order, independent)
+    involved = {
+        names[j]: float(share)
+        for j, share in zip(order, shares, strict=False)
+        if abs(share) * lengths[j] > _NO_SHARE * lengths[column]
+    }
+    return [Dependence(name=names[column], shares=involved)]
 
 
-def design(x: np.ndarray, *, bias: bool) -> np.ndarray:
-    """X of the normal equations: x, and a last column of ones where there is a bias."""
-    return np.hstack([x, np.ones((len(x), 1))]) if bias else x
-
-
-def _two_product(a: np.ndarray, b: float) -> tuple[np.ndarray, np.ndarray]:
-    product = a * b
-    a_high = _SPLITTER * a - (_SPLITTER * a - a)
-    b_high = _SPLITTER * b - (_SPLITTER * b - b)
-    a_low, b_low = a - a_high, b - b_high
-    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+def _solve_leading(products: ExactMatrix, order: list[int], count: int) -> np.ndarray:
+    """The next column as a combination of the first `count` ones."""
+    places = np.array([*order, len(order)][: count + 1])
+    return solve_normal_equations(products.part(places, places)).coefficients

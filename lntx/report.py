@@ -28,6 +28,7 @@ def markdown(run: Run, history: Sequence[Epoch]) -> str:
     parts = [f"# {verdict}"]
     if run.reason:
         parts.append(f"> {run.reason}")
+    parts += [f"> Warning: {warning}" for warning in run.warnings]
     if run.learned_weights is not None:
         parts.append(_coefficients(run))
     figures = [
@@ -36,6 +37,7 @@ def markdown(run: Run, history: Sequence[Epoch]) -> str:
         ("epochs", run.epochs),
         ("learning rate", run.learning_rate),
         ("coordinates", run.precondition),
+        ("gradient", run.gradient),
         ("condition number", run.condition_number),
         ("mean squared error", run.mse),
         ("residual standard deviation", run.residual_sd),

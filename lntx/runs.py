@@ -49,6 +49,9 @@ class Run(Section):
     reason: str | None
     """Why, and what to do."""
 
+    warnings: tuple[str, ...] = ()
+    """What to know besides, a sentence each."""
+
     features: tuple[str, ...] | None
     """Names of the features."""
 
@@ -105,6 +108,9 @@ class Run(Section):
 
     learning_rate: float | None
     """Learning rate used."""
+
+    stable_limit: float | None
+    """Learning rate from which full-batch descent does not converge."""
 
     gradient: str | None
     """How gradients were made."""

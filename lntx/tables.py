@@ -64,6 +64,10 @@ def import_table(data: Data, source: Source, path: Path) -> None:
     features = data.features or tuple(name for name in names if name != data.target)
     if not features:
         raise BadInput(f"{source.path} has no column beside the target {data.target!r}")
+    if data.polynomial is not None and len(features) > 1:
+        raise BadInput(
+            f"data.polynomial takes the powers of one feature, and {source.path} has {len(features)}: name it"
+        )
     wanted = (*features, data.target)
     blocks = (dict(zip(wanted, values, strict=True)) for _, values in _read(source.path, wanted, others=False))
     num_rows = write_dataset(
@@ -74,6 +78,7 @@ def import_table(data: Data, source: Source, path: Path) -> None:
         types=dict.fromkeys(wanted, np.dtype(np.float64)),
         repetitive=frozenset(),
         origin={"kind": "file", "sha256": source.sha256},
+        degree=data.polynomial or 1,
     )
     if num_rows == 0:
         raise BadInput(f"{source.path} has no rows")

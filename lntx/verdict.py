@@ -37,6 +37,16 @@ class Coefficient(Section):
     allowed: float
     """Largest |learned - reference| that passes."""
 
+    @property
+    def gap(self) -> float:
+        """|learned - reference|."""
+        return abs(self.learned - self.reference)
+
+    @property
+    def passes(self) -> bool:
+        """Whether the gap is allowed."""
+        return self.gap <= self.allowed
+
 
 class Evaluation(Section):
     """How far what was learned is from what is known."""
@@ -55,6 +65,9 @@ class Evaluation(Section):
 
     digits: float
     """The least digits of any coefficient."""
+
+    warnings: tuple[str, ...]
+    """What to know besides, a sentence each."""
 
     mse: float
     """Mean squared error of the learned model on the rows."""
@@ -75,7 +88,10 @@ class Evaluation(Section):
     """Rows."""
 
     features: tuple[str, ...]
-    """Names of the features."""
+    """Names of the features; of a polynomial, the powers."""
+
+    degree: int
+    """Highest power of the one feature of a polynomial; 1 for features as they are."""
 
     target: str
     """Name of the target."""

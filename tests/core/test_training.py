@@ -13,7 +13,7 @@ from exact import least_squares
 
 from lntx import training
 from lntx.curvature import measure
-from lntx.dataset import Dataset, open_dataset, read_blocks
+from lntx.dataset import Block, Dataset, open_dataset, read_blocks
 from lntx.errors import BadInput
 from lntx.fitting import Epoch, Fit, read_history, write_history
 from lntx.generation import generate_dataset
@@ -75,7 +75,7 @@ def test_one_weight_is_the_correctly_rounded_exact_solution(tmp_path: Path, bias
             data={"weights": [math.pi + seed], "noise": noise, "seed": seed, "num_rows": 300},
             train={"bias": bias, "seed": seed},
         )
-        x, y = next(iter(read_blocks(dataset)))
+        x, y, _ = next(iter(read_blocks(dataset)))
         assert fit.weights[0] == least_squares(x, y, bias=bias)[0]
 
 
@@ -112,7 +112,7 @@ def test_the_first_step_is_the_tutorials(tmp_path: Path) -> None:
     dataset, _, history = _fit(
         tmp_path, train={"learning_rate": 0.001, "max_epochs": 2, "tolerance": 0, "bias": True, "precondition": "none"}
     )
-    x, y = next(iter(read_blocks(dataset)))
+    x, y, _ = next(iter(read_blocks(dataset)))
     weight, bias = history[0].weights[0], history[0].bias
     assert bias is not None
     for epoch in history[1:]:
@@ -126,7 +126,7 @@ def test_the_first_step_is_the_tutorials(tmp_path: Path) -> None:
 
 def test_a_rate_over_the_stable_limit_is_refused_with_the_limit(tmp_path: Path) -> None:
     dataset, fit, _ = _fit(tmp_path)
-    x, _ = next(iter(read_blocks(dataset)))
+    x, _, _ = next(iter(read_blocks(dataset)))
     assert fit.stable_limit == pytest.approx(1 / (x**2).mean(), rel=1e-12)
     just_over = fit.stable_limit * 1.001
     with pytest.raises(BadInput, match=rf"below the stable limit {fit.stable_limit:.6g} .*got {just_over:g}"):
@@ -246,7 +246,7 @@ def test_columns_that_cannot_be_told_apart_are_named(columns: list[list[float]],
     x = np.array(columns).T
     names = ("a", "b", "c")[: x.shape[1]]
     with pytest.raises(BadInput) as caught:
-        measure([(x, np.ones(len(x)))], names, bias=bias)
+        measure([Block(x, np.ones(len(x)))], names, bias=bias)
     assert line in str(caught.value)
 
 
@@ -261,3 +261,54 @@ def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
     _, _, history = _fit(tmp_path, data={"bias": 2})
     write_history(history, tmp_path / "history.parquet")
     assert read_history(tmp_path / "history.parquet") == history
+
+
+@pytest.mark.parametrize("precondition", ["none", "standardize", "qr"])
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_sums_over_the_rows_descend_along_the_same_path(tmp_path: Path, precondition: str, momentum: float) -> None:
+    """The gradient is affine in the weights: epoch by epoch, moments and autograd meet the same weights."""
+    data = {"weights": [1.5, -2.5], "bias": 0.5, "noise": 0.1, "num_rows": 500, "distribution": "uniform"}
+    common = {"precondition": precondition, "momentum": momentum, "max_epochs": 60, "tolerance": 0}
+    _, _, rows = _fit(tmp_path, data=data, train=common | {"gradient": "autograd"})
+    _, fit, sums = _fit(tmp_path, data=data, train=common | {"gradient": "moments"})
+    assert fit.gradient == "moments"
+    for one, other in zip(rows, sums, strict=True):
+        assert other.coefficients == pytest.approx(one.coefficients, rel=1e-11, abs=1e-11)
+        assert other.loss == pytest.approx(one.loss, rel=1e-9) if one.loss is not None else other.loss is None
+
+
+@pytest.mark.parametrize(
+    ("data", "gradient"),
+    [
+        ({"num_rows": 1000}, "autograd"),
+        ({"num_rows": 1_000_001}, "moments"),
+        ({"num_features": 100, "num_rows": 1000, "bias": 1.0, "distribution": "uniform"}, "autograd"),
+        ({"weights": [1.0, 1.0], "num_rows": 1000, "low": 1_000_000, "high": 1_000_010, "bias": 1.0}, "moments"),
+    ],
+)
+def test_the_gradient_is_chosen_by_rows_and_condition(tmp_path: Path, data: dict[str, Any], gradient: str) -> None:
+    _, fit, _ = _fit(tmp_path, data=data)
+    assert (fit.gradient, fit.stop) == (gradient, "converged")
+
+
+@pytest.mark.parametrize("tolerance", ["auto", 1e-6])
+def test_weights_that_turn_have_not_arrived(tmp_path: Path, tolerance: float | str) -> None:
+    """With momentum a single weight stands still every other epoch."""
+    for gradient in ("autograd", "moments"):
+        _, fit, _ = _fit(tmp_path, train={"momentum": 0.5, "gradient": gradient, "tolerance": tolerance})
+        assert fit.epochs > 20
+        assert fit.weights[0] == pytest.approx(3.7, rel=1e-5 if tolerance == 1e-6 else 1e-15)
+
+
+def test_moments_of_batches_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="moments is of all rows, and train"):
+        _fit(tmp_path, train={"gradient": "moments", "batch_size": 10})
+
+
+def test_ill_conditioned_noisy_rows_are_learned_to_the_last_bits(tmp_path: Path) -> None:
+    """Columns near 10^6 beside a bias: float64 gradients would leave half of the digits."""
+    data = {"weights": [1.0, 2.0], "num_rows": 300, "low": 1_000_000, "high": 1_000_010, "bias": 1.0, "noise": 5.0}
+    dataset, fit, _ = _fit(tmp_path, data=data)
+    x, y, _ = next(iter(read_blocks(dataset)))
+    assert fit.bias is not None
+    assert [*fit.weights, fit.bias] == least_squares(x, y, bias=True)

@@ -1,0 +1,40 @@
+"""Say which columns depend on which, and refuse them. Finds none itself (`curvature`, `reference`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from lntx.errors import BadInput
+
+BIAS = "the bias"
+"""What stands for the column of ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dependence:
+    """A column that others give."""
+
+    name: str
+    """The column."""
+
+    shares: Mapping[str, float]
+    """Coefficients of the columns that give it; none where it is 0 in every row."""
+
+
+def refuse(dependences: Sequence[Dependence]) -> NoReturn:
+    """Raise BadInput, a line per column."""
+    raise BadInput("\n".join(f"{_sentence(dependence)}: drop it" for dependence in dependences))
+
+
+def _sentence(dependence: Dependence) -> str:
+    feature, shares = f"feature {dependence.name!r}", dependence.shares
+    others = [repr(name) for name in shares if name != BIAS]
+    if not shares:
+        return f"{feature} is 0 in every row"
+    if not others:
+        return f"{feature} is constant ({shares[BIAS]:.12g}), and so is the bias"
+    if len(shares) == 1 and abs(next(iter(shares.values())) - 1) < 1e-9:
+        return f"{feature} duplicates {others[0]}"
+    return f"{feature} is a linear combination of {', '.join([*others, BIAS] if BIAS in shares else others)}"

@@ -1,0 +1,163 @@
+"""Matrices of exact numbers, and products of them that round nothing, at the speed of BLAS.
+
+A number is cut into digits of 20 bits, so that float64 matrix products of digits are whole numbers below 2^53, in
+whatever order BLAS adds them up (Ozaki, Ogita, Oishi and Rump, Error-free transformations of matrix multiplication,
+2012). Sums of digits are carried in int64. Knows nothing of least squares.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+BITS = 20
+"""Bits of a digit."""
+
+SHARED_ROWS = 2**10
+"""Most terms that one product of digits may add up: 2^10 · (1.5 · 2^20)² is below 2^53."""
+
+_HALF = 1 << (BITS - 1)
+# A power of two beyond this cannot be held as a float64: what is left is 2^-1000 of the largest number.
+_LAST_LEVEL = 1000 // BITS
+
+Digits = dict[int, np.ndarray]
+"""Digits by level: a number is the sum of digit · 2^(-20 · level)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExactMatrix:
+    """Entry (i, j) is the sum over levels of digit[i, j] · 2^(row_exponents[i] + column_exponents[j] - 20 · level)."""
+
+    digits: Digits
+    """Whole numbers within ±2^20, float64, shape (rows, columns) each."""
+
+    row_exponents: np.ndarray
+    """int64, shape (rows,)."""
+
+    column_exponents: np.ndarray
+    """int64, shape (columns,)."""
+
+    @property
+    def transposed(self) -> ExactMatrix:
+        """The transpose, shape (columns, rows)."""
+        return ExactMatrix(
+            digits={level: digit.T for level, digit in self.digits.items()},
+            row_exponents=self.column_exponents,
+            column_exponents=self.row_exponents,
+        )
+
+    def part(self, rows: np.ndarray, columns: np.ndarray) -> ExactMatrix:
+        """The given rows and columns, in the given order."""
+        return ExactMatrix(
+            digits={level: digit[np.ix_(rows, columns)] for level, digit in self.digits.items()},
+            row_exponents=self.row_exponents[rows],
+            column_exponents=self.column_exponents[columns],
+        )
+
+    def rounded(self) -> np.ndarray:
+        """The nearest float64 of each entry (or its neighbour, once in 10^15), shape (rows, columns)."""
+        high = np.zeros((len(self.row_exponents), len(self.column_exponents)))
+        low = np.zeros_like(high)
+        for level in sorted(self.digits):
+            term = self.digits[level] * 2.0 ** (-BITS * level)
+            total = high + term
+            part = total - high
+            low += (high - (total - part)) + (term - part)
+            high = total
+        rounded: np.ndarray = np.ldexp(high + low, self.row_exponents[:, None] + self.column_exponents[None, :])
+        return rounded
+
+    def fraction(self, row: int, column: int) -> Fraction:
+        """One entry."""
+        exponent = int(self.row_exponents[row] + self.column_exponents[column])
+        terms = (
+            int(digit[row, column]) * Fraction(2) ** (exponent - BITS * level) for level, digit in self.digits.items()
+        )
+        return sum(terms, Fraction(0))
+
+    def __matmul__(self, other: ExactMatrix) -> ExactMatrix:
+        """The product, shape (rows, other's columns); the exponents of what is summed over must cancel."""
+        assert (self.column_exponents == -other.row_exponents).all()
+        totals: Digits = {}
+        for left_level, left in self.digits.items():
+            for right_level, right in other.digits.items():
+                # Carried digits are within ±2^19: 2^14 products of them stay below 2^53.
+                assert left.shape[1] <= 2**14
+                _add(totals, left_level + right_level, (left @ right).astype(np.int64))
+        return ExactMatrix(
+            digits=carried(totals), row_exponents=self.row_exponents, column_exponents=other.column_exponents
+        )
+
+    def minus(self, other: ExactMatrix) -> ExactMatrix:
+        """The difference of two matrices of the same exponents."""
+        assert (self.row_exponents == other.row_exponents).all()
+        assert (self.column_exponents == other.column_exponents).all()
+        totals: Digits = {level: digit.astype(np.int64) for level, digit in self.digits.items()}
+        for level, digit in other.digits.items():
+            _add(totals, level, -digit.astype(np.int64))
+        return ExactMatrix(
+            digits=carried(totals), row_exponents=self.row_exponents, column_exponents=self.column_exponents
+        )
+
+
+def exactly(matrix: np.ndarray, row_exponents: np.ndarray, column_exponents: np.ndarray) -> ExactMatrix:
+    """A float64 matrix as digits in units of the given powers of two."""
+    scaled = np.ldexp(matrix, -(row_exponents[:, None] + column_exponents[None, :]))
+    totals = {level: digit.astype(np.int64) for level, digit in split(scaled).items()}
+    return ExactMatrix(digits=carried(totals), row_exponents=row_exponents, column_exponents=column_exponents)
+
+
+def exponents(sizes: np.ndarray) -> np.ndarray:
+    """The power of two just above each size, int64; 0 for 0."""
+    found: np.ndarray = np.frexp(sizes)[1].astype(np.int64)
+    return found
+
+
+def split(*parts: np.ndarray) -> Digits:
+    """Cut the sum of float64 arrays of one shape into digits within ±1.5 · 2^20; levels that are 0 are left out.
+
+    Exact down to 2^-1000; the parts after the first must be smaller than the first one's rounding.
+    """
+    rest = [*parts]
+    top = max(float(np.abs(part).max(initial=0.0)) for part in rest)
+    digits: Digits = {}
+    level = 1 - math.ceil(math.frexp(top)[1] / BITS)
+    while any(part.any() for part in rest) and level <= _LAST_LEVEL:
+        scale = 2.0 ** (BITS * level)
+        digit = np.zeros_like(rest[0])
+        for place, part in enumerate(rest):
+            piece = np.rint(part * scale)
+            rest[place] = part - piece / scale
+            digit += piece
+        if digit.any():
+            digits[level] = digit
+        level += 1
+    return digits
+
+
+def carried(totals: Digits) -> Digits:
+    """Whole numbers of any size, int64 by level, as digits within ±2^19, float64; levels that are 0 are left out."""
+    carry(totals)
+    return {level: digit.astype(np.float64) for level, digit in sorted(totals.items()) if digit.any()}
+
+
+def carry(totals: Digits) -> None:
+    """Bring int64 totals within ±2^19, level by level, what is beyond going to the level above."""
+    level = max(totals, default=0)
+    while totals and level >= min(totals):
+        if level in totals:
+            over = (totals[level] + _HALF) >> BITS
+            if over.any():
+                totals[level] -= over << BITS
+                _add(totals, level - 1, over)
+        level -= 1
+
+
+def _add(totals: Digits, level: int, amount: np.ndarray) -> None:
+    if level in totals:
+        totals[level] += amount
+    else:
+        totals[level] = amount

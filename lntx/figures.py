@@ -1,0 +1,52 @@
+"""How far a model's predictions are from the rows: mean square, largest size and mean of the residuals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lntx.dataset import Block
+from lntx.doubledouble import two_product, two_sum
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualFigures:
+    """Of y - x · weights - bias, each residual as if computed with twice the digits and rounded once."""
+
+    mean_square: float
+    """Mean squared error."""
+
+    largest: float
+    """Largest size."""
+
+    mean: float
+    """Mean."""
+
+
+def residual_figures(blocks: Iterable[Block], weights: tuple[float, ...], bias: float | None) -> ResidualFigures:
+    """Measure the residuals in one pass over the rows."""
+    squares, totals, largest, num_rows = [], [], 0.0, 0
+    for block in blocks:
+        residual = _residuals(block, weights, bias or 0.0)
+        squares.append(float(residual @ residual))
+        totals.append(float(residual.sum()))
+        largest = max(largest, float(np.abs(residual).max()))
+        num_rows += len(residual)
+    return ResidualFigures(
+        mean_square=math.fsum(squares) / num_rows, largest=largest, mean=math.fsum(totals) / num_rows
+    )
+
+
+def _residuals(block: Block, weights: tuple[float, ...], bias: float) -> np.ndarray:
+    high, low = two_sum(block.y, np.full_like(block.y, -bias))
+    for j, weight in enumerate(weights):
+        product, error = two_product(block.x[:, j], -weight)
+        high, more = two_sum(high, product)
+        low += error + more
+        if block.low is not None:
+            low -= weight * block.low[:, j]
+    residual: np.ndarray = high + low
+    return residual

@@ -1,0 +1,86 @@
+"""The trials of a sweep: what `--over KEY=VALUES` means. Trains nothing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lntx.config import Pipeline
+from lntx.errors import BadInput
+from lntx.layers import KEYS, override, parse_value, unknown
+
+Settings = dict[str, Any]
+"""What a trial says anew: values by dotted key."""
+
+MAX_TRIALS = 100_000
+
+_LISTS = ("weights", "features", "formats")
+
+
+def parse_over(words: Iterable[str]) -> dict[str, list[Any]]:
+    """Read KEY=VALUES: values between commas, START:STOP or START:STOP:STEP (whole numbers, STOP excluded), or
+    LOW:HIGH:xCOUNT (that many from LOW to HIGH, each the same multiple of the one before).
+
+    Raises: BadInput: no such key, or no values.
+    """
+    over: dict[str, list[Any]] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not text:
+            raise BadInput(f"--over takes KEY=VALUES, such as train.seed=0:100, got {word!r}")
+        if key not in KEYS:
+            raise BadInput(unknown("key", key, KEYS))
+        if key in over:
+            raise BadInput(f"--over names {key} twice: put its values into one")
+        over[key] = [value for part in text.split(",") for value in _values(part.strip(), key)]
+        if not over[key]:
+            raise BadInput(f"--over {word} has no values")
+    if not over:
+        raise BadInput("a sweep needs --over KEY=VALUES, such as --over train.learning_rate=0.001,0.01")
+    return over
+
+
+def trials(over: Mapping[str, Sequence[Any]]) -> list[Settings]:
+    """Every combination of the values, the last key changing first.
+
+    Raises: BadInput: too many of them.
+    """
+    count = math.prod(len(values) for values in over.values())
+    if count > MAX_TRIALS:
+        raise BadInput(f"a sweep may have {MAX_TRIALS:,} trials at most, got {count:,}: narrow a range")
+    return [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
+
+
+def configure(pipeline: Pipeline, settings: Settings) -> Pipeline:
+    """The configuration of a trial.
+
+    Raises: BadInput: a value that its key does not take.
+    """
+    layer: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        section, name = key.split(".")
+        layer.setdefault(section, {})[name] = [value] if name in _LISTS and not isinstance(value, list) else value
+    return override(pipeline, layer)
+
+
+def _values(text: str, key: str) -> list[Any]:
+    parts = text.split(":")
+    if len(parts) == 1 or key.split(".")[1] in ("path", "target", "features"):
+        value = parse_value(text, key.split(".")[1])
+        return value if isinstance(value, list) else [value]
+    try:
+        if len(parts) == 3 and parts[2].startswith("x"):
+            return _multiples(float(parts[0]), float(parts[1]), int(parts[2][1:]))
+        return [*range(*(int(part) for part in parts))]
+    except (ValueError, TypeError):
+        raise BadInput(
+            f"--over {key}={text} is no range: START:STOP, START:STOP:STEP in whole numbers, or LOW:HIGH:xCOUNT"
+        ) from None
+
+
+def _multiples(low: float, high: float, count: int) -> list[Any]:
+    if not 0 < low < high < math.inf or count < 2:
+        raise ValueError
+    return [low * (high / low) ** (k / (count - 1)) for k in range(count - 1)] + [high]

@@ -1,0 +1,168 @@
+"""Sweeps: what they say, agreement with single trainings, resuming. Run: pytest tests/core/test_sweep.py"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import Cli
+
+from lntx import sweeping, training
+from lntx.batched import plan_trial, pose, train_together
+from lntx.config import Pipeline
+from lntx.dataset import open_dataset
+from lntx.errors import BadInput
+from lntx.generation import generate_dataset
+from lntx.grid import configure, parse_over, trials
+from lntx.layers import settle
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["train.seed=0:4"], {"train.seed": [0, 1, 2, 3]}),
+        (["train.seed=0:10:5,77"], {"train.seed": [0, 5, 77]}),
+        (["train.learning_rate=0.01,auto"], {"train.learning_rate": [0.01, "auto"]}),
+        (["train.learning_rate=0.001:0.1:x3"], {"train.learning_rate": [0.001, pytest.approx(0.01), 0.1]}),
+        (["train.bias=true,false", "data.weights=1.5,2"], {"train.bias": [True, False], "data.weights": ["1.5", "2"]}),
+    ],
+)
+def test_values_are_read(words: list[str], found: dict[str, list[Any]]) -> None:
+    assert parse_over(words) == found
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("train.sed=1,2", "unknown key train.sed: did you mean train.seed?"),
+        ("train.seed", "--over takes KEY=VALUES"),
+        ("train.seed=3:1", "has no values"),
+        ("train.seed=a:b", "is no range"),
+        ("train.learning_rate=0:1:x5", "is no range"),
+        ("train.seed=0:200000", "at most"),
+    ],
+)
+def test_what_is_no_sweep_is_refused(word: str, line: str) -> None:
+    with pytest.raises(BadInput, match=line):
+        trials(parse_over([word]))
+
+
+def test_every_combination_is_a_trial() -> None:
+    grid = trials({"train.seed": [0, 1], "data.num_rows": [10, 20, 30]})
+    assert len(grid) == 6
+    assert grid[1] == {"train.seed": 0, "data.num_rows": 20}
+    assert configure(Pipeline(), {"data.weights": 2.5}).data.true_weights == (2.5,)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_trainings_side_by_side_are_those_of_one_alone(tmp_path: Path, dtype: str, bias: bool) -> None:
+    """Whatever the coordinates, the momentum and the rate: the same path within rounding, and the same end."""
+    data = {"weights": [3.7, -1.2], "noise": 0.5, "num_rows": 400, "bias": 1.0 if bias else 0.0}
+    ways = [
+        {"precondition": precondition, "momentum": momentum, "seed": seed, "max_epochs": epochs}
+        for precondition in ("none", "standardize", "qr")
+        for momentum in (0.0, 0.5)
+        for seed, epochs in ((0, 1), (1, 7), (2, 300))
+    ]
+    pipelines = [
+        settle(overrides={"data": data, "train": way | {"dtype": dtype, "gradient": "moments"}}) for way in ways
+    ]
+    problem = pose(pipelines[0].data, bias=bias, folder=tmp_path)
+    found = train_together([plan_trial(problem, pipeline) for pipeline in pipelines])
+    generate_dataset(pipelines[0].data, tmp_path / "rows.parquet")
+    rounding = 1e-11 if dtype == "float64" else 1e-4
+    for pipeline, one in zip(pipelines, found, strict=True):
+        _, alone, history = training.fit(open_dataset(tmp_path / "rows.parquet"), pipeline.train, bias=bias)
+        assert one.weights == pytest.approx(alone.weights, rel=rounding)
+        assert one.bias == (None if alone.bias is None else pytest.approx(alone.bias, rel=rounding * 10))
+        assert one.loss == pytest.approx(history[-1].loss, rel=1e-6 if dtype == "float64" else 1e-3)
+        assert (one.stop == "max_epochs") == (alone.stop == "max_epochs")
+
+
+def test_a_sweep_lists_its_trials_best_first_and_draws_them(cli: Cli) -> None:
+    over = [
+        "--over",
+        "train.learning_rate=0.0001,0.01,0.5",
+        "--over",
+        "train.seed=0:5",
+        "--over",
+        "train.max_epochs=40",
+    ]
+    found = cli("sweep", *over, "--json")
+    assert found.code == 0
+    rows = found.json["trials"]
+    assert [row["verdict"] for row in rows] == ["pass"] * 5 + ["fail"] * 5 + [None] * 5
+    assert found.json["best"] == rows[0]
+    assert {row["settings"]["train.learning_rate"] for row in rows[:5]} == {0.01}
+    assert "stable limit" in rows[-1]["error"]
+    assert (Path(found.json["picture"])).read_bytes().startswith(b"\x89PNG")
+    text = cli("sweep", *over)
+    assert "5 of 15 right, 15 known from before" in text.out
+
+
+def test_a_value_that_a_key_does_not_take_is_a_row(cli: Cli) -> None:
+    found = cli("sweep", "--over", "train.momentum=0.5,2", "--json")
+    assert found.code == 0
+    assert [row["verdict"] for row in found.json["trials"]] == ["pass", None]
+    assert "train.momentum must be" in found.json["trials"][1]["error"]
+
+
+def test_a_sweep_with_nothing_right_is_a_wrong_answer(cli: Cli) -> None:
+    assert cli("sweep", "--over", "train.learning_rate=0.0001", "--train.max-epochs", "5", "--json").code == 3
+
+
+def test_a_sweep_over_data_makes_each_dataset(tmp_path: Path) -> None:
+    over = {"data.seed": [0, 1], "data.num_rows": [10, 1000], "train.dtype": ["float32", "float64"]}
+    found = sweeping.sweep(settle(overrides={"data": {"bias": 2.0}}), over, root=tmp_path)
+    assert [row.verdict for row in found.trials] == ["pass"] * 8
+    assert all(row.learned_weights is not None for row in found.trials)
+    assert found.resumed == 0
+
+
+def test_large_trainings_are_runs_in_processes_and_small_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lntx.sweeping.BATCHED_NUMBERS", 3000)
+    over = {"data.num_rows": [1000, 5000]}
+    found = sweeping.sweep(Pipeline(), over, root=tmp_path, processes=1)
+    assert {row.settings["data.num_rows"]: row.how for row in found.trials} == {1000: "batched", 5000: "process"}
+    assert [row.verdict for row in found.trials] == ["pass", "pass"]
+    again = sweeping.sweep(Pipeline(), over, root=tmp_path, processes=1)
+    assert (again.resumed, again.trials) == (2, found.trials)
+
+
+def test_batches_are_trained_in_processes(tmp_path: Path) -> None:
+    config = settle(overrides={"data": {"noise": 1.0}})
+    found = sweeping.sweep(config, {"train.batch_size": [100, 500]}, root=tmp_path, processes=2)
+    assert [(row.how, row.verdict) for row in found.trials] == [("process", "pass")] * 2
+
+
+def test_a_line_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
+    """As a kill in the middle of a write leaves it."""
+    over = {"train.seed": [0, 1, 2]}
+    first = sweeping.sweep(Pipeline(), over, root=tmp_path)
+    log = tmp_path / first.file
+    log.write_bytes(log.read_bytes()[:-40])
+    again = sweeping.sweep(Pipeline(), over, root=tmp_path)
+    assert again.resumed == 2
+    assert again.trials == first.trials
+    assert len([json.loads(line) for line in log.read_text().splitlines() if line.endswith("}}")]) == 3
+
+
+def _kill_itself(*_: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lntx.sweeping.run_trial", _kill_itself)
+    found = sweeping.sweep(Pipeline(), {"train.batch_size": [10]}, root=tmp_path, processes=1)
+    assert found.trials[0].error == "its process was killed"
+    monkeypatch.undo()
+    assert (
+        sweeping.sweep(Pipeline(), {"train.batch_size": [10]}, root=tmp_path, processes=1).trials[0].verdict == "pass"
+    )
