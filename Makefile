@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 # The pipeline alone, and what its developers need besides.
 USER := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
+BENCH := $(VENV)/.installed-bench
 
 # Two processes; a file's tests stay together, so that those who share a server share it.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: run test test-all lint format clean
+.PHONY: run test test-all bench lint format clean
 
 run: $(USER)
 	$(BIN)/lntx run
@@ -20,6 +21,12 @@ test: $(DEV)
 
 test-all: $(DEV)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+# The tables of docs/numerics.md. R is compared where it is installed: apt-get install r-base-core.
+bench: $(BENCH)
+	$(BIN)/python benchmarks/certified.py
+	$(BIN)/python benchmarks/float32_sums.py
+	$(BIN)/python benchmarks/false_alarms.py
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -46,4 +53,8 @@ $(USER): $(BIN)/python pyproject.toml constraints.txt
 
 $(DEV): $(USER)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,onnx]'
+	touch $@
+
+$(BENCH): $(DEV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	touch $@

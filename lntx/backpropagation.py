@@ -70,7 +70,7 @@ def naive_error(model: LNTXLinearModel, parts: Iterable[Part]) -> float:
         return float((naive[0] - right).abs().max() / right.abs().max().clamp_min(1e-300))
 
 
-def gradient(parameter: nn.Parameter) -> torch.Tensor:
+def gradient(parameter: torch.Tensor) -> torch.Tensor:
     """The gradient that is there."""
     assert parameter.grad is not None
     return parameter.grad
