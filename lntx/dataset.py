@@ -1,4 +1,4 @@
-"""Rows on disk: one Parquet file of non-nullable numeric columns, written and read as a stream.
+"""Rows on disk: Parquet files of non-nullable numeric columns, written and read as a stream.
 
 Knows the file's format; does not know where rows come from (`generation`, `tables`) or what they are for.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lntx.hashing import HashingWriter
 from lntx.powers import power_names, powers
 
 
@@ -39,8 +40,8 @@ _METADATA_KEY = b"lntx"
 class Dataset:
     """A dataset file, opened by its footer alone."""
 
-    path: Path
-    """The Parquet file."""
+    paths: tuple[Path, ...]
+    """The Parquet files, in the order of the rows."""
 
     features: tuple[str, ...]
     """Names of the feature columns, in the order of the weights."""
@@ -78,14 +79,14 @@ def write_dataset(
     repetitive: frozenset[str],
     origin: Mapping[str, Any],
     degree: int = 1,
-) -> int:
-    """Write blocks of columns to a Parquet file as they come.
+) -> tuple[int, str]:
+    """Write blocks of columns to a Parquet file as they come, and hash it as it is written.
 
     columns: blocks; each maps every name in `types` to its values, shape (n,).
     repetitive: columns of few distinct values, to be stored as a dictionary.
     degree: up to which power the one feature counts; powers are made when rows are read.
 
-    Returns: the number of rows written.
+    Returns: the number of rows written, and the digest of the file.
     """
     said = {"features": features, "target": target, "degree": degree, "origin": origin}
     metadata = {_METADATA_KEY: json.dumps(said).encode()}
@@ -93,34 +94,41 @@ def write_dataset(
     schema = pa.schema(fields, metadata=metadata)
     group_rows = min(ROW_GROUP_ROWS, 16 * block_rows(len(fields)))
     num_rows = 0
-    with pq.ParquetWriter(
-        path, schema, compression="NONE", use_dictionary=sorted(repetitive), write_statistics=False
-    ) as writer:
-        for block in columns:
-            arrays = [pa.array(block[field.name], type=field.type) for field in schema]
-            writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=group_rows)
-            num_rows += len(arrays[0])
-    return num_rows
+    with path.open("wb") as stream:
+        hashing = HashingWriter(stream)
+        with pq.ParquetWriter(
+            hashing, schema, compression="NONE", use_dictionary=sorted(repetitive), write_statistics=False
+        ) as writer:
+            for block in columns:
+                arrays = [pa.array(block[field.name], type=field.type) for field in schema]
+                writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=group_rows)
+                num_rows += len(arrays[0])
+    return num_rows, hashing.sha256
 
 
-def open_dataset(path: Path) -> Dataset:
-    """Read what a dataset file says of itself.
+def open_dataset(*paths: Path) -> Dataset:
+    """Read what the files of a dataset say of themselves.
 
-    Raises: ValueError: the file is not a dataset of ours.
+    paths: in the order of the rows.
+
+    Raises: ValueError: a file is not a dataset of ours.
     """
-    with pq.ParquetFile(path) as file:
-        metadata = file.schema_arrow.metadata or {}
-        if _METADATA_KEY not in metadata:
-            raise ValueError(f"{path} is not a dataset written by lntx")
-        said = json.loads(metadata[_METADATA_KEY])
-        return Dataset(
-            path=path,
-            features=tuple(said["features"]),
-            target=said["target"],
-            degree=said["degree"],
-            num_rows=file.metadata.num_rows,
-            origin=said["origin"],
-        )
+    num_rows = 0
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            if _METADATA_KEY not in metadata:
+                raise ValueError(f"{path} is not a dataset written by lntx")
+            num_rows += file.metadata.num_rows
+    said = json.loads(metadata[_METADATA_KEY])
+    return Dataset(
+        paths=paths,
+        features=tuple(said["features"]),
+        target=said["target"],
+        degree=said["degree"],
+        num_rows=num_rows,
+        origin=said["origin"],
+    )
 
 
 def read_blocks(dataset: Dataset, *, read_rows: int = 2**16) -> Iterator[Block]:
@@ -139,23 +147,29 @@ def read_blocks(dataset: Dataset, *, read_rows: int = 2**16) -> Iterator[Block]:
 
 
 def _read_columns(dataset: Dataset, size: int, read_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    names = [*dataset.features, dataset.target]
     x, y, filled = _empty(size, len(dataset.features)), np.empty(size), 0
-    with pq.ParquetFile(dataset.path, memory_map=False, pre_buffer=False) as file:
-        for batch in file.iter_batches(batch_size=read_rows, columns=names, use_threads=False):
-            columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
-            start = 0
-            while start < batch.num_rows:
-                count = min(size - filled, batch.num_rows - start)
-                for j, column in enumerate(columns[:-1]):
-                    x[filled : filled + count, j] = column[start : start + count]
-                y[filled : filled + count] = columns[-1][start : start + count]
-                start, filled = start + count, filled + count
-                if filled == size:
-                    yield x, y
-                    x, y, filled = _empty(size, len(dataset.features)), np.empty(size), 0
+    for columns in _read_batches(dataset, read_rows):
+        start, num_rows = 0, len(columns[-1])
+        while start < num_rows:
+            count = min(size - filled, num_rows - start)
+            for j, column in enumerate(columns[:-1]):
+                x[filled : filled + count, j] = column[start : start + count]
+            y[filled : filled + count] = columns[-1][start : start + count]
+            start, filled = start + count, filled + count
+            if filled == size:
+                yield x, y
+                x, y, filled = _empty(size, len(dataset.features)), np.empty(size), 0
     if filled:
         yield x[:filled], y[:filled]
+
+
+def _read_batches(dataset: Dataset, read_rows: int) -> Iterator[list[np.ndarray]]:
+    """The features and, last, the target of some rows, as they are decoded."""
+    names = [*dataset.features, dataset.target]
+    for path in dataset.paths:
+        with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=read_rows, columns=names, use_threads=False):
+                yield [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
 
 
 def _empty(rows: int, columns: int) -> np.ndarray:

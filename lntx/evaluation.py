@@ -5,7 +5,6 @@ Reads rows and numbers; corrects nothing, and knows nothing of export.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ from lntx.diagnosis import why_training_missed
 from lntx.figures import residual_figures
 from lntx.fitting import Fit
 from lntx.generation import generate_blocks
+from lntx.hashing import sha256_of
 from lntx.jointtest import chance_of_gaps
 from lntx.reference import Reference, solve
 from lntx.verdict import Blame, Coefficient, Evaluation
@@ -37,7 +37,7 @@ _STANDARD_ERRORS = 0.01
 def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: Evaluate) -> Evaluation:
     """Compare a fit with the exact solution of its rows and, where it is known, with the truth.
 
-    sha256: digest that the dataset's file should have. data: where the rows came from, the truth included.
+    sha256: digest that the file of a user's rows should have. data: where the rows came from, the truth included.
     """
     bias = fit.bias is not None
     reference = solve(read_blocks(dataset), dataset.terms, bias=bias)
@@ -182,9 +182,8 @@ def _damaged_rows(dataset: Dataset, data: Data) -> str | None:
 
 
 def _damaged_file(dataset: Dataset, sha256: str) -> str | None:
-    with dataset.path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    return None if found == sha256 else f"{dataset.path.name} is not the file that was stored"
+    (path,) = dataset.paths
+    return None if sha256_of(path) == sha256 else f"{path.name} is not the file that was stored"
 
 
 def _reference_off_truth(

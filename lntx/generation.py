@@ -25,8 +25,11 @@ def feature_names(num_features: int) -> tuple[str, ...]:
     return ("x",) if num_features == 1 else tuple(f"x{j}" for j in range(1, num_features + 1))
 
 
-def generate_dataset(data: Data, path: Path) -> None:
-    """Write the synthetic rows that `data` describes to a Parquet file."""
+def generate_dataset(data: Data, path: Path, *, first: int = 0, stop: int | None = None) -> str:
+    """Write the synthetic rows that `data` describes, or those from `first` to before `stop`, to a Parquet file.
+
+    Returns: the digest of the file.
+    """
     weights = data.true_weights
     assert weights is not None
     features = feature_names(len(weights))
@@ -35,19 +38,22 @@ def generate_dataset(data: Data, path: Path) -> None:
     if is_integer and len(features) == 1 and data.noise == 0:
         repetitive.add("y")
     dtype = np.dtype(_integer_dtype(data)) if is_integer else np.dtype(np.float64)
-    write_dataset(
+    blocks = generate_blocks(data, first=first, stop=stop)
+    _, sha256 = write_dataset(
         path,
-        ({**dict(zip(features, x.T, strict=True)), "y": y} for x, y in generate_blocks(data)),
+        ({**dict(zip(features, x.T, strict=True)), "y": y} for x, y in blocks),
         features=features,
         target="y",
         types={**dict.fromkeys(features, dtype), "y": np.dtype(np.float64)},
         repetitive=frozenset(repetitive),
         origin={"kind": "synthetic", "distribution": data.distribution, "seed": data.seed},
     )
+    return sha256
 
 
-def generate_blocks(data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Draw the rows that `data` describes, block by block.
+def generate_blocks(data: Data, *, first: int = 0, stop: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Draw the rows that `data` describes, block by block; or those from `first`, a multiple of the rows of a block,
+    to before `stop`.
 
     Each column of each 2^20 rows has a PCG64 stream of its own, spawned from the seed, so that the rows do not
     depend on who makes which part; asking for more rows leaves the earlier ones as they were.
@@ -58,14 +64,19 @@ def generate_blocks(data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     assert weights is not None
     num_features = len(weights)
     size = block_rows(num_features + 1)
-    for stream, first in enumerate(range(0, data.num_rows, STREAM_ROWS)):
+    end = data.num_rows if stop is None else min(stop, data.num_rows)
+    assert first % size == 0
+    for stream in range(first // STREAM_ROWS, -(-end // STREAM_ROWS)):
         columns = [_stream(data.seed, stream, j) for j in range(num_features)]
         noise = _stream(data.seed, stream, _NOISE_STREAM)
-        last = min(first + STREAM_ROWS, data.num_rows)
-        for start in range(first, last, size):
+        begin, last = stream * STREAM_ROWS, min((stream + 1) * STREAM_ROWS, end)
+        for start in range(begin, last, size):
             count = min(size, last - start)
+            # A stream is drawn from its beginning, whatever is wanted of it.
             drawn = [_draw(data, generator, count) for generator in columns]
-            yield np.stack(drawn, axis=1), _target(data, weights, drawn, noise, count)
+            y = _target(data, weights, drawn, noise, count)
+            if start >= first:
+                yield np.stack(drawn, axis=1), y
 
 
 def _stream(seed: int, stream: int, column: int) -> np.random.Generator:

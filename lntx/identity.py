@@ -20,19 +20,23 @@ from lntx.errors import BadInput
 from lntx.selection import Stage
 
 CODE: dict[Stage, tuple[str, ...]] = {
-    "generate": ("dataset", "doubledouble", "generation", "powers", "tables"),
+    "generate": ("dataset", "doubledouble", "generation", "hashing", "parts", "powers", "tables"),
     "train": (
         "backpropagation",
+        "checkpoints",
         "curvature",
         "dataset",
         "dependence",
         "descent",
         "doubledouble",
         "fitting",
+        "hashing",
         "model",
         "moments",
         "powers",
+        "progress",
         "residuals",
+        "steps",
         "stopping",
         "training",
         "weights",
@@ -48,6 +52,7 @@ CODE: dict[Stage, tuple[str, ...]] = {
         "fitting",
         "generation",
         "gram",
+        "hashing",
         "jointtest",
         "normal_equations",
         "powers",

@@ -8,6 +8,7 @@ gradient on, until the distance hides the digits and another pass is made. Share
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -58,6 +59,20 @@ class Moments:
         loss = (self._residuals + self._excess(right)) / self._num_rows
         # Rounded only once it is in the coordinates, where nothing cancels any more.
         return -2 / self._num_rows * exact_transform(coordinates, right), loss
+
+    @property
+    def state(self) -> dict[str, torch.Tensor | float] | None:
+        """The last pass over the rows, if there was one."""
+        if self._anchor is None:
+            return None
+        high, low = self._right
+        return {"anchor": self._anchor, "high": high, "low": low, "residuals": self._residuals}
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Go on from the last pass of another time."""
+        if state is not None:
+            self._anchor, self._residuals = state["anchor"], state["residuals"]
+            self._right = state["high"], state["low"]
 
     def metric(self, coordinates: torch.Tensor) -> torch.Tensor | None:
         """What the columns lack of being orthonormal in the coordinates S that should make them so: the inverse of

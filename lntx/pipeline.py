@@ -10,7 +10,7 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from lntx.outcomes import Outcome, Request, find_blame
 from lntx.records import Record
 from lntx.runs import Run
 from lntx.selection import INPUTS, STAGES, Stage
-from lntx.store import Finding, Store
+from lntx.store import RESUME, Finding, Store
 from lntx.tables import look_at
 from lntx.verdict import Blame, Evaluation
 
@@ -105,15 +105,17 @@ def _compute(
         store.set_aside(identity)
     started = time.perf_counter()
     logger.info("%s: computing", stage)
-    with store.staging(stage) as folder:
-        _WORK[stage](request, store, inputs, folder)
+    with store.staging(stage, identity.key) as folder:
+        digests = _WORK[stage](request, store, inputs, folder)
         seconds = time.perf_counter() - started
         blame, reason = find_blame(stage, lambda name: (folder / name).read_bytes())
         if blame is not None:
             _quarantine_producer(store, blame, stage, inputs, reason)
         # A wrong answer is recorded as one from the start: no crash in between can make it a hit.
         quarantine = None if blame is None else f"the verdict was fail: {reason}"
-        record = store.publish(identity, folder, seconds=seconds, environment=_environment(), quarantine=quarantine)
+        record = store.publish(
+            identity, folder, seconds=seconds, environment=_environment(), digests=digests, quarantine=quarantine
+        )
     logger.info("%s: %s in %.3g s", stage, _files(record), seconds)
     if blame is None:
         return Outcome(stage=stage, state="ran", record=record, recurrence=_recurrence(before, record))
@@ -138,16 +140,17 @@ def _recurrence(before: Finding, after: Record) -> Literal["deterministic", "int
     return "deterministic" if before.record.content == after.content else "intermittent"
 
 
-def _generate(request: Request, _store: Store, _inputs: Mapping[Stage, Outcome], folder: Path) -> None:
+def _generate(
+    request: Request, _store: Store, _inputs: Mapping[Stage, Outcome], folder: Path
+) -> Mapping[str, str] | None:
     data = request.pipeline.data
     if data.path is None:
-        from lntx.generation import generate_dataset
+        from lntx.parts import generate_parts
 
-        generate_dataset(data, folder / "dataset.parquet")
-    else:
-        from lntx.tables import import_table
+        return generate_parts(data, folder, folder / RESUME)
+    from lntx.tables import import_table
 
-        import_table(data, look_at(data.path), folder / "dataset.parquet")
+    return {"dataset.parquet": import_table(data, look_at(data.path), folder / "dataset.parquet")}
 
 
 def _train(request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path) -> None:
@@ -156,8 +159,13 @@ def _train(request: Request, store: Store, inputs: Mapping[Stage, Outcome], fold
     from lntx.training import fit
     from lntx.weights import dump_weights
 
-    dataset = open_dataset(inputs["generate"].path(store, "dataset.parquet"))
-    model, figures, history = fit(dataset, request.pipeline.train, bias=request.pipeline.learns_bias)
+    dataset = open_dataset(*_rows(store, inputs))
+    model, figures, history = fit(
+        dataset,
+        request.pipeline.train,
+        bias=request.pipeline.learns_bias,
+        checkpoint=folder / RESUME / "checkpoint",
+    )
     (folder / "model.safetensors").write_bytes(dump_weights(model))
     write_history(history, folder / "history.parquet")
     (folder / "fit.json").write_text(figures.model_dump_json(indent=1), encoding="utf-8")
@@ -167,10 +175,9 @@ def _evaluate(request: Request, store: Store, inputs: Mapping[Stage, Outcome], f
     from lntx.dataset import open_dataset
     from lntx.evaluation import evaluate
 
-    rows = _record(inputs["generate"]).file("dataset.parquet")
     evaluation = evaluate(
-        open_dataset(store.path(rows)),
-        sha256=rows.sha256,
+        open_dataset(*_rows(store, inputs)),
+        sha256=_record(inputs["generate"]).files[0].sha256,
         data=request.pipeline.data,
         fit=inputs["train"].fit(store),
         settings=request.pipeline.evaluate,
@@ -187,7 +194,15 @@ def _export(request: Request, store: Store, inputs: Mapping[Stage, Outcome], fol
     export(model, inputs["train"].fit(store), evaluation, request.pipeline.export, folder)
 
 
-_WORK = {"generate": _generate, "train": _train, "evaluate": _evaluate, "export": _export}
+_Work = Callable[[Request, Store, Mapping[Stage, Outcome], Path], Mapping[str, str] | None]
+"""Computes a stage's files into a folder; returns the digests that were taken while files were written."""
+
+_WORK: dict[Stage, _Work] = {"generate": _generate, "train": _train, "evaluate": _evaluate, "export": _export}
+
+
+def _rows(store: Store, inputs: Mapping[Stage, Outcome]) -> list[Path]:
+    """The files of the dataset, in the order of the rows."""
+    return [store.path(file) for file in sorted(_record(inputs["generate"]).files, key=lambda file: file.name)]
 
 
 def _record(outcome: Outcome) -> Record:

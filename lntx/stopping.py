@@ -60,6 +60,15 @@ class Stopping:
         return self._moves[-1] if self._moves else math.inf
 
     @property
+    def state(self) -> dict[str, list[float]]:
+        """What has been taken note of."""
+        return {"losses": [*self._losses], "moves": [*self._moves]}
+
+    def restore(self, state: dict[str, list[float]]) -> None:
+        """Go on from what had been taken note of."""
+        self._losses, self._moves = [*state["losses"]], [*state["moves"]]
+
+    @property
     def close(self) -> bool:
         """Whether the weights have come so near that rounding decides."""
         return self.last_move <= COMPENSATE_BELOW * self._eps

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import os
-import secrets
 import shutil
 import tempfile
 import time
@@ -20,15 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lntx.errors import BadInput
+from lntx.errors import BadInput, LntxError
+from lntx.hashing import sha256_of, state_of, sync
 from lntx.identity import Identity
 from lntx.records import Record, StoredFile, Unreadable, dump_record, read_record
-from lntx.selection import Stage
+from lntx.selection import STAGES, Stage
+from lntx.verified import Verified, write_json
 
-# Digests of larger files are remembered for as long as nothing about the file changes, and a week at most:
-# bit rot changes no time stamp.
-_MEMO_BYTES = 2**22
-_MEMO_SECONDS = 7 * 24 * 3600.0
+# Folders of work that no run has gone on with for so long are of no more use.
+_ABANDONED_SECONDS = 7 * 24 * 3600.0
+
+RESUME = ".resume"
+"""Folder, within one to compute into, of what an interrupted computation left to go on from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Store:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
         self.artifacts = self.root / "artifacts"
-        self._memo_path = self.artifacts / ".verified.json"
+        self.verified = Verified(self.root, self.artifacts / ".verified.json")
         try:
             usable = self.root.is_dir() or not self.root.exists()
         except OSError as error:
@@ -90,15 +90,64 @@ class Store:
             yield
 
     @contextlib.contextmanager
-    def staging(self, stage: Stage) -> Iterator[Path]:
-        """A folder to compute into, beside where the files will go; gone at the end."""
-        parent = self._folder(stage)
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=parent))
+    def staging(self, stage: Stage, key: str) -> Iterator[Path]:
+        """A folder to compute into, beside where the files will go; whoever holds the key has it.
+
+        It is gone at the end, and also after an error that is final. What is in its folder RESUME outlives an
+        interruption.
+        """
+        folder = self._folder(stage) / f".staging-{key[:32]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.iterdir():
+            if left.name != RESUME:
+                _remove(left)
+        (folder / RESUME).mkdir(exist_ok=True)
         try:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        except LntxError:
+            _remove(folder)
+            raise
+        except BaseException:
+            # Interrupted, or out of disk: what was done so far is worth keeping, if there is anything.
+            if not any((folder / RESUME).iterdir()):
+                _remove(folder)
+            raise
+        _remove(folder)
+
+    def sweep(self, *, older_than_s: float = _ABANDONED_SECONDS) -> list[Path]:
+        """Remove what killed runs left behind and none has gone on with: folders to compute into, files half written.
+
+        Returns: what was removed.
+        """
+        removed = []
+        oldest = time.time() - older_than_s
+        folders = {stage: self._folder(stage) for stage in STAGES}
+        for stage, parent in folders.items():
+            for folder in parent.glob(".staging-*"):
+                with self._unless_held(folder.name) as free:
+                    if free and _modified(folder) < oldest * 1e9:
+                        _remove(folder)
+                        removed.append(folder)
+            for record in (self.artifacts / "records" / stage).glob(".*.json-*"):
+                if _modified(record) < oldest * 1e9:
+                    record.unlink(missing_ok=True)
+                    removed.append(record)
+        return removed
+
+    @contextlib.contextmanager
+    def _unless_held(self, name: str) -> Iterator[bool]:
+        """Hold the lock of a staging folder's key for a moment; false where somebody else does."""
+        prefix = name.removeprefix(".staging-")
+        locks = list((self.artifacts / ".locks").glob(f"{prefix}*.lock"))
+        with contextlib.ExitStack() as stack:
+            for lock in locks:
+                handle = stack.enter_context(lock.open("w"))
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    yield False
+                    return
+            yield True
 
     def publish(
         self,
@@ -107,23 +156,27 @@ class Store:
         *,
         seconds: float,
         environment: Mapping[str, Any],
+        digests: Mapping[str, str] | None = None,
         quarantine: str | None = None,
     ) -> Record:
         """Move the files of a staging folder to their places, and then record them.
 
-        Each file appears whole or not at all; the record appears after its files. quarantine: why the result is
-        never to be used, if it is not.
+        Each file appears whole or not at all; the record appears after its files. digests: those that were taken
+        while files were written, by name. quarantine: why the result is never to be used, if it is not.
         """
         files = []
+        known: dict[Path, tuple[str, list[int]]] = {}
         target = self._folder(identity.stage)
-        for staged in sorted(folder.iterdir()):
-            sha256 = _sha256(staged)
+        for staged in sorted(path for path in folder.iterdir() if path.is_file()):
+            sha256 = (digests or {}).get(staged.name) or sha256_of(staged)
             size = staged.stat().st_size
             place = target / f"{staged.stem}-{sha256[:16]}{staged.suffix}"
-            _sync(staged)
+            sync(staged)
             staged.replace(place)
+            known[place] = sha256, state_of(place)
             files.append(StoredFile(name=staged.name, path=str(place.relative_to(self.root)), sha256=sha256, size=size))
-        _sync(target)
+        sync(target)
+        self.verified.remember(known)
         record = Record(
             key=identity.key,
             identity=identity,
@@ -184,19 +237,7 @@ class Store:
 
     def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
         """Replace a JSON file in one step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile: what it makes only its owner may read.
-        beside = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            with beside.open("x", encoding="utf-8") as handle:
-                json.dump(value, handle, indent=1, allow_nan=False, ensure_ascii=False)
-                handle.write("\n")
-                handle.flush()
-                os.fsync(handle.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-        _sync(path.parent)
+        write_json(path, value)
 
     def _folder(self, stage: Stage) -> Path:
         return self.root / "data" if stage == "generate" else self.artifacts / stage
@@ -211,33 +252,22 @@ class Store:
     def _problem(self, file: StoredFile) -> str | None:
         path = self.path(file)
         try:
-            status = path.stat()
-            if status.st_size != file.size:
-                return f"{file.path} has {status.st_size} bytes in place of {file.size}"
-            state = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-            if file.size < _MEMO_BYTES:
-                sha256 = _sha256(path)
-            else:
-                memo = self._memo()
-                known = memo.get(file.path)
-                if known is None or known["state"] != state or time.time() - known["read_at"] > _MEMO_SECONDS:
-                    known = {"state": state, "sha256": _sha256(path), "read_at": time.time()}
-                    # A root that cannot be written is still good to read.
-                    with contextlib.suppress(OSError):
-                        self.write_json(self._memo_path, {**memo, file.path: known})
-                sha256 = known["sha256"]
+            size = path.stat().st_size
+            if size != file.size:
+                return f"{file.path} has {size} bytes in place of {file.size}"
+            sha256 = self.verified.sha256(path)
         except FileNotFoundError:
             return f"{file.path} is gone"
         except OSError as error:
             return f"{file.path} cannot be read: {error.strerror}"
         return None if sha256 == file.sha256 else f"{file.path} was altered"
 
-    def _memo(self) -> dict[str, Any]:
-        try:
-            memo = json.loads(self._memo_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return memo if isinstance(memo, dict) else {}
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _modified(path: Path) -> int:
@@ -245,16 +275,3 @@ def _modified(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -54,8 +54,10 @@ def look_at(path: str | os.PathLike[str]) -> Source:
     return Source(path=file, sha256=sha256, state=state)
 
 
-def import_table(data: Data, source: Source, path: Path) -> None:
+def import_table(data: Data, source: Source, path: Path) -> str:
     """Copy the columns that `data` names from the user's file to a dataset.
+
+    Returns: the digest of the dataset's file.
 
     Raises: BadInput: a column is missing, not numeric, has a null, NaN or infinity, or the file changed meanwhile.
     """
@@ -70,7 +72,7 @@ def import_table(data: Data, source: Source, path: Path) -> None:
         )
     wanted = (*features, data.target)
     blocks = (dict(zip(wanted, values, strict=True)) for _, values in _read(source.path, wanted, others=False))
-    num_rows = write_dataset(
+    num_rows, sha256 = write_dataset(
         path,
         blocks,
         features=features,
@@ -85,6 +87,7 @@ def import_table(data: Data, source: Source, path: Path) -> None:
     with _readable(source.path):
         if _state(source.path) != source.state:
             raise BadInput(f"{source.path} changed while it was read: run again when it is complete")
+    return sha256
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:

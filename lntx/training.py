@@ -8,18 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from lntx import curvature as curves
-from lntx.backpropagation import Part, backward, gradient, naive_error
+from lntx.backpropagation import Part, naive_error
+from lntx.checkpoints import Checkpoints
 from lntx.config import MAX_MAGNITUDE, Train
 from lntx.dataset import Dataset, read_blocks
 from lntx.descent import Descent, choose_frame, plan_descent
 from lntx.errors import BadInput
-from lntx.fitting import Epoch, Fit, Stop
+from lntx.fitting import Epoch, Fit
 from lntx.model import LNTXLinearModel
 from lntx.moments import Moments
+from lntx.progress import Progress
+from lntx.steps import by_moments, full_batch, mini_batches
 from lntx.stopping import Stopping
 
 MEMORY_BYTES = 2**26
@@ -30,17 +34,14 @@ _LARGEST_FLOAT32 = 1e15
 # Below this many rows the float32 sums of torch's own gradient are right to four digits.
 _NAIVE_IS_FINE = 10**5
 
-_Epoch = Callable[[bool], float]
-"""Takes the steps of an epoch; told whether rounding is to be taken out of the residuals. Returns the mean loss."""
-
 
 def fit(
-    dataset: Dataset, train: Train, *, bias: bool, read_rows: int = 2**16
+    dataset: Dataset, train: Train, *, bias: bool, read_rows: int = 2**16, checkpoint: Path | None = None
 ) -> tuple[LNTXLinearModel, Fit, list[Epoch]]:
     """Train a model on a dataset.
 
     bias: whether it has one (`train.bias` with auto settled). read_rows: rows decoded at a time; the result does
-    not depend on it.
+    not depend on it. checkpoint: a file to go on from, if it is there, and to keep; the result does not depend on it.
 
     Returns: the model, what there is to say of it, and its history, epoch 0 first.
 
@@ -63,25 +64,25 @@ def fit(
         model = LNTXLinearModel(len(dataset.terms), bias=bias, dtype=dtype, generator=generator).to(device)
         naive = _naive_error(model, rows, train, descent, dataset.num_rows)
 
-        history = [_epoch(model, None)]
-        finishing_epochs = 0
-        stopping, stop = _stopping(train, descent, curvature, batches=descent.batch_size is not None), None
-        if descent.batch_size is not None:
+        progress = Progress(model, generator, Checkpoints(checkpoint))
+        history, stop = progress.history, None
+        stopping = _stopping(train, descent, curvature, batches=descent.batch_size is not None)
+        if descent.batch_size is not None and not progress.is_finishing:
             # The steps on batches leave epochs for steps on all rows, which end where batches only circle.
             epochs = train.max_epochs - min(descent.finishing_epochs, train.max_epochs // 2)
-            steps = _mini_batches(model, rows, descent, train, generator, dataset.num_rows)
-            stop = _descend(model, steps, stopping, history, epochs)
-        if stop != "diverged" and (finishing_epochs := train.max_epochs + 1 - len(history)) > 0:
+            stop = progress.descend(
+                mini_batches(model, rows, descent, train, generator, dataset.num_rows), stopping, epochs
+            )
+        if stop != "diverged" and (progress.is_finishing or len(history) <= train.max_epochs):
             if descent.batch_size is not None:
                 stopping = _stopping(train, descent, curvature, batches=False)
-            first = len(history)
+            progress.finish()
             if descent.gradient == "moments":
                 exact_rows = rows if not by_rows else read_parts(dataset, torch.float64, device, read_rows)
-                steps = _by_moments(model, Moments(curvature, exact_rows), descent, train)
+                steps = by_moments(model, Moments(curvature, exact_rows), descent, train)
             else:
-                steps = _full_batch(model, rows, descent, train, dataset.num_rows)
-            stop = _descend(model, steps, stopping, history, train.max_epochs + 1 - first)
-            finishing_epochs = len(history) - first
+                steps = full_batch(model, rows, descent, train, dataset.num_rows)
+            stop = progress.descend(steps, stopping, train.max_epochs)
     final = history[-1]
     return (
         model.cpu(),
@@ -97,7 +98,7 @@ def fit(
             stable_limit=descent.stable_limit,
             momentum=train.momentum,
             batch_size=descent.batch_size,
-            finishing_epochs=finishing_epochs if descent.batch_size is not None else 0,
+            finishing_epochs=progress.finishing_epochs if descent.batch_size is not None else 0,
             gradient=descent.gradient,
             naive_gradient_error=naive,
             precondition=descent.precondition,
@@ -107,108 +108,6 @@ def fit(
         ),
         history,
     )
-
-
-def _descend(
-    model: LNTXLinearModel, steps: _Epoch, stopping: Stopping, history: list[Epoch], max_epochs: int
-) -> Stop | None:
-    """Train until it is to stop or the epochs run out, each epoch being added to the history."""
-    for _ in range(max_epochs):
-        loss = steps(stopping.close)
-        if not math.isfinite(loss) or not all(abs(value) < MAX_MAGNITUDE for value in _coefficients(model).tolist()):
-            _set_coefficients(model, history[-1])
-            return "diverged"
-        history.append(_epoch(model, loss))
-        stop = stopping.after(*history[-2:])
-        if stop is not None:
-            return stop
-    return None
-
-
-def _full_batch(
-    model: LNTXLinearModel, rows: Callable[[], Iterator[Part]], descent: Descent, train: Train, num_rows: int
-) -> _Epoch:
-    """The tutorial's loop: zero_grad, forward, loss, backward, step."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=descent.full_batch_rate, momentum=train.momentum)
-
-    def epoch(compensate: bool) -> float:
-        optimizer.zero_grad()
-        loss = backward(model, rows(), num_rows, compensate=compensate)
-        _precondition(model, descent.coordinates)
-        optimizer.step()
-        return loss
-
-    return epoch
-
-
-def _by_moments(model: LNTXLinearModel, moments: Moments, descent: Descent, train: Train) -> _Epoch:
-    """The same loop, its gradient from sums over the rows in place of the rows."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=descent.full_batch_rate, momentum=train.momentum)
-    metric = moments.metric(descent.coordinates) if descent.precondition == "qr" else None
-
-    def epoch(_compensate: bool) -> float:
-        optimizer.zero_grad()
-        step, loss = moments.gradient(_coefficients(model), descent.coordinates)
-        _set_gradient(model, descent.coordinates @ (step if metric is None else metric @ step))
-        optimizer.step()
-        return loss
-
-    return epoch
-
-
-def _mini_batches(
-    model: LNTXLinearModel,
-    rows: Callable[[], Iterator[Part]],
-    descent: Descent,
-    train: Train,
-    generator: torch.Generator,
-    num_rows: int,
-) -> _Epoch:
-    """The same loop on shuffled rows (within each part that is read) in batches."""
-    batch_size = descent.batch_size
-    assert batch_size is not None
-    optimizer = torch.optim.SGD(model.parameters(), lr=descent.learning_rate, momentum=train.momentum)
-
-    def epoch(_compensate: bool) -> float:
-        epoch_loss = 0.0
-        for x, y, _ in rows():
-            order = torch.randperm(len(x), generator=generator).to(x.device)
-            for indices in torch.split(order, batch_size):
-                optimizer.zero_grad()
-                # A short last batch counts for as much as it holds: the rate was derived for whole ones.
-                weight = len(indices) / batch_size
-                loss = backward(model, [(x[indices], y[indices], None)], len(indices), weight=weight)
-                _precondition(model, descent.coordinates)
-                optimizer.step()
-                epoch_loss += loss * len(indices) / num_rows
-        return epoch_loss
-
-    return epoch
-
-
-def _precondition(model: LNTXLinearModel, coordinates: torch.Tensor) -> None:
-    """Turn the gradient in the weights into the step that descent takes in the coordinates: S Sᵀ · gradient."""
-    total = torch.cat([gradient(parameter).reshape(-1).double().cpu() for parameter in model.parameters()])
-    _set_gradient(model, coordinates @ (coordinates.T @ total))
-
-
-def _set_gradient(model: LNTXLinearModel, values: torch.Tensor) -> None:
-    # The weights come first, the bias, if any, last.
-    parameters = list(model.parameters())
-    for parameter, part in zip(parameters, values.tensor_split([parameters[0].numel()]), strict=False):
-        parameter.grad = part.reshape(parameter.shape).to(parameter.device, parameter.dtype)
-
-
-def _coefficients(model: LNTXLinearModel) -> torch.Tensor:
-    """Weights and, last, the bias as they are: float64, shape (p,)."""
-    return torch.cat([parameter.detach().reshape(-1).double().cpu() for parameter in model.parameters()])
-
-
-def _set_coefficients(model: LNTXLinearModel, epoch: Epoch) -> None:
-    """Put a model back to the end of an epoch."""
-    with torch.no_grad():
-        for parameter, values in zip(model.parameters(), (epoch.weights, [epoch.bias]), strict=False):
-            parameter.copy_(torch.tensor(values, dtype=torch.float64).reshape(parameter.shape))
 
 
 def read_parts(
@@ -247,10 +146,6 @@ def _stopping(train: Train, descent: Descent, curvature: curves.Curvature, *, ba
         return Stopping(train, curvature.scales, batches=True)
     exact = descent.gradient == "moments"
     return Stopping(train, curvature.scales, exact=exact, compensates=not exact)
-
-
-def _epoch(model: LNTXLinearModel, loss: float | None) -> Epoch:
-    return Epoch(weights=model.weights, bias=model.bias, loss=loss)
 
 
 def _device(train: Train) -> torch.device:

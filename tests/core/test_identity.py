@@ -54,7 +54,7 @@ def test_keys_list_the_modules_that_decide() -> None:
     import ast
 
     package = Path(identity.__file__).parent
-    roots = {"generate": ("generation", "tables"), "train": ("training", "weights"), "evaluate": ("evaluation",)}
+    roots = {"generate": ("generation", "parts", "tables"), "train": ("training", "weights"), "evaluate": ("evaluation",)}
     harmless = {"config", "errors", "store", "report"}
 
     def imports(module: str) -> set[str]:
