@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import logging
@@ -14,6 +15,7 @@ from typing import NoReturn
 from cyclopts import CycloptsError, UnknownOptionError
 from pydantic import ValidationError
 
+import flows.upkeep  # noqa: F401 (its commands join the others)
 from flows.commands import app
 from flows.options import SECTIONS
 from flows.signals import ended_by_signals
@@ -22,6 +24,7 @@ from lntx.layers import KEYS, explain, unknown
 from lntx.selection import STAGES
 
 _INTERRUPTED = 130
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def main(tokens: Sequence[str] | None = None) -> NoReturn:
@@ -53,6 +56,11 @@ def _describe(error: Exception) -> tuple[str, str, int]:
         return BadInput.kind, _usage(error), BadInput.exit_code
     if isinstance(error, LntxError):
         return error.kind, str(error), error.exit_code
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        place = f" {error.filename}" if error.filename else ""
+        return "DiskFull", f"cannot write{place}: {error.strerror}: free some space, or choose another --root", 1
+    if isinstance(error, PermissionError) and error.filename:
+        return "NotPermitted", f"cannot use {error.filename}: {error.strerror}: see its owner and mode, or --root", 1
     said = str(error).splitlines()[0] if str(error) else "no message"
     return type(error).__name__, f"{type(error).__name__}: {said} (-v shows where)", 1
 

@@ -89,7 +89,9 @@ def sweep(
     configuration: Annotated[Configuration, Flat] = Configuration(),
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Train every combination of some values and list them, best first; exit code 3 if none is right.
+    """Train every combination of some values and list them, best first.
+
+    Exit code 3 if none is right, 2 if none could be trained.
 
     What is done is kept: the same command goes on where it was stopped.
 
@@ -98,16 +100,21 @@ def sweep(
             (20 from 0.0001 to 1); repeat for more keys.
         processes: How many processes large trainings are spread over. [default: one per processor]
     """
-    from lntx.grid import parse_over
+    from lntx.grid import layer_of, parse_over, trials
     from lntx.sweeping import sweep as sweep_over
 
     if processes is not None and processes < 1:
         raise BadInput(f"--processes must be positive, got {processes}")
-    found = sweep_over(configuration.settle(), parse_over(over), root=common.folder, processes=processes)
+    values = parse_over(over)
+    # Keys that a trial says need not be said besides.
+    base = configuration.settle(**layer_of(trials(values)[0]))
+    found = sweep_over(base, values, root=common.folder, processes=processes)
     if common.json:
-        _print_json(found.model_dump(mode="json"))
+        print_json(found.model_dump(mode="json"))
     else:
         print_sweep(found)
+    if all(row.verdict is None for row in found.trials):
+        return BadInput.exit_code
     return 0 if found.best is not None else WrongAnswer.exit_code
 
 
@@ -121,7 +128,7 @@ def plan(
     """Say what would run, and why; exit code 4 unless every stage is fresh."""
     plans = plan_stages(Store(common.folder), configuration.settle(), range_.selection())
     if common.json:
-        _print_json({"stages": {name: {"state": one.state, "reason": one.reason} for name, one in plans.items()}})
+        print_json({"stages": {name: {"state": one.state, "reason": one.reason} for name, one in plans.items()}})
     else:
         print_plan(plans)
     return 0 if all(one.state == "fresh" for one in plans.values()) else NotFresh.exit_code
@@ -157,7 +164,7 @@ def predict(
     if input_ is not None and output is not None:
         count = write_predictions(found, input_, output)
         if common.json:
-            _print_json({"output": str(output), "num_rows": count})
+            print_json({"output": str(output), "num_rows": count})
         else:
             print(f"{count} predictions in {output}")
         return 0
@@ -165,7 +172,7 @@ def predict(
 
     prediction = float(found.predict(np.array([values], dtype=np.float64))[0])
     if common.json:
-        _print_json({"prediction": prediction})
+        print_json({"prediction": prediction})
     else:
         print(f"{prediction:.12g}")
     return 0
@@ -173,16 +180,20 @@ def predict(
 
 @app.command
 def show(name: str | None = None, /, *, common: Annotated[Common, Flat] = Common()) -> int:
-    """Show a run: what was asked, what came of it, and its files.
+    """Show a run: what was asked, what came of it, and its files, from the export back to the rows.
 
     Args:
         name: The run, or a beginning of its name. [default: the latest]
     """
-    found = read_run(Store(common.folder), name)
+    from lntx.history import lineage
+
+    store = Store(common.folder)
+    found = read_run(store, name)
+    steps = lineage(store, found)
     if common.json:
-        _print_json(found.model_dump(mode="json"))
+        print_json({**found.model_dump(mode="json"), "lineage": [step.model_dump(mode="json") for step in steps]})
     else:
-        print_details(found)
+        print_details(found, steps)
     return 0
 
 
@@ -197,7 +208,7 @@ def _run(pipeline: Pipeline, range_: Range, common: Common, *, local: bool) -> i
 
         done = run_flow(pipeline, range_, common)
     if common.json:
-        _print_json(done.model_dump(mode="json"))
+        print_json(done.model_dump(mode="json"))
     else:
         print_run(done)
     return WrongAnswer.exit_code if done.verdict == "fail" else 0
@@ -209,5 +220,6 @@ def _run_here(pipeline: Pipeline, selection: Selection, common: Common) -> Run:
     return run_stages(Request(pipeline=pipeline, selection=selection, root=common.folder))
 
 
-def _print_json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any]) -> None:
+    """Print the one object of --json."""
     print(json_format.dumps(value, allow_nan=False, ensure_ascii=False))

@@ -22,6 +22,8 @@ from lntx.outcomes import Outcome, Request
 from lntx.pipeline import begin
 from lntx.runs import Run
 from lntx.selection import Stage, select
+from lntx.store import Store
+from lntx.usage import running
 
 
 def _run_name() -> str:
@@ -79,6 +81,12 @@ async def pipeline(
         store = begin(request)
     except LntxError as error:
         return Failed(name=error.kind, message=str(error), data=error)
+    with running(store.locks):
+        return await _run_tasks(store, request)
+
+
+async def _run_tasks(store: Store, request: Request) -> State[Any]:
+    """Every stage as a task, and the conclusion."""
     outcomes: dict[Stage, Outcome] = {}
     for stage, stage_task in TASKS.items():
         if stage not in request.stages:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lntx.garbage import Collection
+from lntx.history import Ancestor, Difference, RunSummary
 from lntx.planning import StagePlan
 from lntx.runs import Run
 from lntx.selection import Stage
@@ -71,8 +73,10 @@ def print_plan(plans: Mapping[Stage, StagePlan]) -> None:
         print(f"{stage:<10} {plan.state:<8} {plan.reason or ''}".rstrip())
 
 
-def print_details(run: Run) -> None:
-    """A run as `show` tells it: when, what was asked and differs from the defaults, what came, and the files."""
+def print_details(run: Run, lineage: Sequence[Ancestor]) -> None:
+    """A run as `show` tells it: when, what was asked and differs from the defaults, what came, and the files, from
+    the export back to the rows.
+    """
     print(f"run {run.run}, {run.created_at}")
     for section, values in run.config.model_dump(mode="json", exclude_defaults=True).items():
         for key, value in values.items():
@@ -80,9 +84,11 @@ def print_details(run: Run) -> None:
     print()
     print_run(run)
     print()
-    for done in run.stages.values():
-        for file in done.files:
-            print(file.path)
+    for step in lineage:
+        made_from = f", from {' and '.join(step.made_from)}" if step.made_from else ""
+        print(f"{step.stage} {step.key[:12]}{made_from}")
+        for file in step.files:
+            print(f"  {file.path}")
     if run.report is not None:
         print(run.report)
 
@@ -107,6 +113,51 @@ def print_sweep(sweep: Sweep) -> None:
     right = sum(row.verdict == "pass" for row in sweep.trials)
     print()
     print(f"{right} of {len(sweep.trials)} right, {sweep.resumed} known from before; {sweep.picture}")
+
+
+def print_runs(runs: Sequence[RunSummary]) -> None:
+    """One line per run."""
+    if not runs:
+        print("no run yet: lntx run makes one")
+        return
+    rows = [
+        [
+            run.run,
+            run.verdict or "–",
+            "–" if run.digits is None else f"{run.digits:.4g}",
+            ", ".join(f"{stage} {state}" for stage, state in run.states.items() if state != "cached") or "all cached",
+            "pinned" if run.pinned else "",
+        ]
+        for run in runs
+    ]
+    _print_table([["run", "verdict", "digits", "stages", ""], *rows])
+
+
+def print_difference(difference: Difference) -> None:
+    """One line per thing that differs."""
+    nothing = True
+    for section, pairs in difference:
+        for name, (old, new) in pairs.items():
+            nothing = False
+            print(f"{section:<9} {name}: {_short(old)} → {_short(new)}")
+    if nothing:
+        print("no difference")
+
+
+def print_collection(collection: Collection) -> None:
+    """What goes, and why the rest stays."""
+    for removal in collection.removed:
+        print(f"{'would remove' if collection.dry_run else 'removed'} {removal.path} ({removal.num_bytes:,} bytes)")
+    for keeping in collection.kept:
+        print(f"kept run {keeping.run}: {keeping.why}")
+    if collection.in_use:
+        print(f"kept {collection.in_use} results that a running run uses")
+    print(f"{collection.freed_bytes:,} bytes {'would be ' if collection.dry_run else ''}freed")
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"
 
 
 def _number(value: float | None) -> str:

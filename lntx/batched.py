@@ -24,9 +24,10 @@ from lntx.moments import Moments
 from lntx.reference import Reference, solve
 from lntx.stopping import DIVERGED_GROWTH, EXACT_SCALE, STALL_BELOW, STALL_EPOCHS
 from lntx.tables import import_table, look_at
-from lntx.training import fit, one_thread, read_parts
+from lntx.training import fit, one_thread, read_parts, refuse_beyond_float32
 
 _LOOK_FOR_STALLS_EVERY = 10
+_TAME = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +80,8 @@ class Trial:
 class Trained:
     """What came of it."""
 
-    weights: tuple[float, ...]
-    """Learned weights."""
+    weights: tuple[float, ...] | None
+    """Learned weights; none where they left all bounds."""
 
     bias: float | None
     """Learned bias."""
@@ -91,8 +92,8 @@ class Trained:
     stop: Stop
     """Why it ended."""
 
-    loss: float
-    """Mean squared error at the end."""
+    loss: float | None
+    """Mean squared error at the end; none where the weights left all bounds."""
 
 
 def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
@@ -123,11 +124,25 @@ def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
     )
 
 
+def is_tame(problem: Problem) -> bool:
+    """Whether float64 matrices carry a gradient over these rows; else a training has to go by itself."""
+    return problem.curvature.scaled_condition**2 * torch.finfo(torch.float64).eps < _TAME
+
+
+def limit_of(problem: Problem, pipeline: Pipeline) -> float | None:
+    """Learning rate from which full-batch descent does not converge, where it can be told."""
+    try:
+        return curves.stable_limit(problem.frame(pipeline.train).eigenvalues, pipeline.train.momentum)
+    except ValueError:
+        return None
+
+
 def plan_trial(problem: Problem, pipeline: Pipeline) -> Trial:
     """Settle one training.
 
-    Raises: BadInput: a learning rate at or over the stable limit.
+    Raises: BadInput: a learning rate at or over the stable limit, or values beyond float32.
     """
+    refuse_beyond_float32(problem.curvature, pipeline.train)
     descent = plan_descent(problem.curvature, problem.frame(pipeline.train), pipeline.train, list)
     return Trial(problem=problem, pipeline=pipeline, descent=descent)
 
@@ -182,9 +197,7 @@ class _Together:
     def _step(self) -> torch.Tensor:
         """One epoch; returns the mean squared error before it, shape (trials, 1)."""
         now = self.state
-        moved = now["coefficients"] - now["anchor"]
-        bent = (now["hessian"] @ moved.unsqueeze(2)).squeeze(2)
-        loss = now["anchor_loss"] + ((now["gradient"] + bent / 2) * moved).sum(dim=1, keepdim=True)
+        loss, bent = self._loss()
         gradient = (now["step"] @ (now["gradient"] + bent).unsqueeze(2)).squeeze(2)
         now["velocity"] = now["momentum"] * now["velocity"] + gradient
         before = now["coefficients"]
@@ -193,6 +206,13 @@ class _Together:
         self.moves.append(((now["coefficients"] - before).abs() / reach).amax(dim=1, keepdim=True))
         del self.moves[: -2 * STALL_EPOCHS]
         return loss
+
+    def _loss(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean squared error, shape (trials, 1), and the Hessian times the way from the anchor."""
+        now = self.state
+        moved = now["coefficients"] - now["anchor"]
+        bent = (now["hessian"] @ moved.unsqueeze(2)).squeeze(2)
+        return now["anchor_loss"] + ((now["gradient"] + bent / 2) * moved).sum(dim=1, keepdim=True), bent
 
     def _end(self, epoch: int, loss: torch.Tensor) -> None:
         """Take out the trainings that have ended."""
@@ -215,18 +235,19 @@ class _Together:
             (out_of_epochs, "max_epochs"),
         ]
         ended = (lost | converged | stalled | out_of_epochs).squeeze(1)
-        for row in ended.nonzero().squeeze(1).tolist():
-            stop = next(name for mask, name in reasons if bool(mask[row]))
-            values = now["coefficients"][row].nan_to_num(posinf=MAX_MAGNITUDE, neginf=-MAX_MAGNITUDE).tolist()
-            self.found[int(self.place[row])] = Trained(
-                weights=tuple(values[:-1] if self.has_bias else values),
-                bias=values[-1] if self.has_bias else None,
-                epochs=epoch,
-                stop=stop,
-                loss=max(float(loss[row].nan_to_num(posinf=1e300).clamp(0.0, 1e300)), 0.0),
-            )
         if not ended.any():
             return
+        final, _ = self._loss()
+        for row in ended.nonzero().squeeze(1).tolist():
+            stop = next(name for mask, name in reasons if bool(mask[row]))
+            values = now["coefficients"][row].tolist()
+            self.found[int(self.place[row])] = Trained(
+                weights=None if lost[row] else tuple(values[:-1] if self.has_bias else values),
+                bias=None if lost[row] or not self.has_bias else values[-1],
+                epochs=epoch,
+                stop=stop,
+                loss=None if lost[row] else max(float(final[row]), 0.0),
+            )
         self.place = self.place[~ended]
         self.state = {name: values[~ended] for name, values in now.items()}
         self.moves = [values[~ended] for values in self.moves]

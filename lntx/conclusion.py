@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lntx.outcomes import Outcome, Request
-from lntx.runs import Run, StageReport, StoredPath
+from lntx.runs import Run, StageReport, StoredPath, write_run
 from lntx.selection import STAGES, Stage
 from lntx.store import Store
 from lntx.verdict import Evaluation
@@ -25,9 +25,7 @@ def conclude(
     """Gather the outcomes, write the run's record and, on a failure or when asked, its report; on a pass, point
     `artifacts/current.json` at the exports.
     """
-    run = _gather(store, request, outcomes).model_copy(
-        update={"flow_run_id": flow_run_id, "flow_run_url": flow_run_url}
-    )
+    run = gather(store, request, outcomes).model_copy(update={"flow_run_id": flow_run_id, "flow_run_url": flow_run_url})
     if write_report or run.verdict == "fail":
         from lntx.report import write_markdown
 
@@ -35,13 +33,14 @@ def conclude(
         history = outcomes["train"]
         write_markdown(run, history.path(store, "history.parquet") if history.record else None, path)
         run = run.model_copy(update={"report": str(path.relative_to(store.root))})
-    store.write_json(store.artifacts / "runs" / f"{run.run}.json", run.model_dump(mode="json"))
+    write_run(store, run)
     if run.verdict == "pass" and run.exports:
         store.write_json(store.artifacts / "current.json", {"run": run.run, "exports": run.exports})
     return run
 
 
-def _gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) -> Run:
+def gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) -> Run:
+    """What came of a run, as far as its outcomes tell. Writes nothing."""
     now = datetime.datetime.now(datetime.UTC)
     found: dict[str, Any] = dict.fromkeys(
         name for name, field in Run.model_fields.items() if field.is_required() and name not in ("stages", "exports")

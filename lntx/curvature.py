@@ -26,7 +26,10 @@ GOOD_CONDITION = 10.0
 """Condition number of the Hessian up to which plain descent needs about 180 epochs for 16 digits."""
 
 # A column this close to a combination of the others, relative to its own length, is one up to rounding.
-_DEPENDENT = 1e-13
+_DEPENDENT = 1e-14
+_TOO_COARSE = 1e-2
+# rms(y) / rms(x_j) is a weight's size: weights, and what they pass on their way, must stay below MAX_MAGNITUDE.
+_LARGEST_SCALE = 1e75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,9 @@ class Curvature:
 
     has_bias: bool
     """Whether the ones column is there."""
+
+    largest: float
+    """Largest size of a value."""
 
     @property
     def bias_last(self) -> torch.Tensor:
@@ -116,20 +122,35 @@ def measure(
     sizes = np.zeros(len(terms) + 1)
     for x, y, _ in blocks:
         sizes = np.maximum(sizes, [*np.abs(x).max(axis=0), np.abs(y).max()])
+        if not sizes.max() < largest:
+            break
         columns = np.hstack([np.ones((len(x), 1)), x]) if bias else x
         factor = torch.linalg.qr(torch.vstack([factor, torch.from_numpy(columns)]), mode="r").R
         num_rows += len(x)
         squares += float(y @ y)
+    _refuse_sizes((*terms, "the target"), sizes, largest)
     if num_rows < p:
         raise BadInput(f"{num_rows} rows cannot decide {p} weights{' (bias included)' if bias else ''}: add rows")
-    _refuse_sizes((*terms, "the target"), sizes, largest)
     _refuse_dependent(factor, terms, bias=bias)
-    return Curvature(num_rows=num_rows, factor=factor, target_rms=math.sqrt(squares / num_rows), has_bias=bias)
+    found = Curvature(
+        num_rows=num_rows,
+        factor=factor,
+        target_rms=math.sqrt(squares / num_rows),
+        has_bias=bias,
+        largest=float(sizes.max()),
+    )
+    for name, scale in zip(terms, found.scales.tolist(), strict=False):
+        if not 1 / _LARGEST_SCALE < scale < _LARGEST_SCALE:
+            raise BadInput(f"the target is {scale:.2g} times as large as {name}, beyond 1e-75 to 1e75: rescale one")
+    return found
 
 
 def choose(curvature: Curvature) -> Precondition:
     """The mildest coordinates in which plain descent is quick."""
     mild: tuple[Precondition, ...] = ("none", "standardize")
+    # Standardised columns lose as many digits as their means have in common.
+    if curvature.scaled_condition**2 * torch.finfo(torch.float64).eps > _TOO_COARSE:
+        return "qr"
     for precondition in mild:
         if condition(curvature.eigenvalues(curvature.coordinates(precondition))) <= GOOD_CONDITION:
             return precondition
@@ -170,7 +191,7 @@ def batch_rate(eigenvalues: torch.Tensor, *, largest_row: float, num_rows: int, 
 
 def _refuse_sizes(names: tuple[str, ...], sizes: np.ndarray, largest: float) -> None:
     for name, size in zip(names, sizes.tolist(), strict=True):
-        if size >= largest or 0 < size <= 1 / largest:
+        if not size < largest or 0 < size <= 1 / largest:
             advice = "rescale it" if largest == MAX_MAGNITUDE else "rescale it, or use --train.dtype float64"
             raise BadInput(f"{name} reaches {size:g}, beyond {1 / largest:g} to {largest:g}: {advice}")
 

@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from lntx.errors import BadInput
 
+_LISTED = 5
+
 BIAS = "the bias"
 """What stands for the column of ones."""
 
@@ -37,4 +39,6 @@ def _sentence(dependence: Dependence) -> str:
         return f"{feature} is constant ({shares[BIAS]:.12g}), and so is the bias"
     if len(shares) == 1 and abs(next(iter(shares.values())) - 1) < 1e-9:
         return f"{feature} duplicates {others[0]}"
-    return f"{feature} is a linear combination of {', '.join([*others, BIAS] if BIAS in shares else others)}"
+    parts = [*others, BIAS] if BIAS in shares else others
+    listed = ", ".join(parts[:_LISTED]) + (f" and {len(parts) - _LISTED} more" if len(parts) > _LISTED else "")
+    return f"{feature} is, to 14 digits, a linear combination of {listed}"

@@ -20,9 +20,9 @@ Gradient = Literal["autograd", "moments"]
 AUTOGRAD_ROWS = 10**6
 """Rows up to which every epoch goes through them by default."""
 
-AUTOGRAD_CONDITION = 1e3
-"""Condition number of the columns, scaled to one length, up to which float64 gradients reach 13 digits: they lose
-about its logarithm of digits, of the 16 that they have."""
+AUTOGRAD_CONDITION = {"float64": 30.0, "float32": 5.0}
+"""Condition number of the columns, scaled to one length, up to which gradients from rows of that dtype reach the last
+digits: with noise they lose about twice its logarithm of the 16 (or 7) that they have."""
 
 _MOST_FINISHING_EPOCHS = 500
 
@@ -47,7 +47,7 @@ class Descent:
     """Step size on all rows; another one where there are batches."""
 
     finishing_epochs: int
-    """Epochs on all rows that reach the solution from where batches leave it."""
+    """Epochs on all rows that reach the solution from where batches leave it; 0 without batches."""
 
     stable_limit: float
     """Learning rate from which full-batch descent does not converge."""
@@ -117,7 +117,7 @@ def plan_descent(
         gradient=_gradient(curvature, train, batch_size),
         learning_rate=rate,
         full_batch_rate=full_batch_rate,
-        finishing_epochs=_finishing_epochs(condition, train.momentum),
+        finishing_epochs=0 if batch_size is None else _finishing_epochs(condition, train.momentum),
         stable_limit=limit,
         batch_size=batch_size,
         condition_number=condition,
@@ -126,8 +126,10 @@ def plan_descent(
 
 def _finishing_epochs(condition: float, momentum: float) -> int:
     """Epochs in which every direction shrinks by 1e16 at the best rate (Polyak, 1964), and some for rounding."""
-    slowest = max((condition - 1) / (condition + 1), math.sqrt(momentum))
-    steps = math.log(1e16) / -math.log(slowest) if slowest > 0 else 0.0
+    # log1p: at a condition number of 1e16 the factor itself rounds to 1.
+    shrinks = [-math.log1p(-2 / (condition + 1))] if condition > 1.001 else []
+    shrinks += [-math.log(momentum) / 2] if momentum > 0 else []
+    steps = math.log(1e16) / min(shrinks) if shrinks else 0.0
     return math.ceil(min(5 + steps, _MOST_FINISHING_EPOCHS))
 
 
@@ -138,7 +140,7 @@ def _gradient(curvature: curves.Curvature, train: Train, batch_size: int | None)
                 f"train.gradient moments is of all rows, and train.batch_size is {batch_size}: drop one of them"
             )
         return train.gradient
-    reached = curvature.num_rows <= AUTOGRAD_ROWS and curvature.scaled_condition <= AUTOGRAD_CONDITION
+    reached = curvature.num_rows <= AUTOGRAD_ROWS and curvature.scaled_condition <= AUTOGRAD_CONDITION[train.dtype]
     return "autograd" if reached else "moments"
 
 

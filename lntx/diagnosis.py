@@ -21,8 +21,7 @@ def why_training_missed(fit: Fit, *, missed: str) -> str:
     if fit.stop == "diverged":
         return (
             f"{missed}: the loss grew without bound and training stopped in epoch {fit.epochs}; {rate} is too large "
-            f"for {_steps(fit)}: "
-            + ("drop --train.batch-size" if fit.asked.learning_rate == "auto" else "add --train.learning-rate auto")
+            f"for {_steps(fit)}: " + _against_divergence(fit)
         )
     if fit.batch_size is not None and fit.stop == "max_epochs":
         return (
@@ -35,8 +34,24 @@ def why_training_missed(fit: Fit, *, missed: str) -> str:
             f"{missed}: --train.tolerance {fit.asked.tolerance:g} ended training after {fit.epochs} epochs, with the "
             "weights still moving; add --train.tolerance auto"
         )
+    if (
+        fit.asked.gradient == "autograd"
+        and fit.descent_condition_number * fit.condition_number > 1e4
+        and (fit.precondition == "qr" or fit.stop in ("converged", "stalled"))
+    ):
+        return (
+            f"{missed}: gradients from rows in {fit.dtype} lose these digits at condition number "
+            f"{fit.condition_number:.3g}; add --train.gradient auto"
+        )
     needed = _epochs_needed(fit)
-    if fit.stop == "max_epochs" or (needed is not None and needed > fit.epochs):
+    if needed is not None and needed > fit.epochs and fit.stop in ("converged", "stalled"):
+        return (
+            f"{missed}: after {fit.epochs} epochs at {rate} the steps were too small to change a {fit.dtype} weight, "
+            f"and about {needed:,} epochs are needed; {_advice(fit, needed)}"
+        )
+    if needed is not None and needed <= fit.epochs:
+        needed = None
+    if fit.stop == "max_epochs":
         about = f", and about {needed:,} epochs are needed at this rate" if needed else ""
         return (
             f"{missed}: too few steps; {fit.epochs} epochs at {rate} ended with the weights still moving{about}; "
@@ -56,6 +71,12 @@ def why_training_missed(fit: Fit, *, missed: str) -> str:
         f"{missed}, although the descent had settled after {fit.epochs} epochs: the settings do not explain it; "
         "suspect the torch build, the device or the driver, and compare with another machine"
     )
+
+
+def _against_divergence(fit: Fit) -> str:
+    if fit.asked.learning_rate != "auto":
+        return "add --train.learning-rate auto"
+    return "drop --train.batch-size" if fit.batch_size is not None else "rescale the columns to like sizes"
 
 
 def _steps(fit: Fit) -> str:

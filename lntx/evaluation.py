@@ -145,8 +145,9 @@ def _verdict(
             learned, exact = repr(worst.learned), repr(worst.reference)
         missed = f"{worst.name} was learned as {learned} where the exact answer is {exact}"
         error = worst.standard_error or 0.0
+        scale = reference.scales[coefficients.index(worst)]
         # Without noise a standard error is rounding, and says nothing.
-        if error > RTOL["float64"] * abs(worst.reference):
+        if error > _ZERO * max(abs(worst.reference), scale):
             missed += f" ({worst.gap / error:.3g} standard errors away)"
         return "training", why_training_missed(fit, missed=missed)
     return None, None

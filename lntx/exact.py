@@ -61,13 +61,15 @@ class ExactMatrix:
         """The nearest float64 of each entry (or its neighbour, once in 10^15), shape (rows, columns)."""
         high = np.zeros((len(self.row_exponents), len(self.column_exponents)))
         low = np.zeros_like(high)
+        exponents = self.row_exponents[:, None] + self.column_exponents[None, :]
         for level in sorted(self.digits):
-            term = self.digits[level] * 2.0 ** (-BITS * level)
+            # At its true size: the unit's power of two alone may be beyond float64.
+            term = np.ldexp(self.digits[level], exponents - BITS * level)
             total = high + term
             part = total - high
             low += (high - (total - part)) + (term - part)
             high = total
-        rounded: np.ndarray = np.ldexp(high + low, self.row_exponents[:, None] + self.column_exponents[None, :])
+        rounded: np.ndarray = high + low
         return rounded
 
     def fraction(self, row: int, column: int) -> Fraction:

@@ -30,7 +30,7 @@ def residual_figures(blocks: Iterable[Block], weights: tuple[float, ...], bias: 
     """Measure the residuals in one pass over the rows."""
     squares, totals, largest, num_rows = [], [], 0.0, 0
     for block in blocks:
-        residual = _residuals(block, weights, bias or 0.0)
+        residual = residuals(block, weights, bias or 0.0)
         squares.append(float(residual @ residual))
         totals.append(float(residual.sum()))
         largest = max(largest, float(np.abs(residual).max()))
@@ -40,7 +40,8 @@ def residual_figures(blocks: Iterable[Block], weights: tuple[float, ...], bias: 
     )
 
 
-def _residuals(block: Block, weights: tuple[float, ...], bias: float) -> np.ndarray:
+def residuals(block: Block, weights: tuple[float, ...], bias: float) -> np.ndarray:
+    """y - x · weights - bias, shape (n,), as if computed with twice the digits and rounded once."""
     high, low = two_sum(block.y, np.full_like(block.y, -bias))
     for j, weight in enumerate(weights):
         product, error = two_product(block.x[:, j], -weight)

@@ -11,6 +11,8 @@ from lntx.exact import BITS, SHARED_ROWS, Digits, ExactMatrix, carried, carry, e
 
 # More at once would leave the processor's caches.
 _CHUNK_NUMBERS = 2**16
+# 2^400 times the largest number that is taken, 1e100, is a float64; so is a digit of 2^-400 times as much.
+_UNITS = 400
 
 
 class Gram:
@@ -27,12 +29,14 @@ class Gram:
         columns: float64, shape (n, num_columns). low: what is to be added to `columns`, smaller than its rounding.
         """
         if self._exponents is None:
-            # Any unit will do; near the numbers' own size it makes few digits.
-            self._exponents = exponents(np.abs(columns).max(axis=0))
-        unit = np.exp2(-self._exponents.astype(np.float64))
+            # Any unit will do: near the numbers' own size it makes few digits, and in this range nothing is lost of
+            # larger ones that come later.
+            self._exponents = exponents(np.abs(columns).max(axis=0)).clip(-_UNITS, _UNITS)
         step = max(SHARED_ROWS, _CHUNK_NUMBERS // self._num_columns // SHARED_ROWS * SHARED_ROWS)
         for start in range(0, len(columns), step):
-            parts = [part[start : start + step] * unit for part in (columns, low) if part is not None]
+            parts = [
+                np.ldexp(part[start : start + step], -self._exponents) for part in (columns, low) if part is not None
+            ]
             self._add_chunk([_in_groups(part) for part in parts])
             carry(self._totals)
 

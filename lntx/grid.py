@@ -34,7 +34,7 @@ def parse_over(words: Iterable[str]) -> dict[str, list[Any]]:
             raise BadInput(unknown("key", key, KEYS))
         if key in over:
             raise BadInput(f"--over names {key} twice: put its values into one")
-        over[key] = [value for part in text.split(",") for value in _values(part.strip(), key)]
+        over[key] = [value for part in _split(text) for value in _values(part.strip(), key)]
         if not over[key]:
             raise BadInput(f"--over {word} has no values")
     if not over:
@@ -47,9 +47,7 @@ def trials(over: Mapping[str, Sequence[Any]]) -> list[Settings]:
 
     Raises: BadInput: too many of them.
     """
-    count = math.prod(len(values) for values in over.values())
-    if count > MAX_TRIALS:
-        raise BadInput(f"a sweep may have {MAX_TRIALS:,} trials at most, got {count:,}: narrow a range")
+    _allowed(math.prod(len(values) for values in over.values()))
     return [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
 
 
@@ -58,26 +56,59 @@ def configure(pipeline: Pipeline, settings: Settings) -> Pipeline:
 
     Raises: BadInput: a value that its key does not take.
     """
+    return override(pipeline, layer_of(settings))
+
+
+def layer_of(settings: Settings) -> dict[str, dict[str, Any]]:
+    """What a trial says anew, by section."""
     layer: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         section, name = key.split(".")
         layer.setdefault(section, {})[name] = [value] if name in _LISTS and not isinstance(value, list) else value
-    return override(pipeline, layer)
+    return layer
+
+
+def _split(text: str) -> list[str]:
+    """At the commas that are in no brackets."""
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign in "[{") - (sign in "]}")
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return parts
 
 
 def _values(text: str, key: str) -> list[Any]:
     parts = text.split(":")
-    if len(parts) == 1 or key.split(".")[1] in ("path", "target", "features"):
-        value = parse_value(text, key.split(".")[1])
+    name = key.split(".")[1]
+    if len(parts) == 1 or text.startswith("[") or name in ("path", "target", "features"):
+        if text.startswith("[") and name in _LISTS:
+            return [parse_value(text, name)]
+        value = parse_value(text, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"--over {key} must have finite values, got {text}")
         return value if isinstance(value, list) else [value]
     try:
         if len(parts) == 3 and parts[2].startswith("x"):
-            return _multiples(float(parts[0]), float(parts[1]), int(parts[2][1:]))
-        return [*range(*(int(part) for part in parts))]
-    except (ValueError, TypeError):
+            count = _allowed(int(parts[2][1:]))
+            return _multiples(float(parts[0]), float(parts[1]), count)
+        numbers = range(*(int(part) for part in parts))
+        _allowed(len(numbers))
+        return [*numbers]
+    except (ValueError, TypeError) as error:
+        if isinstance(error, BadInput):
+            raise
         raise BadInput(
             f"--over {key}={text} is no range: START:STOP, START:STOP:STEP in whole numbers, or LOW:HIGH:xCOUNT"
         ) from None
+
+
+def _allowed(count: int) -> int:
+    if count > MAX_TRIALS:
+        raise BadInput(f"a sweep may have {MAX_TRIALS:,} trials at most, got {count:,}: narrow a range")
+    return count
 
 
 def _multiples(low: float, high: float, count: int) -> list[Any]:

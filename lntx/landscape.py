@@ -78,7 +78,8 @@ def _lines(rows: Sequence[Row], keys: Sequence[str]) -> str | None:
 
 
 def _distinct(rows: Sequence[Row], key: str | None) -> list[Any]:
-    return sorted({row.settings[key] for row in rows}, key=str) if key is not None else []
+    # By what they look like: a list cannot be in a set.
+    return sorted({repr(row.settings[key]): row.settings[key] for row in rows}.values(), key=str) if key else []
 
 
 def _place(row: Row, across: str | None) -> float:

@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from lntx.dataset import Block
 from lntx.errors import BadInput, Damaged
+from lntx.figures import residuals
 from lntx.powers import powers
 from lntx.runs import read_run
 from lntx.store import Store
@@ -35,11 +37,8 @@ class Model:
     features: tuple[str, ...] | None
     """Names of the columns to predict from, in order; none for a file without a known history."""
 
-    degree: int
-    """Highest power that the model takes of its one feature; 1 for features as they are."""
-
     ask: Predictor
-    """Rows to predictions."""
+    """Rows to predictions, shape (num_rows, 1); a polynomial's powers are made on the way."""
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Predict rows, shape (num_rows, num_features), one feature for a polynomial; returns shape (num_rows,).
@@ -52,8 +51,7 @@ class Model:
             )
         if not np.isfinite(rows).all():
             raise BadInput(f"numbers to predict from must be finite, got {rows[~np.isfinite(rows)][0]}")
-        terms = rows if self.degree == 1 else powers(rows[:, 0], self.degree)[0]
-        predictions = self.ask(terms)[:, 0]
+        predictions = self.ask(rows)[:, 0]
         if not np.isfinite(predictions).all():
             raise BadInput(f"the prediction is {predictions[~np.isfinite(predictions)][0]}: the numbers are too large")
         return predictions
@@ -87,8 +85,31 @@ def _load(file: Path, terms: tuple[str, ...] | None, degree: int) -> Model:
     # Here, because it imports torch: a missing model is known without.
     from lntx.prediction import load_predictor
 
-    features = terms if terms is None or degree == 1 else terms[:1]
-    return Model(path=file, features=features, degree=degree, ask=load_predictor(file))
+    if degree == 1:
+        return Model(path=file, features=terms, ask=load_predictor(file))
+    return Model(path=file, features=terms and terms[:1], ask=_of_powers(file, degree))
+
+
+def _of_powers(file: Path, degree: int) -> Predictor:
+    """A polynomial's predictions from its one feature, as exact as its fit: powers rounded to float64 would lose what
+    the condition number asks for.
+    """
+    from lntx.prediction import load_model, load_predictor
+
+    if file.suffix != ".safetensors":
+        ask = load_predictor(file)
+        return lambda rows: ask(powers(rows[:, 0], degree)[0])
+    model = load_model(file)
+    dtype = np.float32 if model.linear.weight.dtype.itemsize == 4 else np.float64
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        high, low = powers(rows[:, 0], degree)
+        with np.errstate(over="ignore", invalid="ignore"):
+            left = residuals(Block(high, np.zeros(len(rows)), low), model.weights, model.bias or 0.0)
+        predictions: np.ndarray = np.negative(left)[:, None].astype(dtype)
+        return predictions
+
+    return predict
 
 
 def _current(store: Store) -> str:
@@ -109,7 +130,7 @@ def _inputs_of(store: Store, file: Path) -> tuple[tuple[str, ...] | None, int]:
             card = store.path(record.file("card.json"))
             if card.is_file():
                 said = json.loads(card.read_bytes())
-                return tuple(said["features"]), said["degree"]
+                return tuple(said["features"]), said.get("degree", 1)
     return None, 1
 
 

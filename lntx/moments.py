@@ -26,6 +26,8 @@ _CHUNK_NUMBERS = 2**15
 _WORTH_A_PASS = 1e-4
 _ROUNDINGS = 64
 _NO_LACK = 1e-2
+# Measuring it takes about 40 ns for each product of two columns in a row: half a minute at the most.
+_METRIC_NUMBERS = 10**9
 # A sum of squared residuals this small beside the loss it is left over from is rounding.
 _NO_RESIDUALS = 1e-13
 
@@ -76,12 +78,14 @@ class Moments:
 
     def metric(self, coordinates: torch.Tensor) -> torch.Tensor | None:
         """What the columns lack of being orthonormal in the coordinates S that should make them so: the inverse of
-        (xS)ᵀ(xS) / N, shape (p, p). None where the lack, squared condition number times rounding, is none.
+        (xS)ᵀ(xS) / N, shape (p, p). None where the lack, squared condition number times rounding, is none, or takes too
+        long to measure.
 
         Rounded weights are some units in the last place away from the solution; uncorrected, the next step would
         be off by that lack times as many units.
         """
-        if self._condition**2 * torch.finfo(torch.float64).eps < _NO_LACK:
+        lack = self._condition**2 * torch.finfo(torch.float64).eps
+        if lack < _NO_LACK or self._num_rows * len(self._factor) ** 2 > _METRIC_NUMBERS:
             return None
         total = torch.zeros_like(coordinates)
         for x, _, low in self._rows():

@@ -21,7 +21,7 @@ _WELL_CONDITIONED = 0.5
 # Corrections stop below this, relative to the coefficient; and a coefficient below the second, relative to rms(y) /
 # rms(column), is 0.
 _CORRECTED = 2.0**-80
-_NOTHING = 2.0**-100
+_NOTHING = 2.0**-200
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,7 +29,7 @@ class Solution:
     """The least-squares solution and what its statistics need."""
 
     coefficients: np.ndarray
-    """Correctly rounded, float64, shape (p,)."""
+    """Correctly rounded, float64, shape (p,); below 2^-200 of rms(y) / rms(column) they are 0."""
 
     residual_sum_of_squares: float
     """RSS of the exact solution."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +25,9 @@ from lntx.runs import Run
 from lntx.selection import INPUTS, STAGES, Stage
 from lntx.store import RESUME, Finding, Store
 from lntx.tables import look_at
+from lntx.usage import note, running
 from lntx.verdict import Blame, Evaluation
+from lntx.verification import mend_history
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +46,11 @@ def run_stages(request: Request) -> Run:
     Raises: LntxError: bad input, or a stage outside the selection that has no stored result.
     """
     store = begin(request)
-    outcomes: dict[Stage, Outcome] = {}
-    for stage in STAGES:
-        outcomes[stage] = obtain(stage, request, outcomes)
-    return conclude(store, request, outcomes)
+    with running(store.locks):
+        outcomes: dict[Stage, Outcome] = {}
+        for stage in STAGES:
+            outcomes[stage] = obtain(stage, request, outcomes)
+        return conclude(store, request, outcomes)
 
 
 def begin(request: Request) -> Store:
@@ -56,6 +60,8 @@ def begin(request: Request) -> Store:
     """
     store = Store(request.root)
     store.prepare()
+    store.sweep()
+    mend_history(store)
     if "export" in request.selection.stages:
         plans = planning.plan(store, request.pipeline, request.selection)
         if plans["export"].state != "fresh":
@@ -83,6 +89,7 @@ def obtain(stage: Stage, request: Request, inputs: Mapping[Stage, Outcome]) -> O
         stage, request.pipeline, source_sha256=planning.source_digest(request.pipeline), inputs=contents
     )
     with store.lock(identity.key):
+        note(store.locks, identity.key)
         planned = planning.plan_stage(store, identity, forced=stage in request.selection.forced)
         if planned.record is not None:
             logger.info("%s: cached, %s", stage, _files(planned.record))
@@ -102,7 +109,7 @@ def _compute(
 ) -> Outcome:
     before = store.find(identity)
     if before.state == "damaged" and before.record is None:
-        store.set_aside(identity)
+        store.set_aside(store.record_path(identity))
     started = time.perf_counter()
     logger.info("%s: computing", stage)
     with store.staging(stage, identity.key) as folder:
@@ -114,7 +121,12 @@ def _compute(
         # A wrong answer is recorded as one from the start: no crash in between can make it a hit.
         quarantine = None if blame is None else f"the verdict was fail: {reason}"
         record = store.publish(
-            identity, folder, seconds=seconds, environment=_environment(), digests=digests, quarantine=quarantine
+            identity,
+            folder,
+            seconds=seconds,
+            environment=_environment(request.root),
+            digests=digests,
+            quarantine=quarantine,
         )
     logger.info("%s: %s in %.3g s", stage, _files(record), seconds)
     if blame is None:
@@ -214,5 +226,19 @@ def _files(record: Record) -> str:
     return ", ".join(file.path for file in record.files)
 
 
-def _environment() -> dict[str, Any]:
-    return {"host": platform.node(), "platform": platform.platform(), "python": sys.version.split()[0]}
+def _environment(root: Path) -> dict[str, Any]:
+    return {
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": sys.version.split()[0],
+        "git_commit": _git_commit(root),
+    }
+
+
+def _git_commit(folder: Path) -> str | None:
+    """The commit that is checked out around a folder, if there is one."""
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -108,17 +108,16 @@ def _plan_unknown(store: Store, identity: Identity) -> StagePlan:
 
 def differences(before: Identity, after: Identity) -> list[str]:
     """What differs between two identities of a stage, one clause each."""
-    clauses = [_difference(key, old, new) for key, old, new in _changes(before.config, after.config)]
-    clauses += [f"{name} {old} → {new}" for name, old, new in _changes(before.versions, after.versions)]
-    clauses += [f"code of lntx.{name} changed" for name, _, _ in _changes(before.code, after.code)]
-    clauses += [
-        f"result of {name} changed" for name, _, new in _changes(before.inputs, after.inputs) if new is not None
-    ]
+    clauses = [_difference(key, old, new) for key, old, new in changes(before.config, after.config)]
+    clauses += [f"{name} {old} → {new}" for name, old, new in changes(before.versions, after.versions)]
+    clauses += [f"code of lntx.{name} changed" for name, _, _ in changes(before.code, after.code)]
+    clauses += [f"result of {name} changed" for name, _, new in changes(before.inputs, after.inputs) if new is not None]
     clauses += [f"{name} will be computed" for name in INPUTS[after.stage] if name not in after.inputs]
     return clauses or ["computed with other inputs"]
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What two mappings differ in: name, old and new value, none where there is none."""
     keys = dict.fromkeys([*before, *after])
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
 

@@ -19,9 +19,11 @@ def powers(x: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
     """
     high, low = np.empty((len(x), degree), order="F"), np.zeros((len(x), degree), order="F")
     high[:, 0] = x
-    for k in range(1, degree):
-        product, error = two_product(high[:, k - 1], x)
-        high[:, k], low[:, k] = two_sum(product, error + low[:, k - 1] * x)
+    # What leaves float64 is refused by its size, later and in words.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(1, degree):
+            product, error = two_product(high[:, k - 1], x)
+            high[:, k], low[:, k] = two_sum(product, error + low[:, k - 1] * x)
     return high, low
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Literal
 
 from lntx.config import Pipeline, Section
 from lntx.errors import BadInput
+from lntx.identity import digest_of
 from lntx.selection import Stage
 from lntx.store import Store
 from lntx.verdict import Blame
@@ -109,7 +112,7 @@ class Run(Section):
     learning_rate: float | None
     """Learning rate used."""
 
-    stable_limit: float | None
+    stable_limit: float | None = None
     """Learning rate from which full-batch descent does not converge."""
 
     gradient: str | None
@@ -146,6 +149,42 @@ class Run(Section):
     """What it was asked."""
 
 
+class DamagedRun(Exception):
+    """The record of a run is not what was written."""
+
+
+def run_names(store: Store) -> list[str]:
+    """Names of the runs, the earliest first."""
+    return sorted(path.stem for path in (store.artifacts / "runs").glob("[0-9]*.json"))
+
+
+def run_path(store: Store, name: str) -> Path:
+    """Where the record of a run is."""
+    return store.artifacts / "runs" / f"{name}.json"
+
+
+def write_run(store: Store, run: Run) -> None:
+    """Write the record of a run; it ends in its own digest."""
+    values = run.model_dump(mode="json")
+    store.write_json(run_path(store, run.run), {**values, "digest": digest_of(values)})
+
+
+def load_run(store: Store, name: str) -> Run:
+    """Read the record of a run.
+
+    Raises: DamagedRun: its bytes are not those that were written.
+    """
+    try:
+        values = json.loads(run_path(store, name).read_bytes())
+        # The first versions wrote no digest.
+        digest = values.pop("digest", None)
+        if digest not in (None, digest_of(values)) or values["run"] != name:
+            raise DamagedRun("its bytes are not those that were written")
+        return Run.model_validate(values)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        raise DamagedRun("it is not the record of a run") from None
+
+
 def read_run(store: Store, name: str | None = None) -> Run:
     """Read a run's record.
 
@@ -153,7 +192,7 @@ def read_run(store: Store, name: str | None = None) -> Run:
 
     Raises: BadInput: there is none, or more than one.
     """
-    names = sorted(path.stem for path in (store.artifacts / "runs").glob("*.json"))
+    names = run_names(store)
     if name is None:
         matches = names[-1:]
     else:
@@ -162,8 +201,7 @@ def read_run(store: Store, name: str | None = None) -> Run:
         raise BadInput(f"there is no run {name!r} in {store.root}" if name else f"there is no run in {store.root} yet")
     if len(matches) > 1:
         raise BadInput(f"run {name!r} could be {', '.join(matches[:5])}: give more of the name")
-    path = store.artifacts / "runs" / f"{matches[0]}.json"
     try:
-        return Run.model_validate_json(path.read_bytes())
-    except ValueError:
-        raise BadInput(f"the record of run {matches[0]} is damaged: {path}") from None
+        return load_run(store, matches[0])
+    except DamagedRun as error:
+        raise BadInput(f"the record of run {matches[0]} is damaged: {error}: {run_path(store, matches[0])}") from None

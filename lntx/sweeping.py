@@ -6,12 +6,14 @@ pipeline with its cache. A trial that fails is a row; what is done is kept, and 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
-import math
 import os
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 BATCHED_NUMBERS = 10**7
 """Rows times columns up to which a training is small."""
+
+_BATCHED_COLUMNS = 100
 
 # Numbers in the matrices of the trainings that go side by side.
 _TOGETHER = 2**23
@@ -208,7 +212,11 @@ def _ends_its_line(log: Path) -> bool:
 def _train(waiting: Mapping[int, tuple[Settings, Pipeline]], root: Path, processes: int) -> Iterator[tuple[int, Row]]:
     small = {place: trial for place, trial in waiting.items() if _is_small(trial[1])}
     large = {place: trial for place, trial in waiting.items() if place not in small}
-    yield from _train_small(small)
+    for place, row in _train_small(small):
+        if isinstance(row, Row):
+            yield place, row
+        else:
+            large[place] = row
     yield from _train_large(large, root, processes)
 
 
@@ -219,29 +227,40 @@ def _is_small(pipeline: Pipeline) -> bool:
     if data.path is not None:
         # Its rows are not counted before they are read: a byte a number, at the least.
         return Path(data.path).stat().st_size <= BATCHED_NUMBERS
-    return data.num_rows * (len(data.true_weights or ()) + 1) <= BATCHED_NUMBERS
+    columns = len(data.true_weights or ()) + 1
+    return columns <= _BATCHED_COLUMNS and data.num_rows * columns <= BATCHED_NUMBERS
 
 
-def _train_small(small: Mapping[int, tuple[Settings, Pipeline]]) -> Iterator[tuple[int, Row]]:
+def _train_small(
+    small: Mapping[int, tuple[Settings, Pipeline]],
+) -> Iterator[tuple[int, Row | tuple[Settings, Pipeline]]]:
+    """Rows; or a trial as it came, where it is not for here after all."""
     if not small:
         return
     # Here, because they import torch.
-    from lntx.batched import Trial, plan_trial
+    from lntx.batched import Trial, is_tame, limit_of, plan_trial
 
-    problems: dict[str, Problem | LntxError] = {}
     groups: dict[tuple[int, bool, str], list[tuple[int, Settings, Trial]]] = {}
+    posed: tuple[str, Problem | str] = "", ""
+    # Trials on the same rows come together: one dataset is held at a time.
+    asked = {place: f"{one.data.model_dump_json()} {one.learns_bias}" for place, (_, one) in small.items()}
     with tempfile.TemporaryDirectory(prefix="lntx-") as scratch:
-        for place, (said, pipeline) in small.items():
-            asked = f"{pipeline.data.model_dump_json()} {pipeline.learns_bias}"
+        for place in sorted(small, key=lambda place: (asked[place], place)):
+            said, pipeline = small[place]
+            if posed[0] != asked[place]:
+                posed = asked[place], _pose(pipeline, Path(scratch))
+            problem = posed[1]
+            if isinstance(problem, str):
+                yield place, Row(settings=said, verdict=None, how="batched", error=problem)
+                continue
+            if not is_tame(problem):
+                yield place, (said, pipeline)
+                continue
             try:
-                if asked not in problems:
-                    problems[asked] = _pose(pipeline, Path(scratch))
-                problem = problems[asked]
-                if isinstance(problem, LntxError):
-                    raise problem
                 trial = plan_trial(problem, pipeline)
-            except LntxError as error:
-                yield place, Row(settings=said, verdict=None, how="batched", error=str(error))
+            except Exception as error:
+                limit = limit_of(problem, pipeline)
+                yield place, Row(settings=said, verdict=None, how="batched", stable_limit=limit, error=_line(error))
                 continue
             p = len(trial.problem.anchor)
             group = groups.setdefault((p, trial.problem.curvature.has_bias, pipeline.train.dtype), [])
@@ -253,13 +272,21 @@ def _train_small(small: Mapping[int, tuple[Settings, Pipeline]]) -> Iterator[tup
             yield from _together(group)
 
 
-def _pose(pipeline: Pipeline, folder: Path) -> Problem | LntxError:
+def _pose(pipeline: Pipeline, folder: Path) -> Problem | str:
     from lntx.batched import pose
 
     try:
         return pose(pipeline.data, bias=pipeline.learns_bias, folder=folder)
-    except LntxError as error:
-        return error
+    except Exception as error:
+        return _line(error)
+
+
+def _line(error: Exception) -> str:
+    """What went wrong: a trial that fails is a row of the sweep, and no end of it."""
+    if isinstance(error, LntxError):
+        return str(error)
+    logger.debug("a trial failed", exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int, Row]]:
@@ -269,9 +296,32 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
     if not group:
         return
     started = time.perf_counter()
-    trained = train_together([trial for _, _, trial in group])
+    try:
+        trained = train_together([trial for _, _, trial in group])
+    except Exception as error:
+        # One of them spoils the others: each by itself then, to tell which.
+        if len(group) > 1:
+            for one in group:
+                yield from _together([one])
+        else:
+            yield group[0][0], Row(settings=group[0][1], verdict=None, how="batched", error=_line(error))
+        return
     logger.info("%d trainings side by side in %.3g s", len(group), time.perf_counter() - started)
     for (place, said, trial), found in zip(group, trained, strict=True):
+        if found.weights is None:
+            yield (
+                place,
+                Row(
+                    settings=said,
+                    verdict="fail",
+                    digits=0.0,
+                    epochs=found.epochs,
+                    how="batched",
+                    learning_rate=trial.descent.learning_rate,
+                    stable_limit=trial.descent.stable_limit,
+                ),
+            )
+            continue
         coefficients = compare(
             found.weights,
             found.bias,
@@ -289,7 +339,7 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
                 verdict="pass" if right else "fail",
                 digits=min(coefficient.digits for coefficient in coefficients),
                 epochs=found.epochs,
-                mse=found.loss if math.isfinite(found.loss) else None,
+                mse=found.loss,
                 learning_rate=trial.descent.learning_rate,
                 stable_limit=trial.descent.stable_limit,
                 learned_weights=found.weights,
@@ -304,14 +354,15 @@ def _train_large(
 ) -> Iterator[tuple[int, Row]]:
     """Each trial in a process; one that takes its process down is tried once more, alone, to be told from others."""
     alone: list[int] = []
-    with _pool(min(processes, max(1, len(large)))) as pool:
-        futures = {pool.submit(run_trial, said, pipeline, root): place for place, (said, pipeline) in large.items()}
-        for future in as_completed(futures):
-            place = futures[future]
-            try:
-                yield place, future.result()
-            except BrokenProcessPool:
-                alone.append(place)
+    if large:
+        with _pool(min(processes, len(large))) as pool:
+            futures = {pool.submit(run_trial, said, pipeline, root): place for place, (said, pipeline) in large.items()}
+            for future in as_completed(futures):
+                place = futures[future]
+                try:
+                    yield place, future.result()
+                except BrokenProcessPool:
+                    alone.append(place)
     for place in sorted(alone):
         said, pipeline = large[place]
         with _pool(1) as pool:
@@ -321,25 +372,53 @@ def _train_large(
                 yield place, Row(settings=said, verdict=None, how="process", error="its process was killed")
 
 
-def _pool(processes: int) -> ProcessPoolExecutor:
+@contextlib.contextmanager
+def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with the sweep, however it ends."""
     # A fork would take torch's threads along in an unknown state.
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_follow, initargs=(os.getpid(),))
+    try:
+        yield pool
+    except BaseException:
+        # Interrupted: waiting for the trials that are under way could take hours.
+        for process in list((pool._processes or {}).values()):  # (there is no public way before Python 3.14)
+            process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _follow(parent: int) -> None:
+    """End this process when the sweep's has gone; say nothing of its trials, and leave signals to the sweep."""
+    logging.getLogger("lntx").addHandler(logging.NullHandler())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_trial(settings: Settings, pipeline: Pipeline, root: Path) -> Row:
-    """Run the pipeline up to its verdict."""
-    from lntx.outcomes import Request
-    from lntx.pipeline import run_stages
-    from lntx.selection import select
+    """Obtain the stages up to the verdict. A trial is no run: it leaves results, and neither a record nor a report."""
+    from lntx.conclusion import gather
+    from lntx.outcomes import Outcome, Request
+    from lntx.pipeline import begin, obtain
+    from lntx.selection import STAGES, Stage, select
+    from lntx.usage import running
 
     try:
-        run = run_stages(Request(pipeline=pipeline, selection=select(until="evaluate"), root=root))
-    except LntxError as error:
-        return Row(settings=settings, verdict=None, how="process", error=str(error))
+        request = Request(pipeline=pipeline, selection=select(until="evaluate"), root=root)
+        store = begin(request)
+        outcomes: dict[Stage, Outcome] = {}
+        with running(store.locks):
+            for stage in STAGES:
+                outcomes[stage] = obtain(stage, request, outcomes)
+            run = gather(store, request, outcomes)
     except Exception as error:
-        # A trial that fails is a row of the sweep.
-        logger.debug("a trial failed", exc_info=True)
-        return Row(settings=settings, verdict=None, how="process", error=f"{type(error).__name__}: {error}")
+        return Row(settings=settings, verdict=None, how="process", error=_line(error))
     return Row(
         settings=settings,
         verdict=run.verdict,

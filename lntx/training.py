@@ -30,7 +30,7 @@ MEMORY_BYTES = 2**26
 """Rows that take more than this are read again each epoch."""
 
 # Squares of larger values, and of their products with weights, leave float32.
-_LARGEST_FLOAT32 = 1e15
+LARGEST_FLOAT32 = 1e15
 # Below this many rows the float32 sums of torch's own gradient are right to four digits.
 _NAIVE_IS_FINE = 10**5
 
@@ -54,7 +54,7 @@ def fit(
             read_blocks(dataset, read_rows=read_rows),
             dataset.terms,
             bias=bias,
-            largest=_LARGEST_FLOAT32 if dtype == torch.float32 else MAX_MAGNITUDE,
+            largest=LARGEST_FLOAT32 if dtype == torch.float32 else MAX_MAGNITUDE,
         )
         frame = choose_frame(curvature, train.precondition)
         descent = plan_descent(curvature, frame, train, lambda: read_blocks(dataset, read_rows=read_rows))
@@ -129,6 +129,14 @@ def read_parts(
         return read
     parts = list(read())
     return lambda: iter(parts)
+
+
+def refuse_beyond_float32(curvature: curves.Curvature, train: Train) -> None:
+    """Raise BadInput where values that were measured for float64 are too large for float32."""
+    if train.dtype == "float32" and curvature.largest >= LARGEST_FLOAT32:
+        raise BadInput(
+            f"values reach {curvature.largest:g}, beyond {LARGEST_FLOAT32:g}: rescale, or use --train.dtype float64"
+        )
 
 
 def _naive_error(

@@ -49,7 +49,9 @@ def test_a_run_prints_stages_weights_and_the_verdict_last(process: Cli) -> None:
     assert process("predict", "--json", "3").json == {"prediction": 3 * 3.7}
     shown = process("show")
     assert again.json["run"] in shown.out
-    assert process("show", again.json["run"], "--json").json == again.json
+    told = process("show", again.json["run"], "--json").json
+    assert [step["stage"] for step in told.pop("lineage")] == ["export", "evaluate", "train", "generate"]
+    assert told == again.json
 
 
 def test_the_tutorial_exits_3_with_json_and_with_text(process: Cli) -> None:
@@ -244,7 +246,7 @@ def test_a_closed_pipe_is_no_error_worth_a_word(tmp_path: Path) -> None:
 
 
 def test_every_command_and_every_option_is_explained(process: Cli) -> None:
-    commands = ("run", "fit", "plan", "predict", "show")
+    commands = ("run", "fit", "plan", "predict", "show", "sweep", "runs", "diff", "verify", "gc", "pin")
     overview = process("--help").out
     for command in commands:
         assert f" {command} " in overview

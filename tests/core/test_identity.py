@@ -54,7 +54,8 @@ def test_keys_list_the_modules_that_decide() -> None:
     import ast
 
     package = Path(identity.__file__).parent
-    roots = {"generate": ("generation", "parts", "tables"), "train": ("training", "weights"), "evaluate": ("evaluation",)}
+    generators = ("generation", "parts", "tables")
+    roots = {"generate": generators, "train": ("training", "weights"), "evaluate": ("evaluation",)}
     harmless = {"config", "errors", "store", "report"}
 
     def imports(module: str) -> set[str]:

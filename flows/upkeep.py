@@ -1,0 +1,150 @@
+"""The commands that look back and keep order: runs, diff, verify, gc, pin."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from flows.commands import Flat, app, print_json
+from flows.options import Common
+from flows.printing import print_collection, print_difference, print_runs
+from lntx.errors import BadInput, Damaged
+from lntx.store import Store
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+
+
+@app.command
+def runs(*, common: Annotated[Common, Flat] = Common()) -> int:
+    """List the runs, the latest first."""
+    from lntx.history import list_runs
+
+    found = list_runs(Store(common.folder))
+    if common.json:
+        print_json({"runs": [run.model_dump(mode="json") for run in found]})
+    else:
+        print_runs(found)
+    return 0
+
+
+@app.command
+def diff(first: str, second: str, /, *, common: Annotated[Common, Flat] = Common()) -> int:
+    """Say what differs between two runs: configuration, code, versions, rows, figures.
+
+    Args:
+        first: A run, or a beginning of its name.
+        second: Another.
+    """
+    from lntx.history import compare_runs
+
+    found = compare_runs(Store(common.folder), first, second)
+    if common.json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_difference(found)
+    return 0
+
+
+@app.command
+def verify(
+    *,
+    heal: Annotated[bool, Parameter(negative=())] = False,
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Read every stored file again; exit code 5 if bytes are damaged.
+
+    Args:
+        heal: Move what is damaged to artifacts/.damaged/: what is needed of it is computed again by the next run.
+    """
+    from lntx.verification import verify as verify_store
+
+    bar = _Bar() if sys.stderr.isatty() and not common.quiet else None
+    store = Store(common.folder)
+    found = verify_store(store, heal=heal) if bar is None else verify_store(store, heal=heal, progress=bar)
+    if common.json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        for damage in found.damaged:
+            print(f"{damage.path}: {damage.problem}")
+        print(f"{found.files} files, {found.num_bytes:,} bytes: {len(found.damaged) or 'none'} damaged")
+        if found.set_aside:
+            print("moved to artifacts/.damaged/; the next lntx run computes what it needs of them")
+        elif found.damaged:
+            print("lntx run computes what it needs of them again; lntx verify --heal sets all of them aside")
+    return Damaged.exit_code if found.damaged and not found.set_aside else 0
+
+
+@app.command
+def gc(
+    *,
+    keep: int,
+    older_than: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Free what no run that stays needs; the last passing run, pinned runs and what is in use always stay.
+
+    Args:
+        keep: How many of the latest runs stay.
+        older_than: Only what is older goes: 30d, 12h, 90m.
+        dry_run: Say what would go, and touch nothing.
+    """
+    from lntx.garbage import collect_garbage
+
+    if keep < 0:
+        raise BadInput(f"--keep must not be negative, got {keep}")
+    store = Store(common.folder)
+    store.prepare()
+    found = collect_garbage(store, keep=keep, older_than_s=_seconds(older_than), dry_run=dry_run)
+    if common.json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_collection(found)
+    return 0
+
+
+@app.command
+def pin(
+    name: str,
+    /,
+    *,
+    remove: Annotated[bool, Parameter(negative=())] = False,
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Keep a run, and all that it needs, whatever is freed.
+
+    Args:
+        name: The run, or a beginning of its name.
+        remove: Let go of it.
+    """
+    from lntx.garbage import pin as pin_run
+    from lntx.garbage import pins
+
+    store = Store(common.folder)
+    run = pin_run(store, name, remove=remove)
+    if common.json:
+        print_json({"run": run, "pinned": not remove, "pins": pins(store)})
+    else:
+        print(f"run {run} is {'no longer pinned' if remove else 'pinned'}")
+    return 0
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
+    if found is None:
+        raise BadInput(f"--older-than takes a number and a unit, such as 30d, 12h or 90m, got {text!r}")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+class _Bar:
+    """How much is done, in a line of the terminal."""
+
+    def __call__(self, done: int, total: int) -> None:
+        share = done / total if total else 1.0
+        ends = "\n" if done == total else ""
+        print(f"\r{'#' * int(30 * share):<30} {share:4.0%} of {total:,} bytes", end=ends, file=sys.stderr, flush=True)
