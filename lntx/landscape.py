@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lntx.sweeping import Row
+    from lntx.trials import Row
 
 _MAX_LINES = 8
 

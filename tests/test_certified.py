@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from commandline import DATA, Cli
+from exact import polynomial
 
 CERTIFIED = json.loads((DATA / "certified.json").read_text())
 
@@ -79,7 +79,7 @@ def test_a_polynomial_of_degree_ten_is_solved_to_the_last_bit(cli: Cli, tmp_path
         "y,x\n" + "".join(f"{b!r},{a!r}\n" for a, b in zip(x.tolist(), y.tolist(), strict=True))
     )
     run = _fit(cli, tmp_path / "rows.csv", degree=10, bias=True)
-    exact = _polynomial(x.tolist(), y.tolist(), 10)
+    exact = polynomial(x.tolist(), y.tolist(), 10)
     assert [run["reference_bias"], *run["reference_weights"]] == exact
     learned = [run["learned_bias"], *run["learned_weights"]]
     assert all(_digits(value, answer) >= 15 for value, answer in zip(learned, exact, strict=True))
@@ -95,20 +95,3 @@ def test_huge_residuals_cost_no_digits(cli: Cli, tmp_path: Path) -> None:
     run = _fit(cli, tmp_path / "rows.csv", degree=5, bias=True)
     assert [run["reference_bias"], *run["reference_weights"]] == [1.0] * 6
     assert [run["learned_bias"], *run["learned_weights"]] == [1.0] * 6
-
-
-def _polynomial(x: list[float], y: list[float], degree: int) -> list[float]:
-    """The least-squares polynomial, constant first, by fractions, each coefficient rounded once."""
-    rows = [[Fraction(value) ** k for k in range(degree + 1)] for value in x]
-    p = degree + 1
-    table = [
-        [sum(row[i] * row[j] for row in rows) for j in range(p)]
-        + [sum(row[i] * Fraction(target) for row, target in zip(rows, y, strict=True))]
-        for i in range(p)
-    ]
-    for i in range(p):
-        for k in range(p):
-            if k != i:
-                factor = table[k][i] / table[i][i]
-                table[k] = [a - factor * b for a, b in zip(table[k], table[i], strict=True)]
-    return [float(table[i][p] / table[i][i]) for i in range(p)]

@@ -93,7 +93,9 @@ def test_a_damaged_record_is_not_used_and_is_kept(tmp_path: Path) -> None:
         path.write_text(junk)
         assert store.find(IDENTITY).state == "damaged"
     store.set_aside(store.record_path(IDENTITY))
-    assert [kept.name for kept in (tmp_path / "artifacts" / ".damaged").iterdir()] == [f"train-{path.name}"]
+    assert [kept.name for kept in (tmp_path / "artifacts" / ".damaged").iterdir()] == [
+        f"artifacts-records-train-{path.name}"
+    ]
     assert store.find(IDENTITY).state == "missing"
 
 

@@ -134,7 +134,7 @@ def test_a_sweep_over_data_makes_each_dataset(tmp_path: Path) -> None:
 def test_large_trainings_are_runs_in_processes_and_small_ones_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lntx.sweeping.BATCHED_NUMBERS", 3000)
+    monkeypatch.setattr("lntx.trials.BATCHED_NUMBERS", 3000)
     over = {"data.num_rows": [1000, 5000]}
     found = sweeping.sweep(Pipeline(), over, root=tmp_path, processes=1)
     assert {row.settings["data.num_rows"]: row.how for row in found.trials} == {1000: "batched", 5000: "process"}
@@ -166,7 +166,7 @@ def _kill_itself(*_: Any) -> Any:
 
 
 def test_a_process_that_is_killed_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lntx.sweeping.run_trial", _kill_itself)
+    monkeypatch.setattr("lntx.trials.run_trial", _kill_itself)
     found = sweeping.sweep(Pipeline(), {"train.batch_size": [10]}, root=tmp_path, processes=1)
     assert found.trials[0].error == "its process was killed"
     monkeypatch.undo()
