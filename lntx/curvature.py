@@ -127,7 +127,8 @@ def measure(
         columns = np.hstack([np.ones((len(x), 1)), x]) if bias else x
         factor = torch.linalg.qr(torch.vstack([factor, torch.from_numpy(columns)]), mode="r").R
         num_rows += len(x)
-        squares += float(y @ y)
+        # Not by BLAS, whose sums depend on the number of threads.
+        squares += float((y**2).sum())
     _refuse_sizes((*terms, "the target"), sizes, largest)
     if num_rows < p:
         raise BadInput(f"{num_rows} rows cannot decide {p} weights{' (bias included)' if bias else ''}: add rows")

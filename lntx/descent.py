@@ -159,4 +159,5 @@ def _batch_size(train: Train, curvature: curves.Curvature) -> int | None:
 
 def _largest_row(x: np.ndarray, coordinates: torch.Tensor, has_bias: bool) -> float:
     columns = np.hstack([x, np.ones((len(x), 1))]) if has_bias else x
-    return float(((columns @ coordinates.numpy()) ** 2).sum(axis=1).max())
+    # In torch, which takes one thread here: BLAS may add up in another order with another number of them.
+    return float(((torch.from_numpy(columns) @ coordinates) ** 2).sum(dim=1).max())

@@ -31,7 +31,8 @@ def residual_figures(blocks: Iterable[Block], weights: tuple[float, ...], bias: 
     squares, totals, largest, num_rows = [], [], 0.0, 0
     for block in blocks:
         residual = residuals(block, weights, bias or 0.0)
-        squares.append(float(residual @ residual))
+        # Not by BLAS, whose sums depend on the number of threads.
+        squares.append(float((residual**2).sum()))
         totals.append(float(residual.sum()))
         largest = max(largest, float(np.abs(residual).max()))
         num_rows += len(residual)

@@ -5,7 +5,6 @@ Run: pytest tests/faults/test_same_bits.py
 
 from __future__ import annotations
 
-import statistics
 import time
 from pathlib import Path
 
@@ -42,7 +41,8 @@ def test_a_large_dataset_costs_a_cached_run_and_a_plan_no_more_than_a_small_one(
                 assert done.code == 0
                 if what == "run":
                     assert set(states(done).values()) == {"cached", "skipped"}
-            took[size, what] = statistics.median(seconds)
+            # The least: others use this machine too.
+            took[size, what] = min(seconds)
     stored = sum(path.stat().st_size for path in (tmp_path / "large" / "data").iterdir())
     print(f"{stored / 1e9:.2f} GB; seconds {took}")
     assert stored > 1.99e9
