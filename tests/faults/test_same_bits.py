@@ -27,24 +27,24 @@ def test_one_thread_or_two_make_the_same_files(tmp_path: Path, more: tuple[str, 
 
 def test_a_large_dataset_costs_a_cached_run_and_a_plan_no_more_than_a_small_one(tmp_path: Path) -> None:
     """2 GB beside 1 MB: a hit on a file that did not change does not read it."""
-    took: dict[tuple[str, str], float] = {}
+    took: dict[tuple[str, str], list[float]] = {}
+    asked: dict[str, tuple[str, ...]] = {}
     for size, num_rows in (("small", "62500"), ("large", "125000000")):
-        settings = ("--data.num-rows", num_rows, "--data.distribution", "uniform", "--until", "evaluate")
-        root = tmp_path / size
-        assert run(root, *settings).code == 0
-        for what, words in (("run", ("run", "--local", "--json")), ("plan", ("plan",))):
-            seconds = []
-            for _ in range(5):
+        asked[size] = ("--data.num-rows", num_rows, "--data.distribution", "uniform", "--until", "evaluate")
+        assert run(tmp_path / size, *asked[size]).code == 0
+    # In turn, and the least of each: others use this machine too.
+    for _ in range(8):
+        for size, settings in asked.items():
+            for what, words in (("run", ("run", "--local", "--json")), ("plan", ("plan",))):
                 began = time.perf_counter()
-                done = lntx(*words, *settings, root=root)
-                seconds.append(time.perf_counter() - began)
+                done = lntx(*words, *settings, root=tmp_path / size)
+                took.setdefault((size, what), []).append(time.perf_counter() - began)
                 assert done.code == 0
                 if what == "run":
                     assert set(states(done).values()) == {"cached", "skipped"}
-            # The least: others use this machine too.
-            took[size, what] = min(seconds)
     stored = sum(path.stat().st_size for path in (tmp_path / "large" / "data").iterdir())
-    print(f"{stored / 1e9:.2f} GB; seconds {took}")
+    least = {name: min(seconds) for name, seconds in took.items()}
+    print(f"{stored / 1e9:.2f} GB; seconds {least}")
     assert stored > 1.99e9
     for what in ("run", "plan"):
-        assert took["large", what] - took["small", what] <= 0.2
+        assert least["large", what] - least["small", what] <= 0.2
