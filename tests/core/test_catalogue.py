@@ -97,6 +97,7 @@ def test_a_thousand_seeds_are_the_correctly_rounded_exact_solution(tmp_path: Pat
 _MEASURED = """
 import json, re, sys
 import lntx.evaluation, lntx.generation, lntx.training
+import torch._dynamo  # torch.optim imports it at the first step
 from lntx import run
 
 def memory(what):
@@ -119,8 +120,7 @@ def test_a_hundred_million_rows_are_exact_in_little_memory(tmp_path: Path, dtype
     assert found["verdict"] == "pass"
     assert found["weights"] == [float(np.dtype(dtype).type(3.7))]
     assert found["over_base_mb"] < 150
-    (stored,) = (tmp_path / "data").glob("*.parquet")
-    assert stored.stat().st_size < 2.2 * 100_000_000
+    assert sum(path.stat().st_size for path in (tmp_path / "data").iterdir()) < 2.2 * 100_000_000
 
 
 def test_false_alarms_are_as_many_as_stated() -> None:
