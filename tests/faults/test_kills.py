@@ -70,7 +70,9 @@ def test_a_run_that_is_killed_leaves_nothing_half_done(
 def test_a_run_that_is_told_to_end_says_so_and_comes_back(
     whole: dict[str, list[str]], tmp_path: Path, number: int, code: int, stage: str
 ) -> None:
-    assert _signalled(tmp_path / "root", stage, 0.1, number) == code
+    ended = _signalled(tmp_path / "root", stage, 0.1, number)
+    # After the last stage the run may be over, and Python's own handlers back, when the signal comes.
+    assert ended == code or (stage == "export" and ended in (0, -number))
     _comes_back(tmp_path / "root", whole)
 
 
