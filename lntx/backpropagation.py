@@ -16,9 +16,10 @@ from lntx.residuals import rounding_error
 Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 """x, shape (n, num_terms), y, shape (n, 1), of the training dtype, and what rounding left out of x, or none."""
 
-# torch adds up a float32 weight gradient row after row, 3.6 % off at 1e7 rows: sums are kept this short, and
-# added to each other in float64.
-_FLOAT32_ROWS = 4096
+FLOAT32_ROWS = 4096
+"""Rows whose float32 gradients torch adds up, row after row, 3.6 % off at 1e7 of them: sums are kept this short, and
+added to each other in float64."""
+
 # Rows that the naive loop is tried on: more would not fit into memory at once.
 _TRIED_ROWS = 2**22
 
@@ -65,7 +66,7 @@ def naive_error(model: LNTXLinearModel, parts: Iterable[Part]) -> float:
     loss = nn.functional.mse_loss(model(x), y)
     (naive,) = torch.autograd.grad(loss, [model.linear.weight])
     with torch.no_grad():
-        products = torch.split((model(x) - y).double() * x.double(), _FLOAT32_ROWS)
+        products = torch.split((model(x) - y).double() * x.double(), FLOAT32_ROWS)
         right = 2 / len(x) * sum((part.sum(dim=0) for part in products), torch.zeros(1))
         return float((naive[0] - right).abs().max() / right.abs().max().clamp_min(1e-300))
 
@@ -78,7 +79,7 @@ def gradient(parameter: torch.Tensor) -> torch.Tensor:
 
 def _short(parts: Iterable[Part]) -> Iterator[Part]:
     for x, y, low in parts:
-        size = _FLOAT32_ROWS if x.dtype == torch.float32 else len(x)
+        size = FLOAT32_ROWS if x.dtype == torch.float32 else len(x)
         for start in range(0, len(x), size):
             part = slice(start, start + size)
             yield x[part], y[part], None if low is None else low[part]

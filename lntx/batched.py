@@ -24,7 +24,7 @@ from lntx.moments import Moments
 from lntx.reference import Reference, solve
 from lntx.stopping import DIVERGED_GROWTH, EXACT_SCALE, STALL_BELOW, STALL_EPOCHS
 from lntx.tables import import_table, look_at
-from lntx.training import fit, one_thread, read_parts, refuse_beyond_float32
+from lntx.training import fit, read_parts, refuse_beyond_float32, threads
 
 _LOOK_FOR_STALLS_EVERY = 10
 _TAME = 1e-6
@@ -107,12 +107,12 @@ def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
     else:
         import_table(data, look_at(data.path), path)
     dataset = open_dataset(path)
-    with one_thread():
+    with threads(1):
         curvature = curves.measure(read_blocks(dataset), dataset.terms, bias=bias)
         # One training of its own gives the place from which every gradient can be told to the last digits.
         _, found, _ = fit(dataset, Train(precondition="qr", gradient="moments"), bias=bias)
         anchor = torch.tensor([*found.weights, *([] if found.bias is None else [found.bias])], dtype=torch.float64)
-        rows = read_parts(dataset, torch.float64, torch.device("cpu"), 2**16)
+        rows = read_parts(dataset, torch.float64, torch.device("cpu"), lambda: read_blocks(dataset))
         gradient, loss = Moments(curvature, rows).gradient(anchor, torch.eye(len(anchor), dtype=torch.float64))
     return Problem(
         dataset=dataset,
@@ -149,7 +149,7 @@ def plan_trial(problem: Problem, pipeline: Pipeline) -> Trial:
 
 def train_together(trials: Sequence[Trial]) -> list[Trained]:
     """Train models of one size and dtype on full batches, all at once; results in the order of the trials."""
-    with one_thread():
+    with threads(1):
         return _Together(trials).train()
 
 

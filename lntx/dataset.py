@@ -33,6 +33,10 @@ class Block(NamedTuple):
 
 
 ROW_GROUP_ROWS = 2**20
+
+MEMORY_BYTES = 2**26
+"""Rows that take more than this are read again at each pass."""
+
 _METADATA_KEY = b"lntx"
 
 
@@ -62,6 +66,12 @@ class Dataset:
     def terms(self) -> tuple[str, ...]:
         """Names of what has a weight each: the features, or the powers of the one."""
         return self.features if self.degree == 1 else power_names(self.features[0], self.degree)
+
+
+def fits_in_memory(dataset: Dataset) -> bool:
+    """Whether the rows are kept between passes over them: up to 64 MiB as float64."""
+    parts_per_row = len(dataset.terms) * (1 if dataset.degree == 1 else 2) + 1
+    return dataset.num_rows * parts_per_row * 8 <= MEMORY_BYTES
 
 
 def block_rows(num_columns: int) -> int:

@@ -40,3 +40,7 @@ class ServerUnreachable(LntxError):
     """The configured Prefect server does not answer, or refuses."""
 
     kind = "ServerUnreachable"
+
+
+KINDS: tuple[type[LntxError], ...] = (LntxError, BadInput, WrongAnswer, NotFresh, Damaged, ServerUnreachable)
+"""Every kind."""

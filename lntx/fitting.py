@@ -5,6 +5,7 @@ Holds results; trains nothing and needs no torch.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -90,8 +91,20 @@ class Fit(Section):
     descent_condition_number: float
     """Of the Hessian in the coordinates of the descent."""
 
+    rows_sha256: tuple[str, ...] = ()
+    """Digest of the rows at each of training's readings; empty where they were read again each epoch."""
+
+    history_sha256: str | None = None
+    """Digest of the history, as `history_digest` takes it."""
+
     asked: Train
     """What was asked for, `auto` included."""
+
+
+def history_digest(history: Sequence[Epoch]) -> str:
+    """sha256 of the weights and the loss of every epoch, to the last bit."""
+    numbers = [(epoch.coefficients, epoch.loss) for epoch in history]
+    return hashlib.sha256(repr(numbers).encode()).hexdigest()
 
 
 def write_history(history: Sequence[Epoch], path: Path) -> None:

@@ -36,6 +36,7 @@ CODE: dict[Stage, tuple[str, ...]] = {
         "powers",
         "progress",
         "residuals",
+        "rowsdigest",
         "steps",
         "stopping",
         "training",
@@ -57,9 +58,11 @@ CODE: dict[Stage, tuple[str, ...]] = {
         "normal_equations",
         "powers",
         "reference",
+        "rowcheck",
+        "rowsdigest",
         "verdict",
     ),
-    "export": ("exporting", "fitting", "model", "prediction", "readback", "verdict", "weights"),
+    "export": ("exporting", "fitting", "freshprocess", "model", "prediction", "readback", "verdict", "weights"),
 }
 """The modules that decide each stage's result."""
 

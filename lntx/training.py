@@ -16,18 +16,16 @@ from lntx import curvature as curves
 from lntx.backpropagation import Part, naive_error
 from lntx.checkpoints import Checkpoints
 from lntx.config import MAX_MAGNITUDE, Train
-from lntx.dataset import Dataset, read_blocks
+from lntx.dataset import Block, Dataset, fits_in_memory, read_blocks
 from lntx.descent import Descent, choose_frame, plan_descent
 from lntx.errors import BadInput
-from lntx.fitting import Epoch, Fit
+from lntx.fitting import Epoch, Fit, history_digest
 from lntx.model import LNTXLinearModel
 from lntx.moments import Moments
 from lntx.progress import Progress
+from lntx.rowsdigest import RowsDigest
 from lntx.steps import by_moments, full_batch, mini_batches
 from lntx.stopping import Stopping
-
-MEMORY_BYTES = 2**26
-"""Rows that take more than this are read again each epoch."""
 
 # Squares of larger values, and of their products with weights, leave float32.
 LARGEST_FLOAT32 = 1e15
@@ -48,18 +46,27 @@ def fit(
     Raises: BadInput: what is known before the first step: dependent columns, too few rows, a learning rate over the
     stable limit, no such device.
     """
-    device, dtype = _device(train), getattr(torch, train.dtype)
-    with one_thread():
+    device, dtype = find_device(train), getattr(torch, train.dtype)
+    readings: list[RowsDigest] = []
+
+    def blocks() -> Iterator[Block]:
+        read = read_blocks(dataset, read_rows=read_rows)
+        if not fits_in_memory(dataset):
+            return read
+        readings.append(RowsDigest())
+        return readings[-1].through(read)
+
+    with threads(train.num_threads):
         curvature = curves.measure(
-            read_blocks(dataset, read_rows=read_rows),
+            blocks(),
             dataset.terms,
             bias=bias,
             largest=LARGEST_FLOAT32 if dtype == torch.float32 else MAX_MAGNITUDE,
         )
         frame = choose_frame(curvature, train.precondition)
-        descent = plan_descent(curvature, frame, train, lambda: read_blocks(dataset, read_rows=read_rows))
+        descent = plan_descent(curvature, frame, train, blocks)
         by_rows = descent.batch_size is not None or descent.gradient == "autograd"
-        rows = read_parts(dataset, dtype if by_rows else torch.float64, device, read_rows)
+        rows = read_parts(dataset, dtype if by_rows else torch.float64, device, blocks)
         generator = torch.Generator().manual_seed(train.seed)
         model = LNTXLinearModel(len(dataset.terms), bias=bias, dtype=dtype, generator=generator).to(device)
         naive = _naive_error(model, rows, train, descent, dataset.num_rows)
@@ -78,7 +85,7 @@ def fit(
                 stopping = _stopping(train, descent, curvature, batches=False)
             progress.finish()
             if descent.gradient == "moments":
-                exact_rows = rows if not by_rows else read_parts(dataset, torch.float64, device, read_rows)
+                exact_rows = rows if not by_rows else read_parts(dataset, torch.float64, device, blocks)
                 steps = by_moments(model, Moments(curvature, exact_rows), descent, train)
             else:
                 steps = full_batch(model, rows, descent, train, dataset.num_rows)
@@ -104,6 +111,8 @@ def fit(
             precondition=descent.precondition,
             condition_number=curves.condition(curvature.eigenvalues(curvature.coordinates("none"))),
             descent_condition_number=descent.condition_number,
+            rows_sha256=tuple(reading.sha256 for reading in readings),
+            history_sha256=history_digest(history),
             asked=train,
         ),
         history,
@@ -111,12 +120,15 @@ def fit(
 
 
 def read_parts(
-    dataset: Dataset, dtype: torch.dtype, device: torch.device, read_rows: int
+    dataset: Dataset, dtype: torch.dtype, device: torch.device, blocks: Callable[[], Iterator[Block]]
 ) -> Callable[[], Iterator[Part]]:
-    """The rows as tensors, as often as they are asked for: kept, where they fit into 64 MiB."""
+    """The rows as tensors, as often as they are asked for: kept, where they fit into memory.
+
+    blocks: reads the dataset.
+    """
 
     def read() -> Iterator[Part]:
-        for x, y, low in read_blocks(dataset, read_rows=read_rows):
+        for x, y, low in blocks():
             yield (
                 torch.from_numpy(x).to(device, dtype),
                 torch.from_numpy(y).to(device, dtype).unsqueeze(1),
@@ -124,8 +136,7 @@ def read_parts(
                 None if low is None or dtype == torch.float32 else torch.from_numpy(low).to(device),
             )
 
-    parts_per_row = len(dataset.terms) * (1 if dataset.degree == 1 else 2) + 1
-    if dataset.num_rows * parts_per_row * dtype.itemsize > MEMORY_BYTES:
+    if not fits_in_memory(dataset):
         return read
     parts = list(read())
     return lambda: iter(parts)
@@ -156,17 +167,21 @@ def _stopping(train: Train, descent: Descent, curvature: curves.Curvature, *, ba
     return Stopping(train, curvature.scales, exact=exact, compensates=not exact)
 
 
-def _device(train: Train) -> torch.device:
+def find_device(train: Train) -> torch.device:
+    """Where to train.
+
+    Raises: BadInput: there is no such device.
+    """
     if train.device == "cuda" and not torch.cuda.is_available():
         raise BadInput("train.device is cuda, but torch finds no CUDA device here: use cpu or auto")
     return torch.device("cuda" if train.device == "cuda" else "cpu")
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread meanwhile: sums are then made in one order, and small work is quicker."""
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads meanwhile: with one, sums are made in one order, and small work is quicker."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -1,0 +1,159 @@
+"""What canaries train: the fixed cases of each level, and blind ones that nobody knows beforehand.
+
+Every case learns by loss.backward() on all rows, in the weights themselves: torch is tested, and no shortcut of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lntx.canary.levels import Device, Level
+from lntx.config import Format, Pipeline, Section
+from lntx.layers import validate
+
+# Rows of the large case: minutes of work, and no more of the memory and the disk than leaves others alone.
+_LARGE_ROWS = 20_000_000
+_SHARE = 0.25
+_LARGE_FEATURES = 3
+
+
+class Case(Section):
+    """One known answer to be found."""
+
+    name: str
+    """What is special about it."""
+
+    pipeline: Pipeline
+    """What is generated, trained and exported."""
+
+
+def fixed_cases(level: Level, device: Device = "auto") -> tuple[Case, ...]:
+    """The cases of a level, the earlier levels' included."""
+    centred = {"low": -3, "high": 3}
+    cases = [
+        _case("three weights and a bias", device, {"weights": (3.7, -1.2, 0.5), "bias": 2.0, **centred}, momentum=0.25)
+    ]
+    if level >= 2:
+        formats: tuple[Format, ...] = ("safetensors", "pt2", *(("onnx",) if _has_onnx() else ()))
+        noisy = {"num_features": 8, "bias": -1.5, "noise": 0.5, "distribution": "uniform", **centred}
+        threads = max(2, min(os.cpu_count() or 1, 8))
+        cases += [
+            _case("one weight", device, {"weights": (3.7,)}, formats=formats),
+            _case("one weight, float32", device, {"weights": (3.7,)}, dtype="float32", formats=formats),
+            _case(
+                "a bias, float32",
+                device,
+                {"weights": (3.7, -1.2, 0.5), "bias": 2.0, **centred},
+                dtype="float32",
+                formats=formats,
+            ),
+            _case("noise, 100,000 rows", device, {**noisy, "num_rows": 100_000}, momentum=0.5),
+            _case(
+                f"noise, 100,000 rows, {threads} threads",
+                device,
+                {**noisy, "num_rows": 100_000},
+                num_threads=threads,
+            ),
+            _case(
+                "noise, 100,000 rows, float32", device, {**noisy, "num_rows": 100_000}, dtype="float32", momentum=0.5
+            ),
+            _case(
+                "a hundred weights",
+                device,
+                {"num_features": 100, "noise": 1.0, "distribution": "normal", **centred, "num_rows": 20_000},
+                formats=formats,
+            ),
+            _case("a million rows", device, {"weights": (3.7,), "num_rows": 1_000_000}),
+        ]
+    if level >= 3:
+        rows = large_rows()
+        uniform = {"weights": (3.7, -1.2, 0.5), "bias": 2.0, "distribution": "uniform", **centred, "num_rows": rows}
+        cases += [
+            _case(f"{rows:,} rows", device, uniform),
+            _case(f"{rows:,} rows, float32", device, {**uniform, "noise": 1.0}, dtype="float32"),
+        ]
+    return tuple(cases)
+
+
+def blind_case(seed: int, device: Device = "auto", *, for_fault: bool = False) -> Case:
+    """Fresh weights, rows and settings: the same ones for the same seed, 0 ≤ seed < 2^63.
+
+    for_fault: two weights, a bias and float64 at least, so that every fault can be planted and seen.
+    """
+    draw = np.random.Generator(np.random.PCG64(seed))
+    num_rows = int(10 ** draw.integers(2, 6) * draw.uniform(1, 2))
+    num_features = int(draw.integers(2 if for_fault else 1, 9))
+    half = int(draw.integers(1, 4))
+    has_bias = bool(draw.integers(2)) or for_fault
+    data: dict[str, Any] = {
+        "weights": tuple(_weight(draw) for _ in range(num_features)),
+        "num_rows": num_rows,
+        "distribution": ("integers", "uniform", "normal")[draw.integers(3)],
+        "noise": float(draw.uniform(0.1, 1)) if draw.integers(2) else 0.0,
+        "low": -half,
+        "high": half,
+        "seed": int(draw.integers(2**63)),
+    }
+    if has_bias:
+        data["bias"] = _weight(draw)
+    return _case(
+        f"blind {seed}",
+        device,
+        data,
+        momentum=float((0, 0.25, 0.5)[draw.integers(3)]),
+        dtype="float64" if for_fault else ("float64", "float64", "float32")[draw.integers(3)],
+        seed=int(draw.integers(2**63)),
+    )
+
+
+@functools.cache
+def large_rows() -> int:
+    """Rows of the large case: what a quarter of the free memory, and of the free disk, holds; 20 million at most.
+
+    Asked once a process, so that repetitions are alike.
+    """
+    disk = shutil.disk_usage(tempfile.gettempdir()).free
+    row_bytes = 8 * (_LARGE_FEATURES + 1)
+    rows = int(min(_LARGE_ROWS, _SHARE * _free_memory() / row_bytes, _SHARE * disk / row_bytes))
+    # A fixed case trains on the same rows from run to run, where the memory has not changed much.
+    return max(1_000_000, 1 << (rows.bit_length() - 1)) if rows < _LARGE_ROWS else _LARGE_ROWS
+
+
+def _free_memory() -> int:
+    """Bytes that may be taken without others being pushed out, within the limit of a container."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    with contextlib.suppress(OSError, ValueError):
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return free
+
+
+def _case(
+    name: str, device: Device, data: dict[str, Any], *, formats: tuple[Format, ...] | None = None, **train: Any
+) -> Case:
+    settings = {"gradient": "autograd", "precondition": "none", "device": device, "max_epochs": 2000, **train}
+    export = {} if formats is None else {"formats": formats}
+    # A canary runs many times: noise alone must not fail one of them.
+    evaluate = {"false_alarm_rate": 1e-12}
+    sections = {"data": data, "train": settings, "evaluate": evaluate, "export": export}
+    return Case(name=name, pipeline=validate(sections))
+
+
+def _weight(draw: np.random.Generator) -> float:
+    """A weight of either sign between 0.5 and 5, all of whose digits matter."""
+    return float(draw.choice((-1.0, 1.0)) * draw.uniform(0.5, 5))
+
+
+def _has_onnx() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxruntime"))

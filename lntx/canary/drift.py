@@ -1,0 +1,132 @@
+"""Whether the bits of a training are those of earlier canaries of the same kind: drift, which is no failure.
+
+One file per case and device under `artifacts/canary/`. Knows bits and versions; knows no verdict.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import logging
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lntx import __version__
+from lntx.canary.cases import Case
+from lntx.config import Section
+from lntx.fitting import Epoch
+from lntx.identity import CODE, code_digest, digest_of, identify
+from lntx.store import Store
+
+logger = logging.getLogger(__name__)
+
+_KEPT = 100
+_EPOCH_DIGITS = 8
+
+
+class Drift(Section):
+    """A training whose bits are not those of an earlier one, within what is right."""
+
+    case: str
+    """The case."""
+
+    since: str
+    """When the earlier one was, ISO 8601 in UTC."""
+
+    epoch: int
+    """The first epoch that differs; 0 is the start."""
+
+    changed: dict[str, tuple[str | None, str | None]]
+    """Versions that changed meanwhile, old and new; none if the same stack gave other bits."""
+
+    @property
+    def sentence(self) -> str:
+        """What to tell a person."""
+        if not self.changed:
+            why = "with the same versions: look at the machine, and repeat with --repeat 10"
+        else:
+            why = "with " + ", ".join(f"{name} {old} → {new}" for name, (old, new) in self.changed.items())
+        return f"drift: {self.case} gives other bits since {self.since}, from epoch {self.epoch} on, {why}"
+
+
+def signature(history: Sequence[Epoch]) -> tuple[str, ...]:
+    """The bits of a training: a digest per epoch, of its weights and loss."""
+    return tuple(
+        hashlib.sha256(repr((epoch.coefficients, epoch.loss)).encode()).hexdigest()[:_EPOCH_DIGITS] for epoch in history
+    )
+
+
+def watch(store: Store, case: Case, device: str, history: Sequence[Epoch]) -> Drift | None:
+    """Compare a right training with the last one of the same case on the same kind of device, and keep its bits."""
+    kind = {"config": case.pipeline.model_dump(mode="json"), "device": device_kind(device)}
+    key = digest_of(kind)
+    path = store.artifacts / "canary" / f"{key[:16]}.json"
+    now = {"at": _now(), "versions": _versions(case), "bits": list(signature(history))}
+    try:
+        store.locks.mkdir(parents=True, exist_ok=True)
+        with store.lock(f"canary-{key}"):
+            records = _load(path)
+            drift = _compare(case, records, now)
+            if drift is not None or not records or records[-1]["versions"] != now["versions"]:
+                records = [*records, now][-_KEPT:]
+                store.write_json(path, {"case": case.name, **kind, "records": records})
+    except OSError as error:
+        # The verdict does not hang on it.
+        logger.warning("the bits of this canary are not kept: %s", error)
+        return None
+    return drift
+
+
+def device_kind(device: str) -> str:
+    """What the arithmetic runs on: the processor's model, or the GPU's."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor()
+    return f"{platform.machine()} {model}".strip()
+
+
+def _compare(case: Case, records: Sequence[dict[str, Any]], now: dict[str, Any]) -> Drift | None:
+    """The last record of the same versions counts most; else the last of all."""
+    same = [record for record in records if record["versions"] == now["versions"]]
+    before = (same or [*records])[-1:]
+    if not before or before[0]["bits"] == now["bits"]:
+        return None
+    old, new = before[0]["versions"], now["versions"]
+    names = sorted(old.keys() | new.keys())
+    pairs = zip(before[0]["bits"], now["bits"], strict=False)
+    shorter = min(len(before[0]["bits"]), len(now["bits"]))
+    return Drift(
+        case=case.name,
+        since=before[0]["at"],
+        epoch=next((k for k, (left, right) in enumerate(pairs) if left != right), shorter),
+        changed={name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)},
+    )
+
+
+def _versions(case: Case) -> dict[str, str]:
+    """What may change the bits of a training."""
+    found = identify("train", case.pipeline, source_sha256=None, inputs={}).versions
+    code = digest_of({name: code_digest(name) for name in {*CODE["generate"], *CODE["train"]}})
+    return {**found, "lntx": __version__, "code of lntx": code[:12]}
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["records"]
+        return [{"at": one["at"], "versions": dict(one["versions"]), "bits": list(one["bits"])} for one in records]
+    except (OSError, ValueError, KeyError, TypeError):
+        # What is not there, or not whole, is no witness: the history begins anew.
+        return []
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,31 @@
+"""Faults to plant where they would really occur, each with the part that is to blame for it.
+
+They are the canary's own test: what it does not see, or puts down to the wrong part, it cannot be believed about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lntx.canary.faults.exported import EXPORTED
+from lntx.canary.faults.planting import Fault
+from lntx.canary.faults.rows import ROWS
+from lntx.canary.faults.solved import SOLVED
+from lntx.canary.faults.trained import TRAINED
+from lntx.errors import BadInput
+from lntx.layers import unknown
+
+FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in (*ROWS, *SOLVED, *TRAINED, *EXPORTED)}
+"""Every fault, by name, in the order of the stages."""
+
+__all__ = ["FAULTS", "Fault", "find_fault"]
+
+
+def find_fault(name: str) -> Fault:
+    """The fault of that name.
+
+    Raises: BadInput: there is none.
+    """
+    if name not in FAULTS:
+        raise BadInput(f"{unknown('fault', name, FAULTS)} (--inject list names all)")
+    return FAULTS[name]

@@ -1,0 +1,82 @@
+"""Faults of the exact solution that training is held against."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from lntx.canary.cases import Case
+from lntx.canary.faults.planting import Fault, replaced
+from lntx.exact import ExactMatrix
+from lntx.gram import Gram
+from lntx.normal_equations import Solution
+
+
+def _wrong_product(_case: Case) -> contextlib.AbstractContextManager[None]:
+    """An entry of XᵀX and its like are wrong, as if the first feature were larger than it is."""
+    import lntx.reference
+
+    def make(gram: type[Gram]) -> type[Gram]:
+        class Wrong(gram):  # type: ignore[misc, valid-type]
+            def add(self, columns: np.ndarray, low: np.ndarray | None = None) -> None:
+                super().add(columns * np.where(np.arange(columns.shape[1]) == 0, 1.5, 1.0), low)
+
+        return Wrong
+
+    return replaced(lntx.reference, "Gram", make)
+
+
+def _wrong_sums(_case: Case) -> contextlib.AbstractContextManager[None]:
+    """Every exact sum is a little off, wherever it is used: by less than the truth could show."""
+
+    def make(add: Callable[..., None]) -> Callable[..., None]:
+        def adding(self: Gram, columns: np.ndarray, low: np.ndarray | None = None) -> None:
+            add(self, columns * np.where(np.arange(columns.shape[1]) == 0, 1 + 1e-10, 1.0), low)
+
+        return adding
+
+    return replaced(Gram, "add", make)
+
+
+def _rounded_solution(_case: Case) -> contextlib.AbstractContextManager[None]:
+    """The solution has the digits of float32."""
+    import lntx.reference
+
+    def make(solve: Callable[..., Solution]) -> Callable[..., Solution]:
+        def rounding(products: ExactMatrix) -> Solution:
+            solution = solve(products)
+            rounded = solution.coefficients.astype(np.float32).astype(np.float64)
+            return dataclasses.replace(solution, coefficients=rounded)
+
+        return rounding
+
+    return replaced(lntx.reference, "solve_normal_equations", make)
+
+
+SOLVED = (
+    Fault(
+        name="wrong-product",
+        what="an entry of the exact sums XᵀX is wrong",
+        blame="reference",
+        limit="1e-13 of a coefficient",
+        planted=_wrong_product,
+    ),
+    Fault(
+        name="wrong-sums",
+        what="all exact sums are off by 1e-10",
+        blame="reference",
+        limit="1e-13 of a coefficient; more than 10^7 products of rows, columns and columns",
+        planted=_wrong_sums,
+    ),
+    Fault(
+        name="rounded-solution",
+        what="the exact solution is rounded to float32",
+        blame="reference",
+        limit="1e-13 of a coefficient",
+        planted=_rounded_solution,
+    ),
+)
+"""They are put down to the reference."""

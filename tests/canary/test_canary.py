@@ -1,0 +1,360 @@
+"""Canaries as Python runs them: right ones, what they leave, drift, repetitions. Run: pytest tests/canary"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from lntx.canary import drift as drifts
+from lntx.canary.cases import blind_case, fixed_cases
+from lntx.canary.drawn import implausible_rows
+from lntx.canary.eigenvalues import is_largest, is_smallest
+from lntx.canary.faults import FAULTS
+from lntx.canary.faults.planting import once_stored
+from lntx.canary.junit import write_error_junit, write_junit
+from lntx.canary.ordering import Order
+from lntx.canary.running import run_canary, run_case
+from lntx.config import Data
+from lntx.errors import BadInput
+from lntx.layers import validate
+from lntx.selection import Stage
+
+
+@pytest.fixture(autouse=True)
+def _throw_aways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+
+def test_a_right_stack_passes_and_leaves_its_bits_alone(tmp_path: Path) -> None:
+    """Nothing is published, nothing cached, nothing left in the throw-away root; the bits are kept, once."""
+    root = tmp_path / "root"
+    first = run_canary(root=root)
+    again = run_canary(root=root)
+    assert (first.verdict, first.blame, first.reason, first.drift, first.root) == ("pass", None, None, (), None)
+    assert first.learned_weights == pytest.approx((3.7, -1.2, 0.5), rel=1e-14)
+    assert (first.true_weights, first.true_bias, first.gradient, first.precondition) == (
+        (3.7, -1.2, 0.5), 2.0, "autograd", "none",
+    )  # fmt: skip
+    assert {stage.state for stage in [*first.stages.values(), *again.stages.values()]} == {"ran"}
+    assert (first.exports, first.report) == ({}, None)
+    assert first.cases[0].path is not None
+    assert first.cases[0].path.epochs == first.epochs
+    assert first.cases[0].bits == again.cases[0].bits
+    assert not list((tmp_path / "tmp").glob("lntx-*"))
+    stored = [path for path in root.rglob("*") if path.is_file() and ".locks" not in path.parts]
+    assert [path.parent.name for path in stored] == ["canary"]
+    assert len(json.loads(stored[0].read_text())["records"]) == 1
+
+
+def test_a_wrong_one_keeps_its_files_and_says_why(tmp_path: Path) -> None:
+    found = run_canary(root=tmp_path / "root", fault=FAULTS["flipped-gradient-bit"])
+    assert (found.verdict, found.blame) == ("fail", "training")
+    assert re.match(
+        r"epoch 2 left the path: the weight of x1 is .+ where descent on these rows gives", found.reason or ""
+    )
+    assert found.root is not None
+    assert found.report is not None
+    assert found.reason in Path(found.report).read_text(encoding="utf-8")
+    assert list(Path(found.root).rglob("history-*.parquet"))
+    assert found.fault is not None
+    assert found.fault.is_right
+    assert not (tmp_path / "root").exists(), "the bits of a planted fault are no witness"
+
+
+def test_the_end_is_right_although_the_path_is_not(tmp_path: Path) -> None:
+    """Descent heals a flipped bit: only the path tells."""
+    found = run_canary(fault=FAULTS["flipped-weight-bit"], root=tmp_path)
+    assert found.blame == "training"
+    assert found.learned_weights == pytest.approx((3.7, -1.2, 0.5), rel=1e-14)
+    assert found.digits is not None
+    assert found.digits > 14
+
+
+def test_a_blind_canary_is_new_each_time_and_can_be_drawn_again() -> None:
+    first, second = (blind_case(seed).pipeline for seed in (1, 2))
+    assert first != second
+    assert first == blind_case(1).pipeline
+    drawn = [blind_case(seed).pipeline for seed in range(60)]
+    assert {len(one.data.true_weights or ()) for one in drawn} == set(range(1, 9))
+    assert {len(str(one.data.num_rows)) for one in drawn} == {3, 4, 5, 6}
+    assert {one.train.dtype for one in drawn} == {"float32", "float64"}
+    assert {one.train.gradient for one in drawn} == {"autograd"}
+    order = Order(seed=5, repeat=2)
+    (one,), (other,) = order.cases(1), order.cases(2)
+    assert one != other
+    assert order.cases(2) == (other,)
+
+
+def test_levels_hold_those_below_them() -> None:
+    names = [[case.name for case in fixed_cases(level)] for level in (1, 2, 3)]
+    assert len(names[0]) == 1
+    assert names[1][:1] == names[0]
+    assert names[2][: len(names[1])] == names[1]
+    every = [case.pipeline for case in fixed_cases(3)]
+    assert {one.train.dtype for one in every} == {"float32", "float64"}
+    assert max(one.train.num_threads for one in every) > 1
+    assert max(one.data.num_rows for one in every) >= 1_000_000
+    assert {one.train.gradient for one in every} == {"autograd"}
+
+
+def test_blind_canaries_raise_no_alarm() -> None:
+    found = run_canary(Order(seed=20261123, repeat=5))
+    assert [case.verdict for case in found.cases] == ["pass"] * 5, [case.reason for case in found.cases]
+    assert len({case.config for case in found.cases}) == 5
+    assert found.blind_seed == 20261123
+
+
+def test_rows_that_leave_nothing_are_right_too() -> None:
+    """Targets without any rounding: the residuals are 0, and what the exact solution says of them is rounding."""
+    for seed in range(3):
+        data = {"weights": (-4.233131880616293,), "num_rows": 500, "low": -1, "high": 1, "seed": seed}
+        case = fixed_cases(1)[0]
+        config = validate({**case.pipeline.model_dump(exclude_unset=True), "data": data})
+        judged = run_case(case.model_copy(update={"pipeline": config}), repetition=1, witness=None, fault=None)
+        assert judged.report.verdict == "pass", judged.report.reason
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_hundred_clean_blind_canaries_raise_no_alarm() -> None:
+    found = run_canary(Order(seed=1, repeat=200))
+    alarms = [(case.name, case.reason) for case in found.cases if case.verdict != "pass"]
+    assert (len(found.cases), alarms) == (200, [])
+    print("closest to its bound:", max(case.path.worst for case in found.cases if case.path is not None))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("level", [2, 3])
+def test_the_higher_levels_pass(tmp_path: Path, level: int) -> None:
+    found = run_canary(Order.model_validate({"level": level}), root=tmp_path / "root")
+    assert found.verdict == "pass", found.reason
+    again = run_canary(Order.model_validate({"level": 2}), root=tmp_path / "root")
+    assert again.drift == (), "the same stack gives the same bits"
+
+
+def test_repetitions_tell_what_is_deterministic(tmp_path: Path) -> None:
+    assert run_canary(Order(repeat=2), root=tmp_path).recurrence is None
+    with FAULTS["skipped-step"].planted(fixed_cases(1)[0]):
+        # Planted once for both: the step is skipped in the first alone.
+        found = run_canary(Order(repeat=2), root=tmp_path)
+    assert (found.verdict, found.recurrence) == ("fail", "intermittent")
+    with FAULTS["scaled-predictions"].planted(fixed_cases(1)[0]):
+        found = run_canary(Order(repeat=2), root=tmp_path)
+    assert (found.verdict, found.recurrence) == ("fail", "deterministic")
+    assert sum(one.name.startswith("lntx-canary-") for one in (tmp_path / "tmp").iterdir()) == 2, "one per wrong canary"
+
+
+def test_other_bits_within_what_is_right_are_drift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an upgrade the packages are named; with the same stack, that is said too. Neither is a failure."""
+    import torch
+
+    run_canary(root=tmp_path)
+    real, taken = torch.optim.SGD.step, []
+
+    def nudged(self: torch.optim.SGD) -> None:
+        real(self)
+        taken.append(1)
+        if len(taken) == 3:
+            weight = self.param_groups[0]["params"][0]
+            with torch.no_grad():
+                weight.copy_(torch.nextafter(weight, weight + 1))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", nudged)
+        found = run_canary(root=tmp_path)
+    assert found.verdict == "pass"
+    (drift,) = found.drift
+    assert (drift.epoch, drift.changed) == (3, {})
+    assert "with the same versions: look at the machine" in drift.sentence
+    versions = drifts._versions
+    monkeypatch.setattr(drifts, "_versions", lambda case: {**versions(case), "torch": "9.9"})
+    (upgraded,) = run_canary(root=tmp_path).drift
+    assert upgraded.changed == {"torch": (versions(fixed_cases(1)[0])["torch"], "9.9")}
+    assert re.search(r"with torch \S+ → 9\.9$", upgraded.sentence)
+    assert run_canary(root=tmp_path).drift == (), "told once"
+
+
+def test_a_damaged_witness_is_none(tmp_path: Path) -> None:
+    run_canary(root=tmp_path)
+    (file,) = (tmp_path / "artifacts" / "canary").glob("*.json")
+    file.write_text("{")
+    assert run_canary(root=tmp_path).verdict == "pass"
+    assert len(json.loads(file.read_text())["records"]) == 1
+
+
+def test_a_stage_that_dies_is_a_wrong_answer_and_a_full_disk_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def die(_self: object) -> None:
+        raise RuntimeError("an illegal memory access was encountered\nand more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", die)
+        found = run_canary()
+    assert (found.verdict, found.blame) == ("fail", "training")
+    assert "train ended with RuntimeError: an illegal memory access was encountered: look at torch" in (
+        found.reason or ""
+    )
+
+    def full(_self: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", full)
+        with pytest.raises(OSError, match="No space left"):
+            run_canary()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("none left"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …")]
+)
+def test_want_of_memory_is_no_wrong_answer(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def greedy(_self: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.optim.SGD, "step", greedy)
+    with pytest.raises(type(error)):
+        run_canary()
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "blame"),
+    [
+        ("train", "fit.json", "data"),
+        ("train", "history.parquet", "data"),
+        ("evaluate", "evaluation.json", "data"),
+        ("train", "model.safetensors", "export"),
+        ("export", "card.json", "export"),
+        ("export", "model.pt2", "export"),
+    ],
+)
+@pytest.mark.parametrize("harm", ["gone", "truncated"])
+def test_a_stored_file_that_is_gone_or_cut_is_put_down_to_its_part(
+    stage: Stage, name: str, blame: str, harm: str
+) -> None:
+    def tamper(files: dict[str, Path]) -> None:
+        if harm == "gone":
+            files[name].unlink()
+        else:
+            files[name].write_bytes(files[name].read_bytes()[:-20])
+
+    with once_stored(stage, tamper):
+        found = run_canary()
+    assert (found.verdict, found.blame) == ("fail", blame), found.reason
+
+
+def test_what_is_found_before_an_interrupt_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import lntx.canary.running as canaries
+
+    real, runs = canaries.run_case, []
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        runs.append(1)
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(canaries, "run_case", interrupted)
+    with FAULTS["scaled-predictions"].planted(fixed_cases(1)[0]), pytest.raises(KeyboardInterrupt):
+        run_canary(Order(repeat=3))
+    assert "before the end: training: epoch 1 left the path" in caplog.text
+    assert "lntx-canary-" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_costs_the_drift_alone(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "artifacts").write_text("a file")
+    found = run_canary(root=tmp_path / "root")
+    assert (found.verdict, found.drift) == ("pass", ())
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"distribution": "integers", "low": -3, "high": 3}, None),
+        ({"distribution": "uniform", "low": -1, "high": 1, "noise": 0.5}, None),
+        ({"distribution": "normal", "low": -2, "high": 2, "noise": 0.5, "num_rows": 50}, None),
+        ({"distribution": "normal", "low": 1, "high": 9, "num_rows": 3}, None),
+    ],
+)
+def test_rows_as_they_are_drawn_are_plausible(data: dict[str, Any], said: str | None) -> None:
+    for seed in range(20):
+        assert implausible_rows(Data(weights=(3.7, -1.2), bias=2.0, seed=seed, **data)) is said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x, y: (x * 0, y), "x1 was drawn as 0.0 in every row"),
+        (lambda x, y: (x[:, [0, 0]], y), "x2 was drawn just like x1"),
+        (lambda x, y: (x + 0.5, y), "which integers rows do not have"),
+        (lambda x, y: (x, y * (1 + 1e-14)), "from what its features give"),
+        (lambda x, y: (x, y * np.nan), "was drawn with y = nan"),
+    ],
+)
+def test_rows_that_are_drawn_wrongly_are_told(change: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lntx.canary import drawn
+
+    blocks = drawn.generate_blocks
+    monkeypatch.setattr(drawn, "generate_blocks", lambda data: (change(x, y) for x, y in blocks(data)))
+    assert said in (implausible_rows(Data(weights=(3.7, -1.2), bias=2.0, low=-3, high=3)) or "")
+
+
+def test_noise_of_another_size_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lntx.canary import drawn
+
+    blocks, data = drawn.generate_blocks, Data(weights=(3.7,), noise=0.5)
+    monkeypatch.setattr(drawn, "generate_blocks", lambda _data: blocks(data.model_copy(update={"noise": 0.8})))
+    assert "the noise was drawn with standard deviation 0." in (implausible_rows(data) or "")
+
+
+def test_eigenvalues_are_told_by_counting_signs() -> None:
+    draw = np.random.default_rng(0).normal(size=(30, 5))
+    matrix = draw.T @ draw
+    values = np.linalg.eigvalsh(matrix)
+    exact = np.array([[Decimal(value) for value in row] for row in matrix.tolist()])
+    assert is_largest(exact, values[-1], 1e-12)
+    assert is_smallest(exact, values[0], 1e-12)
+    assert not is_largest(exact, values[-1] * (1 + 1e-9), 1e-12)
+    assert not is_largest(exact, values[-2], 1e-12)
+    assert not is_smallest(exact, values[0] * (1 - 1e-9), 1e-12)
+    assert not is_smallest(exact, values[1], 1e-12)
+
+
+def test_a_missing_device_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BadInput, match="finds no CUDA device"):
+        run_canary(Order(device="cuda"))
+
+
+def test_junit_has_a_test_case_per_case(tmp_path: Path) -> None:
+    write_junit(run_canary(Order(repeat=2), root=tmp_path), tmp_path / "right.xml")
+    suite = ElementTree.parse(tmp_path / "right.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "0")
+    with FAULTS["scaled-predictions"].planted(fixed_cases(1)[0]):
+        write_junit(run_canary(root=tmp_path), tmp_path / "wrong.xml")
+    suite = ElementTree.parse(tmp_path / "wrong.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
+    failure = suite.find("testcase/failure")
+    assert failure is not None
+    assert failure.get("type") == "training"
+    write_error_junit(RuntimeError("no\x1b[31m room"), tmp_path / "error.xml")
+    suite = ElementTree.parse(tmp_path / "error.xml").getroot()[0]
+    assert (suite.get("errors"), suite.get("failures")) == ("1", "0")
+    assert "left the path" in (failure.get("message") or "")

@@ -1,0 +1,45 @@
+"""Every fault that can be planted is caught and put down to the right part. Run: pytest tests/canary/test_faults.py"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from lntx.canary.faults import FAULTS, find_fault
+from lntx.canary.ordering import Order
+from lntx.canary.running import run_canary, run_faults
+from lntx.errors import BadInput
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level(logging.CRITICAL, logger="lntx"):
+        yield
+
+
+def test_there_are_faults_of_every_part() -> None:
+    assert len(FAULTS) >= 24
+    assert {fault.blame for fault in FAULTS.values()} == {"data", "reference", "training", "export"}
+    assert all(name == fault.name for name, fault in FAULTS.items())
+
+
+def test_every_fault_is_caught_and_put_down_to_the_right_part() -> None:
+    found = [*run_faults()]
+    assert [one.name for one in found] == [*FAULTS]
+    assert [one for one in found if not one.is_right] == []
+    # And nothing of them is left behind.
+    assert run_canary().verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    "seed", [11, *(pytest.param(seed, marks=[pytest.mark.slow, pytest.mark.timeout(600)]) for seed in range(6))]
+)
+def test_so_they_are_in_blind_canaries(seed: int) -> None:
+    assert [one for one in run_faults(Order(seed=seed)) if not one.is_right] == []
+
+
+def test_an_unknown_fault_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"unknown fault flipped-bit: did you mean flipped-\w+-bit\?"):
+        find_fault("flipped-bit")
