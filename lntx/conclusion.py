@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lntx.outcomes import Outcome, Request
 from lntx.runs import Run, StageReport, StoredPath, write_run
 from lntx.selection import STAGES, Stage
+from lntx.shifts import shifts
 from lntx.store import Store
 from lntx.verdict import Evaluation
+
+logger = logging.getLogger(__name__)
 
 
 def conclude(
@@ -26,12 +30,16 @@ def conclude(
     `artifacts/current.json` at the exports.
     """
     run = gather(store, request, outcomes).model_copy(update={"flow_run_id": flow_run_id, "flow_run_url": flow_run_url})
+    moved = shifts(store, run)
+    for sentence in moved:
+        logger.warning("%s", sentence)
+    run = run.model_copy(update={"warnings": (*run.warnings, *moved)})
     if write_report or run.verdict == "fail":
-        from lntx.report import write_markdown
+        from lntx.report import gather_page, markdown
 
         path = store.artifacts / "reports" / f"{run.run}.md"
-        history = outcomes["train"]
-        write_markdown(run, history.path(store, "history.parquet") if history.record else None, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(markdown(gather_page(store, run)), encoding="utf-8")
         run = run.model_copy(update={"report": str(path.relative_to(store.root))})
     write_run(store, run)
     if run.verdict == "pass" and run.exports:

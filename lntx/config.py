@@ -163,6 +163,9 @@ class Train(Section):
     precondition: Literal["auto", "none", "standardize", "qr"] = "auto"
     """Coordinates of the descent; auto chooses from the data's condition number."""
 
+    num_threads: int = Field(1, ge=1, le=1024)
+    """Threads of torch's arithmetic on rows; with more than one, sums depend on how many in their last bits."""
+
     seed: int = Field(0, ge=0, le=MAX_SEED)
     """Seed of the initial weights and of shuffling."""
 
@@ -175,6 +178,10 @@ class Evaluate(Section):
 
     false_alarm_rate: float = Field(1e-6, gt=0, lt=1)
     """Chance per run that noise alone fails a right solution."""
+
+    shift_limit: float = Field(4.0, gt=0)
+    """Standard errors by which a weight of a user's file may move from one passing run to the next before that is
+    reported."""
 
 
 class Export(Section):

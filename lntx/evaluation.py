@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from lntx.config import Data, Evaluate
-from lntx.dataset import Dataset, read_blocks
+from lntx.dataset import Dataset, fits_in_memory, read_blocks
 from lntx.diagnosis import why_training_missed
 from lntx.figures import residual_figures
 from lntx.fitting import Fit
-from lntx.generation import generate_blocks
-from lntx.hashing import sha256_of
 from lntx.jointtest import chance_of_gaps
 from lntx.reference import Reference, solve
+from lntx.rowcheck import damaged_file, damaged_rows
+from lntx.rowsdigest import RowsDigest
 from lntx.verdict import Blame, Coefficient, Evaluation
 
 FULL_DIGITS = 15.95
@@ -40,10 +40,13 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
     sha256: digest that the file of a user's rows should have. data: where the rows came from, the truth included.
     """
     bias = fit.bias is not None
-    reference = solve(read_blocks(dataset), dataset.terms, bias=bias)
+    digest = RowsDigest()
+    read = read_blocks(dataset)
+    reference = solve(digest.through(read) if fits_in_memory(dataset) else read, dataset.terms, bias=bias)
+    readings = (*fit.rows_sha256, *([digest.sha256] if fits_in_memory(dataset) else []))
     coefficients = compare(fit.weights, fit.bias, fit.dtype, reference, dataset.terms, data, settings)
-    figures = residual_figures(read_blocks(dataset), fit.weights, fit.bias)
-    blame, reason = _verdict(dataset, sha256, data, fit, reference, coefficients, settings)
+    figures = residual_figures(read_blocks(dataset), fit.weights, fit.bias, spread=reference.residual_sd)
+    blame, reason = _verdict(dataset, sha256, data, fit, readings, reference, coefficients, settings)
     return Evaluation(
         verdict="pass" if blame is None else "fail",
         blame=blame,
@@ -55,6 +58,7 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
         max_residual=figures.largest,
         mean_residual=figures.mean,
         residual_sd=reference.residual_sd,
+        residual_histogram=figures.histogram,
         r_squared=reference.r_squared,
         num_rows=reference.num_rows,
         features=dataset.terms,
@@ -126,11 +130,15 @@ def _verdict(
     sha256: str,
     data: Data,
     fit: Fit,
+    readings: Sequence[str],
     reference: Reference,
     coefficients: Sequence[Coefficient],
     settings: Evaluate,
 ) -> tuple[Blame | None, str | None]:
-    damage = _damaged_rows(dataset, data) if data.path is None else _damaged_file(dataset, sha256)
+    if data.path is None:
+        damage = damaged_rows(dataset, data, readings=readings)
+    else:
+        damage = damaged_file(dataset, sha256, readings=readings)
     if damage is not None:
         return "data", f"{damage}: look at the disk, the file system and pyarrow, then rerun with --force generate"
     if data.true_weights is not None:
@@ -160,31 +168,6 @@ def _warnings(fit: Fit, reference: Reference) -> tuple[str, ...]:
         f"the same loop in plain torch adds up {reference.num_rows:,} rows in float32, one after the other: its first "
         f"gradient is off by {fit.naive_gradient_error:.2g} (relative); here it was not",
     )
-
-
-def _damaged_rows(dataset: Dataset, data: Data) -> str | None:
-    """Compare the rows as read with the same rows drawn again."""
-    if dataset.num_rows != data.num_rows:
-        return f"the dataset has {dataset.num_rows} rows where {data.num_rows} were generated"
-    first = 1
-    for (x, y, _), (true_x, true_y) in zip(read_blocks(dataset), generate_blocks(data), strict=True):
-        read, drawn = (np.column_stack(columns) for columns in ((x, y), (true_x, true_y)))
-        # Bit for bit, NaN included.
-        differs = read.view(np.int64) != drawn.astype(np.float64).view(np.int64)
-        if differs.any():
-            row, column = (int(place) for place in np.argwhere(differs)[0])
-            name = [*dataset.features, dataset.target][column]
-            return (
-                f"row {first + row} reads {name} = {float(read[row, column])!r} where "
-                f"{float(drawn[row, column])!r} was generated"
-            )
-        first += len(x)
-    return None
-
-
-def _damaged_file(dataset: Dataset, sha256: str) -> str | None:
-    (path,) = dataset.paths
-    return None if sha256_of(path) == sha256 else f"{path.name} is not the file that was stored"
 
 
 def _reference_off_truth(

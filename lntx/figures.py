@@ -11,6 +11,9 @@ import numpy as np
 from lntx.dataset import Block
 from lntx.doubledouble import two_product, two_sum
 
+HISTOGRAM_EDGES = np.linspace(-5, 5, 41)
+"""Edges of the bins of residuals, in their standard deviations."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualFigures:
@@ -25,10 +28,19 @@ class ResidualFigures:
     mean: float
     """Mean."""
 
+    histogram: tuple[int, ...] | None
+    """Residuals by size in units of `spread`: below -5, 40 bins of a quarter, and above 5; none without a spread."""
 
-def residual_figures(blocks: Iterable[Block], weights: tuple[float, ...], bias: float | None) -> ResidualFigures:
-    """Measure the residuals in one pass over the rows."""
+
+def residual_figures(
+    blocks: Iterable[Block], weights: tuple[float, ...], bias: float | None, *, spread: float | None = None
+) -> ResidualFigures:
+    """Measure the residuals in one pass over the rows.
+
+    spread: their standard deviation, as far as it is known beforehand.
+    """
     squares, totals, largest, num_rows = [], [], 0.0, 0
+    counts = np.zeros(len(HISTOGRAM_EDGES) + 1, np.int64)
     for block in blocks:
         residual = residuals(block, weights, bias or 0.0)
         # Not by BLAS, whose sums depend on the number of threads.
@@ -36,8 +48,14 @@ def residual_figures(blocks: Iterable[Block], weights: tuple[float, ...], bias: 
         totals.append(float(residual.sum()))
         largest = max(largest, float(np.abs(residual).max()))
         num_rows += len(residual)
+        if spread:
+            places = np.searchsorted(HISTOGRAM_EDGES, residual / spread, side="right")
+            counts += np.bincount(places, minlength=len(counts))
     return ResidualFigures(
-        mean_square=math.fsum(squares) / num_rows, largest=largest, mean=math.fsum(totals) / num_rows
+        mean_square=math.fsum(squares) / num_rows,
+        largest=largest,
+        mean=math.fsum(totals) / num_rows,
+        histogram=tuple(counts.tolist()) if spread else None,
     )
 
 

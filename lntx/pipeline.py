@@ -65,9 +65,9 @@ def begin(request: Request) -> Store:
     if "export" in request.selection.stages:
         plans = planning.plan(store, request.pipeline, request.selection)
         if plans["export"].state != "fresh":
-            from lntx.readback import helper
+            from lntx.freshprocess import fresh_process
 
-            helper()
+            fresh_process()
     return store
 
 

@@ -1,41 +1,157 @@
-"""One Markdown report of a run, its loss curve embedded as a picture. Reads results; decides nothing."""
+"""One page about a run, in Markdown for Prefect's UI and in HTML for everywhere: the same figures and pictures.
+
+Reads results; decides nothing.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
+from lntx import __version__, pictures
+from lntx.config import Section
 from lntx.fitting import Epoch, read_history
+from lntx.history import RunSummary, list_runs
 from lntx.runs import Run
+from lntx.selection import Stage
+from lntx.store import Store
+from lntx.verdict import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_T = TypeVar("_T")
 
 _MAX_ROWS = 50
+_LAST_RUNS = 30
 
 
-def write_markdown(run: Run, history: Path | None, path: Path) -> None:
-    """Write the report.
+class Page(Section):
+    """What a report tells."""
 
-    history: the training history, where there is one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(markdown(run, read_history(history) if history else []), encoding="utf-8")
+    run: Run
+    """The run."""
+
+    history: tuple[Epoch, ...] = ()
+    """Its training by epoch, as far as it is stored."""
+
+    residual_histogram: tuple[int, ...] | None = None
+    """Its residuals, as in `Evaluation`."""
+
+    last_runs: tuple[RunSummary, ...] = ()
+    """The runs up to this one, the latest first."""
 
 
-def markdown(run: Run, history: Sequence[Epoch]) -> str:
-    """The report as text: verdict, learned beside true, loss curve, stages."""
-    verdict = {"pass": "PASS", "fail": f"FAIL · {run.blame}", None: "not evaluated"}[run.verdict]
-    parts = [f"# {verdict}"]
+def gather_page(store: Store, run: Run) -> Page:
+    """What is stored about a run; what is gone by now is left out."""
+    history = _stored(store, run, "train", "history-", read_history)
+    evaluation = _stored(
+        store, run, "evaluate", "evaluation-", lambda path: Evaluation.model_validate_json(path.read_bytes())
+    )
+    return Page(
+        run=run,
+        history=tuple(history or ()),
+        residual_histogram=None if evaluation is None else evaluation.residual_histogram,
+        last_runs=tuple(one for one in list_runs(store) if one.run < run.run)[: _LAST_RUNS - 1],
+    )
+
+
+def markdown(page: Page) -> str:
+    """The page as Markdown, pictures embedded."""
+    run = page.run
+    parts = [f"# {_verdict(run)}"]
     if run.reason:
         parts.append(f"> {run.reason}")
     parts += [f"> Warning: {warning}" for warning in run.warnings]
     if run.learned_weights is not None:
-        parts.append(_coefficients(run))
+        header, rows = _coefficients(run)
+        parts.append(_table(header, rows[:_MAX_ROWS]))
+        if len(rows) > _MAX_ROWS:
+            parts.append(f"… and {len(rows) - _MAX_ROWS} more.")
+    parts.append(_table(("figure", "value"), _figures(run)))
+    parts += [f"![{name}]({pictures.as_png(figure)})" for name, figure in _pictures(page)]
+    parts.append("## Stages")
+    parts.append(
+        _table(
+            ("stage", "state", "seconds", "files"),
+            [(*cells, "<br>".join(f"`{file}`" for file in files)) for *cells, files in _stages(run)],
+        )
+    )
+    parts.append(f"Run `{run.run}`, {run.created_at}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def html(page: Page) -> str:
+    """The page as one HTML file that needs nothing else: no script, no request, light and dark."""
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    run = page.run
+    header, rows = _coefficients(run) if run.learned_weights is not None else ((), [])
+    template = Environment(
+        loader=PackageLoader("lntx", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template("report.html.jinja")
+    return template.render(
+        run=run,
+        verdict=_verdict(run),
+        header=header,
+        rows=rows[:_MAX_ROWS],
+        more=max(0, len(rows) - _MAX_ROWS),
+        figures=_figures(run),
+        # Safe: drawn here, and all of its text is escaped by matplotlib.
+        pictures=[(name, Markup(pictures.as_svg(figure, name))) for name, figure in _pictures(page)],
+        stages=_stages(run),
+        settings=[
+            (f"{section}.{key}", str(value))
+            for section, values in run.config.model_dump(mode="json", exclude_defaults=True).items()
+            for key, value in values.items()
+        ],
+        version=__version__,
+    )
+
+
+def _stored(store: Store, run: Run, stage: Stage, prefix: str, read: Callable[[Path], _T]) -> _T | None:
+    for file in run.stages[stage].files:
+        if Path(file.path).name.startswith(prefix):
+            try:
+                return read(store.root / file.path)
+            except (OSError, ValueError):
+                return None
+    return None
+
+
+def _verdict(run: Run) -> str:
+    return {"pass": "PASS", "fail": f"FAIL · {run.blame}", None: "not evaluated"}[run.verdict]
+
+
+def _coefficients(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the table of coefficients."""
+    assert run.learned_weights is not None
+    names = run.features or tuple(f"weight {j}" for j in range(1, len(run.learned_weights) + 1))
+    rows: list[tuple[str, ...]] = [
+        (
+            name,
+            _exact(learned),
+            _exact(_at(run.reference_weights, j)),
+            _exact(_at(run.true_weights, j)),
+            _number(_at(run.standard_errors, j)),
+        )
+        for j, (name, learned) in enumerate(zip(names, run.learned_weights, strict=True))
+    ]
+    if run.learned_bias is not None:
+        errors = _number(run.bias_standard_error)
+        rows.append(("bias", _exact(run.learned_bias), _exact(run.reference_bias), _exact(run.true_bias), errors))
+    return ("coefficient", "learned", "exact least squares", "true", "standard error"), rows
+
+
+def _figures(run: Run) -> list[tuple[str, str]]:
     figures = [
         ("digits", run.digits),
         ("ulps", run.ulps),
         ("epochs", run.epochs),
         ("learning rate", run.learning_rate),
+        ("stable limit", run.stable_limit),
         ("coordinates", run.precondition),
         ("gradient", run.gradient),
         ("condition number", run.condition_number),
@@ -45,53 +161,48 @@ def markdown(run: Run, history: Sequence[Epoch]) -> str:
         ("rows", run.num_rows),
         ("dtype", run.dtype),
     ]
-    parts.append(_table(("figure", "value"), [(name, _number(value)) for name, value in figures if value is not None]))
-    if len(history) > 1:
-        parts.append(f"![loss by epoch](data:image/png;base64,{_loss_picture(history)})")
-    parts.append("## Stages")
-    parts.append(
-        _table(
-            ("stage", "state", "seconds", "files"),
-            [
-                (stage, done.state, _number(done.seconds), "<br>".join(f"`{file.path}`" for file in done.files))
-                for stage, done in run.stages.items()
-            ],
+    return [(name, _number(value)) for name, value in figures if value is not None]
+
+
+def _pictures(page: Page) -> list[tuple[str, Figure]]:
+    """What there is to draw, by name."""
+    run = page.run
+    drawn = []
+    if len(page.history) > 1:
+        drawn.append(("loss by epoch", pictures.loss_curve(page.history)))
+    if run.learned_weights is not None and run.reference_weights is not None:
+        known = run.true_weights is not None
+        drawn.append(
+            (
+                "learned against true" if known else "learned against exact",
+                pictures.learned_against(
+                    run.learned_weights,
+                    run.true_weights if run.true_weights is not None else run.reference_weights,
+                    expected_is="true" if known else "exact least squares",
+                ),
+            )
         )
-    )
-    parts.append(f"Run `{run.run}`, {run.created_at}.")
-    return "\n\n".join(parts) + "\n"
+    if page.residual_histogram is not None:
+        drawn.append(("residuals", pictures.residual_bars(page.residual_histogram)))
+    if run.verdict is not None and page.last_runs:
+        shown = [*reversed([one for one in page.last_runs if one.verdict is not None])]
+        drawn.append(
+            (
+                "digits over the last runs",
+                pictures.digits_trend(
+                    [*(one.digits for one in shown), run.digits],
+                    [*(one.verdict == "pass" for one in shown), run.verdict == "pass"],
+                ),
+            )
+        )
+    return drawn
 
 
-def _coefficients(run: Run) -> str:
-    assert run.learned_weights is not None
-    names = run.features or tuple(f"weight {j}" for j in range(1, len(run.learned_weights) + 1))
-    rows = [
-        (name, _exact(learned), _exact(_at(run.reference_weights, j)), _exact(_at(run.true_weights, j)))
-        for j, (name, learned) in enumerate(zip(names, run.learned_weights, strict=True))
+def _stages(run: Run) -> list[tuple[str, str, str, list[str]]]:
+    return [
+        (stage, done.state, _number(done.seconds), [file.path for file in done.files])
+        for stage, done in run.stages.items()
     ]
-    if run.learned_bias is not None:
-        rows.append(("bias", _exact(run.learned_bias), _exact(run.reference_bias), _exact(run.true_bias)))
-    text = _table(("coefficient", "learned", "exact least squares", "true"), rows[:_MAX_ROWS])
-    return text if len(rows) <= _MAX_ROWS else f"{text}\n\n… and {len(rows) - _MAX_ROWS} more."
-
-
-def _loss_picture(history: Sequence[Epoch]) -> str:
-    from matplotlib.figure import Figure
-
-    points = [(k, epoch.loss) for k, epoch in enumerate(history) if epoch.loss is not None]
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([k for k, _ in points], [loss for _, loss in points], marker="o", markersize=3)
-    if all(loss > 0 for _, loss in points):
-        axes.set_yscale("log")
-    else:
-        axes.set_yscale("symlog", linthresh=min((loss for _, loss in points if loss > 0), default=1.0))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("mean squared error")
-    axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -99,7 +210,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _at(values: Sequence[float] | None, j: int) -> float | None:
+def _at(values: Sequence[float | None] | None, j: int) -> float | None:
     return None if values is None else values[j]
 
 

@@ -81,6 +81,10 @@ class Evaluation(Section):
     residual_sd: float | None
     """Residual standard deviation of the exact solution."""
 
+    residual_histogram: tuple[int, ...] | None = None
+    """Residuals of the learned model in units of `residual_sd`: below -5, 40 bins of a quarter, and above 5; none where
+    that is 0 or unknown."""
+
     r_squared: float | None
     """R² of the exact solution."""
 

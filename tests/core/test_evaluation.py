@@ -104,7 +104,7 @@ def test_noise_is_no_fault_and_a_shift_beyond_noise_is(tmp_path: Path) -> None:
     shifted = config.model_copy(update={"data": truth})
     # The rows are compared before the truth: leave that comparison out.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lntx.evaluation._damaged_rows", lambda *_: None)
+        patch.setattr("lntx.evaluation.damaged_rows", lambda *_, **__: None)
         found = _judged(shifted, path, fit)
     assert (found.verdict, found.blame) == ("fail", "reference")
     assert "noise alone does that with chance" in (found.reason or "")

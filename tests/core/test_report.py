@@ -1,0 +1,120 @@
+"""The report of a run, in Markdown and in HTML. Run: pytest tests/core/test_report.py"""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import lntx
+from lntx.report import Page, gather_page, html, markdown
+from lntx.store import Store
+
+SETTINGS = {"weights": (3.7, -1.2), "bias": 2.0, "noise": 0.5}
+
+
+class _Outline(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    lntx.run(preset="tutorial", root=folder)
+    lntx.run(data=SETTINGS, root=folder)
+    return folder
+
+
+def _page(root: Path, name: str | None = None) -> Page:
+    from lntx.runs import read_run
+
+    store = Store(root)
+    return gather_page(store, read_run(store, name))
+
+
+def test_the_html_needs_nothing_else(root: Path) -> None:
+    """One file without script, request or link, for light and dark and for a phone."""
+    text = html(_page(root))
+    outline = _Outline(text)
+    assert not {"script", "link", "img", "iframe", "object"} & set(outline.tags)
+    assert not [name for name, _ in outline.attributes if name in ("src", "onclick", "onload", "srcset")]
+    links = [value or "" for name, value in outline.attributes if name in ("href", "xlink:href")]
+    assert links
+    assert all(link.startswith("#") for link in links)
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert "prefers-color-scheme: dark" in text
+    assert ("name", "viewport") in outline.attributes
+    assert outline.tags.count("svg") == 4
+    labels = [value for name, value in outline.attributes if name == "aria-label"]
+    assert labels == ["loss by epoch", "learned against true", "residuals", "digits over the last runs"]
+    ids = re.findall(r'id="([^"]+)"', text)
+    assert len(ids) == len(set(ids)), "pictures share no id"
+    referred = {link[1:] for link in links} | set(re.findall(r"url\(#([^)]+)\)", text))
+    assert referred <= set(ids)
+    assert "#010203" not in text, "the pictures take the page's colour"
+
+
+def test_html_and_markdown_tell_the_same_figures(root: Path) -> None:
+    page = _page(root)
+    text, outline = markdown(page), _Outline(html(page))
+    run = page.run
+    assert run.learned_weights is not None
+    for figure in (*map(repr, run.learned_weights), f"{run.residual_sd:.6g}", run.run, "PASS", "data.noise"):
+        assert figure in outline.text
+        assert figure in text or figure == "data.noise"
+    pictures = re.findall(r"!\[([^\]]+)\]\(data:image/png;base64,([^)]+)\)", text)
+    assert [name for name, _ in pictures] == [
+        "loss by epoch", "learned against true", "residuals", "digits over the last runs",
+    ]  # fmt: skip
+    assert all(base64.b64decode(content).startswith(b"\x89PNG") for _, content in pictures)
+
+
+def test_a_wrong_answer_says_why_first(root: Path) -> None:
+    names = sorted(path.stem for path in (root / "artifacts" / "runs").glob("*.json"))
+    page = _page(root, names[0])
+    text = html(page)
+    assert '<h1 class="fail">FAIL · training</h1>' in text
+    assert "too few steps" in text
+    assert page.last_runs == ()
+
+
+def test_what_is_gone_is_left_out(root: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(root, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "artifacts" / "train")
+    labels = re.findall(r'aria-label="([^"]+)"', html(_page(tmp_path / "copy")))
+    assert labels == ["learned against true", "residuals", "digits over the last runs"]
+
+
+def test_names_of_a_file_are_text_and_no_markup(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("<script>alert(1)</script>,y\n" + "".join(f"{k},{2 * k + k % 3}\n" for k in range(20)))
+    lntx.fit(file, target="y", root=tmp_path / "root")
+    text = html(_page(tmp_path / "root"))
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_residuals_are_counted_once_each(root: Path) -> None:
+    page = _page(root)
+    assert page.residual_histogram is not None
+    assert sum(page.residual_histogram) == page.run.num_rows
+    assert max(page.residual_histogram) == max(page.residual_histogram[15:27]), "most lie about zero"
