@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import json
 import logging
@@ -15,7 +16,9 @@ from typing import NoReturn
 from cyclopts import CycloptsError, UnknownOptionError
 from pydantic import ValidationError
 
-import flows.upkeep  # noqa: F401 (its commands join the others)
+import flows.lifecycle
+import flows.upkeep
+import flows.watch  # noqa: F401 (their commands join the others)
 from flows.commands import app
 from flows.options import SECTIONS
 from flows.signals import ended_by_signals
@@ -33,6 +36,9 @@ def main(tokens: Sequence[str] | None = None) -> NoReturn:
     said = set(words[: words.index("--")] if "--" in words else words)
     verbose = not said.isdisjoint({"-v", "--verbose"})
     _set_up_logging(quiet=not said.isdisjoint({"-q", "--quiet"}), verbose=verbose)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A verdict is not to be lost for a letter that a terminal lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with ended_by_signals():
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -222,4 +223,6 @@ def _run_here(pipeline: Pipeline, selection: Selection, common: Common) -> Run:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print the one object of --json."""
-    print(json_format.dumps(value, allow_nan=False, ensure_ascii=False))
+    # A terminal that cannot show a letter still gets JSON.
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    print(json_format.dumps(value, allow_nan=False, ensure_ascii=not is_unicode))

@@ -53,7 +53,7 @@ def print_coefficients(run: Run) -> None:
     rows = [
         [name, *(_number(values[j]) for values in columns.values())] for j, name in enumerate(names[:_MAX_COEFFICIENTS])
     ]
-    _print_table([["", *columns], *rows])
+    print_table([["", *columns], *rows])
     if len(names) > _MAX_COEFFICIENTS:
         print(f"… and {len(names) - _MAX_COEFFICIENTS} more (--json has them all)")
 
@@ -107,7 +107,7 @@ def print_sweep(sweep: Sweep) -> None:
         ]
         for row in shown
     ]
-    _print_table([[*keys, "verdict", "digits", "epochs", ""], *rows])
+    print_table([[*keys, "verdict", "digits", "epochs", ""], *rows])
     if len(sweep.trials) > len(shown):
         print(f"… and {len(sweep.trials) - len(shown)} more (--json has them all)")
     right = sum(row.verdict == "pass" for row in sweep.trials)
@@ -130,7 +130,7 @@ def print_runs(runs: Sequence[RunSummary]) -> None:
         ]
         for run in runs
     ]
-    _print_table([["run", "verdict", "digits", "stages", ""], *rows])
+    print_table([["run", "verdict", "digits", "stages", ""], *rows])
 
 
 def print_difference(difference: Difference) -> None:
@@ -164,7 +164,8 @@ def _number(value: float | None) -> str:
     return "–" if value is None else repr(value)
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as they need, two spaces apart."""
     widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

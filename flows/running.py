@@ -1,36 +1,35 @@
-"""Run the flow from the command line and bring its outcome back. Importing this imports Prefect."""
+"""Run flows from the command line and bring their outcome back. Importing this imports Prefect."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
+from prefect import tags
+from prefect.client.schemas.objects import State
+
+from flows.canary import INJECTED, TAG
+from flows.canary import canary as canary_flow
 from flows.options import Common, Range
 from flows.pipeline import pipeline as pipeline_flow
 from flows.server import connected
+from lntx.canary.ordering import Order
+from lntx.canary.results import Canary
 from lntx.config import Pipeline
 from lntx.errors import LntxError
 from lntx.runs import Run
 from lntx.store import Store
 
+_R = TypeVar("_R", bound=Run)
+
 
 def run_flow(pipeline: Pipeline, range_: Range, common: Common) -> Run:
-    """Run the flow on the server in reach, else on an embedded one.
+    """Run the pipeline's flow on the server in reach, else on an embedded one.
 
     Raises: LntxError: what a stage or the server refused. Another exception: what a stage died of.
     """
-    root = common.folder
-    Store(root).prepare()
-    with connected(root) as stays:
-        came = asyncio.run(_outcome(pipeline, range_, root=str(root)))
-    if isinstance(came, BaseException):
-        raise came
-    if not isinstance(came, Run):
-        raise LntxError(f"the flow run ended without a verdict: {came!r}")
-    return came if stays else came.model_copy(update={"flow_run_url": None})
-
-
-async def _outcome(pipeline: Pipeline, range_: Range, *, root: str) -> object:
-    state = await pipeline_flow(
+    state = pipeline_flow(
         data=pipeline.data,
         train=pipeline.train,
         evaluate=pipeline.evaluate,
@@ -39,7 +38,41 @@ async def _outcome(pipeline: Pipeline, range_: Range, *, root: str) -> object:
         until=range_.until,
         only=range_.only,
         force=range_.forced,
-        root=root,
+        root=str(common.folder),
         return_state=True,
     )
-    return await state.aresult(raise_on_failure=False)
+    return _bring_back(state, Run, common)
+
+
+def run_canary_flow(order: Order, inject: str | None, common: Common) -> Canary:
+    """Run the canary's flow on the server in reach, else on an embedded one.
+
+    Raises: as `run_flow`.
+    """
+    with tags(TAG, *([INJECTED] if inject is not None else [])):
+        state = canary_flow(
+            level=order.level,
+            seed=order.seed,
+            repeat=order.repeat,
+            inject=inject,
+            device=order.device,
+            root=str(common.folder),
+            return_state=True,
+        )
+        return _bring_back(state, Canary, common)
+
+
+def _bring_back(state: Awaitable[State[Any]], kind: type[_R], common: Common) -> _R:
+    """Wait for a flow run that has not begun, and give what it came to."""
+    Store(common.folder).prepare()
+    with connected(common.folder) as stays:
+        came = asyncio.run(_outcome(state))
+    if isinstance(came, BaseException):
+        raise came
+    if not isinstance(came, kind):
+        raise LntxError(f"the flow run ended without a verdict: {came!r}")
+    return came if stays else came.model_copy(update={"flow_run_url": None})
+
+
+async def _outcome(state: Awaitable[State[Any]]) -> object:
+    return await (await state).aresult(raise_on_failure=False)

@@ -14,15 +14,19 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    PREFECT_UI_URL,
     temporary_settings,
 )
 
+from flows.home import Home
+from flows.settings import HEARTBEAT_S
 from lntx.errors import LntxError, ServerUnreachable
 
 _STARTUP_TIMEOUT_S = 180
@@ -30,7 +34,7 @@ _STARTUP_TIMEOUT_S = 180
 
 @contextlib.contextmanager
 def connected(root: Path) -> Iterator[bool]:
-    """Connect to the configured server, else start an embedded one for the block.
+    """Connect to the configured server, else to the one that `lntx up` started, else to an embedded one for the block.
 
     root: where an embedded server keeps its database, unless PREFECT_HOME says otherwise.
 
@@ -42,9 +46,23 @@ def connected(root: Path) -> Iterator[bool]:
     if url:
         _check(url)
         yield True
-    else:
-        with _embedded(root):
-            yield False
+        return
+    home = Home(root)
+    own = home.running()
+    if own is not None:
+        settings: dict[Any, Any] = {
+            PREFECT_API_URL: own.api_url,
+            PREFECT_API_AUTH_STRING: home.secret(),
+            # A run that says nothing for long is taken for dead.
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S,
+            PREFECT_UI_URL: own.url,
+        }
+        with temporary_settings(settings):
+            _check(own.api_url)
+            yield True
+        return
+    with _embedded(root):
+        yield False
 
 
 def _check(url: str) -> None:

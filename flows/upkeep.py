@@ -1,9 +1,10 @@
-"""The commands that look back and keep order: runs, diff, verify, gc, pin."""
+"""The commands that look back and keep order: runs, diff, report, verify, gc, pin."""
 
 from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -45,6 +46,35 @@ def diff(first: str, second: str, /, *, common: Annotated[Common, Flat] = Common
         print_json(found.model_dump(mode="json"))
     else:
         print_difference(found)
+    return 0
+
+
+@app.command
+def report(
+    name: str | None = None,
+    /,
+    *,
+    output: Path | None = None,
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Write a run's report: one HTML file that opens anywhere, without a network.
+
+    Args:
+        name: The run, or a beginning of its name. [default: the latest]
+        output: Where to write it. [default: artifacts/reports/RUN.html]
+    """
+    from lntx.report import gather_page, html
+    from lntx.runs import read_run
+
+    store = Store(common.folder)
+    run = read_run(store, name)
+    path = output or store.artifacts / "reports" / f"{run.run}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html(gather_page(store, run)), encoding="utf-8")
+    if common.json:
+        print_json({"run": run.run, "report": str(path)})
+    else:
+        print(path)
     return 0
 
 

@@ -30,8 +30,9 @@ def _signalled(root: Path, stage: str, after: float, number: int, *settings: str
     wait_for(process, f"{stage}: computing")
     time.sleep(after)
     process.send_signal(number)
-    process.communicate(timeout=120)
-    return process.returncode
+    out, _ = process.communicate(timeout=120)
+    # A run that has given its answer is over: what ends the process then is of no matter.
+    return 0 if '"verdict"' in out else process.returncode
 
 
 def _comes_back(root: Path, whole: dict[str, list[str]], *settings: str) -> Done:
@@ -71,8 +72,8 @@ def test_a_run_that_is_told_to_end_says_so_and_comes_back(
     whole: dict[str, list[str]], tmp_path: Path, number: int, code: int, stage: str
 ) -> None:
     ended = _signalled(tmp_path / "root", stage, 0.1, number)
-    # After the last stage the run may be over, and Python's own handlers back, when the signal comes.
-    assert ended == code or (stage == "export" and ended in (0, -number))
+    # The last stage may be over when the signal comes.
+    assert ended == code or (stage == "export" and ended == 0)
     _comes_back(tmp_path / "root", whole)
 
 

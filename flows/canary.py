@@ -1,0 +1,166 @@
+"""The canary as a Prefect flow: the pipeline's own tasks in a throw-away root, then a judgement."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, tags, task
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from prefect.utilities.urls import url_for
+
+from flows.canary_printing import canary_table
+from flows.tasks import TASKS, send_core_logs
+from lntx.canary.attempt import Attempt, Judged
+from lntx.canary.cases import Case
+from lntx.canary.faults import Fault, find_fault
+from lntx.canary.levels import Device, Level
+from lntx.canary.ordering import Order, refuse_repeated_fault, settle_order, sum_up
+from lntx.canary.results import Canary
+from lntx.canary.running import keep_one, named_if_interrupted, witness_at
+from lntx.errors import LntxError
+from lntx.store import Store
+from lntx.usage import running
+
+TAG = "canary"
+"""On every run of the canary."""
+
+INJECTED = "injected"
+"""On those with a planted fault besides: a red one is as it should be."""
+
+
+def _run_name() -> str:
+    parameters = flow_run.get_parameters()
+    words = [
+        f"canary, level {parameters.get('level', 1)}",
+        *(["blind"] if parameters.get("blind") or parameters.get("seed") is not None else []),
+        *([f"{parameters['repeat']} times"] if parameters.get("repeat", 1) != 1 else []),
+        *([f"with {parameters['inject']}"] if parameters.get("inject") else []),
+    ]
+    return ", ".join(words)
+
+
+@flow(
+    name="lntx-canary",
+    description="Prove that this stack still trains right: everything is computed anew in a throw-away root and held "
+    "against the known answer, epoch by epoch, and nothing is published.",
+    flow_run_name=_run_name,
+    persist_result=False,
+    # A wrong answer is an answer.
+    retries=0,
+)
+async def canary(
+    level: Level = 1,
+    blind: bool = False,
+    seed: int | None = None,
+    repeat: int = 1,
+    inject: str | None = None,
+    device: Device = "auto",
+    root: str | None = None,
+) -> State[Any]:
+    """Run the cases of a level and judge each.
+
+    Args:
+        level: 1, one case, a second; 2, several shapes, dtypes, thread counts and formats, half a minute; 3, as many
+            rows as a quarter of the free memory holds besides, minutes.
+        blind: Draw fresh weights, rows and settings.
+        seed: Draw these blind ones again.
+        repeat: How often.
+        inject: A fault to plant, to see it caught.
+        device: Where to train.
+        root: Where the bits of right trainings are kept, under artifacts/canary/; LNTX_ROOT or the working directory
+            by default.
+    """
+    send_core_logs()
+    try:
+        order = settle_order(level=level, blind=blind, seed=seed, repeat=repeat, device=device)
+        fault = None if inject is None else find_fault(inject)
+        refuse_repeated_fault(inject, repeat)
+        # What is drawn, and what a fault was planted in, is no witness of the stack.
+        witness = None if fault is not None or order.seed is not None else witness_at(_root(root))
+        found = await _run_cases(order, fault, witness)
+    except LntxError as error:
+        return Failed(name=error.kind, message=str(error), data=error)
+    run_id = flow_run.get_id()
+    url = url_for("flow-run", obj_id=run_id, url_type="ui") if run_id else None
+    found = found.model_copy(update={"flow_run_id": run_id, "flow_run_url": url})
+    await acreate_markdown_artifact(canary_table(found), key="lntx-canary", description=_headline(found))
+    return _concluded(found)
+
+
+async def _run_cases(order: Order, fault: Fault | None, witness: Store | None) -> Canary:
+    done: list[Judged] = []
+    with named_if_interrupted(done):
+        for repetition in range(1, order.repeat + 1):
+            for case in order.cases(repetition, for_fault=fault is not None):
+                done.append(keep_one(done, await _run_case(case, repetition, fault, witness)))
+    return sum_up(order, done, fault)
+
+
+async def _run_case(case: Case, repetition: int, fault: Fault | None, witness: Store | None) -> Judged:
+    attempt = Attempt(case, repetition=repetition)
+    try:
+        store = attempt.begin()
+        planted = fault.planted(case) if fault else contextlib.nullcontext()
+        with running(store.locks), planted, tags(TAG, *([INJECTED] if fault else [])):
+            await _run_stages(attempt)
+            return await _judge(attempt, witness)
+    except BaseException:
+        attempt.discard()
+        raise
+
+
+async def _run_stages(attempt: Attempt) -> None:
+    for stage, stage_task in TASKS.items():
+        named = stage_task.with_options(task_run_name=f"{stage}: {attempt.case.name}")
+        state = named(attempt.request, attempt.outcomes, return_state=True)
+        if not attempt.take(stage, await state.aresult(raise_on_failure=False)):
+            return
+
+
+@task(name="Judge the answer", task_run_name="judge", persist_result=False)
+def _judge_task(attempt: Attempt, witness: Store | None) -> State[Any]:
+    send_core_logs()
+    judged = attempt.conclude(witness)
+    report = judged.report
+    if report.verdict == "fail":
+        return Failed(name="WrongAnswer", message=f"{report.blame}: {report.reason}", data=judged)
+    return Completed(message="everything is as it should be", data=judged)
+
+
+async def _judge(attempt: Attempt, witness: Store | None) -> Judged:
+    state = _judge_task(attempt, witness, return_state=True)
+    came = await state.aresult(raise_on_failure=False)
+    if isinstance(came, BaseException):
+        raise came
+    assert isinstance(came, Judged)
+    return came
+
+
+def _concluded(found: Canary) -> State[Any]:
+    """The flow's state: a planted fault that is caught is no wrong answer."""
+    if found.fault is not None:
+        if found.fault.is_right:
+            return Completed(name="FaultCaught", message=_headline(found), data=found)
+        return Failed(name="FaultMissed", message=_headline(found), data=found)
+    if found.verdict == "fail":
+        return Failed(name="WrongAnswer", message=f"{found.blame}: {found.reason}", data=found)
+    return Completed(message=_headline(found), data=found)
+
+
+def _headline(found: Canary) -> str:
+    if found.fault is not None:
+        said = f"put down to {found.fault.blame}" if found.fault.caught else "not seen"
+        return f"{found.fault.name}: {said}, to blame is {found.fault.expected}"
+    right = sum(case.verdict == "pass" for case in found.cases)
+    drift = f", drift in {len(found.drift)}" if found.drift else ""
+    return f"{right} of {len(found.cases)} right{drift}"
+
+
+def _root(root: str | None) -> Path:
+    return Path(root or os.environ.get("LNTX_ROOT") or ".")

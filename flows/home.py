@@ -1,0 +1,129 @@
+"""What a server that `lntx up` starts keeps under the root: its secret, its options, its state and its logs.
+
+Knows files and locks; imports no Prefect, so that a command can ask in no time whether a server is up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lntx.config import Section
+from lntx.errors import LntxError
+
+
+class Running(LntxError):
+    """A server of this root is up already."""
+
+    kind = "Running"
+
+
+class ServerState(Section):
+    """A server that is up."""
+
+    pid: int
+    """The process that watches over it."""
+
+    url: str
+    """Where its UI is; its API is below /api."""
+
+    started_at: str
+    """When, ISO 8601 in UTC."""
+
+    @property
+    def api_url(self) -> str:
+        """Where its API is."""
+        return f"{self.url}/api"
+
+
+class Home:
+    """The folder of a root's server, for its owner's eyes alone."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.folder = self.root / "artifacts" / ".server"
+        self.logs = self.folder / "logs"
+        self._secret = self.folder / "auth"
+        self._options = self.folder / "options.json"
+        self._state = self.folder / "state.json"
+        self._lock = self.folder / "lock"
+
+    def prepare(self) -> None:
+        """Make the folders."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        self.logs.mkdir(exist_ok=True)
+
+    @property
+    def secret_path(self) -> Path:
+        """The file with the string that logs in."""
+        return self._secret
+
+    def secret(self) -> str:
+        """The string that logs in, `user:password`; drawn once, in a file that only its owner may read."""
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(self._secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as handle:
+                handle.write(f"lntx:{secrets.token_urlsafe(24)}\n")
+        return self._secret.read_text(encoding="ascii").strip()
+
+    def write_options(self, options: dict[str, Any]) -> None:
+        """Keep what the server is to be started with, for its owner alone: it may hold passwords."""
+        descriptor = os.open(self._options, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            json.dump(options, handle)
+
+    def read_options(self) -> dict[str, Any]:
+        """What the server is to be started with."""
+        found: dict[str, Any] = json.loads(self._options.read_text(encoding="utf-8"))
+        return found
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the one server of this root, while it runs; the operating system ends that with the process.
+
+        Raises: Running: there is one.
+        """
+        with self._lock.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Running("a server of this root is up already: lntx down ends it") from None
+            try:
+                yield
+            finally:
+                self._state.unlink(missing_ok=True)
+
+    def write_state(self, state: ServerState) -> None:
+        """Say that the server is up."""
+        beside = self._state.with_suffix(".new")
+        beside.write_text(state.model_dump_json(), encoding="utf-8")
+        beside.replace(self._state)
+
+    def is_held(self) -> bool:
+        """Whether a server of this root is up, or on its way up or down."""
+        try:
+            with self._lock.open("r") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def running(self) -> ServerState | None:
+        """The server that is up, if one is; a state that a killed one left is none."""
+        if not self.is_held():
+            return None
+        try:
+            return ServerState.model_validate_json(self._state.read_bytes())
+        except (OSError, ValidationError):
+            return None

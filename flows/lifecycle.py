@@ -1,0 +1,257 @@
+"""The commands `up` and `down`: a hardened Prefect server of the root, its deployments and their schedules."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from pydantic import ValidationError
+
+from flows.commands import Flat, app, print_json
+from flows.home import Home, Running, ServerState
+from flows.options import Common, Configuration
+from flows.settings import ServerOptions
+from lntx.errors import BadInput, LntxError
+from lntx.layers import explain
+
+_UP_WITHIN_S = 400.0
+_DOWN_WITHIN_S = 60.0
+
+_UNIT = """\
+# ~/.config/systemd/user/lntx.service
+#   systemctl --user daemon-reload && systemctl --user enable --now lntx
+# and, so that it starts with the machine and outlives your logout:
+#   loginctl enable-linger
+[Unit]
+Description=lntx: Prefect server, deployments and schedules of {root}
+After=network.target
+
+[Service]
+WorkingDirectory={root}
+ExecStart={command}
+Restart=always
+RestartSec=10
+TimeoutStopSec=90
+
+[Install]
+WantedBy=default.target
+"""
+
+
+@app.command
+def up(
+    *,
+    port: int = 4200,
+    cron: str | None = None,
+    interval: float | None = None,
+    canary_cron: str | None = None,
+    canary_interval: float | None = None,
+    no_canary: Annotated[bool, Parameter(name="--no-canary", negative=())] = False,
+    timezone: str = "UTC",
+    webhook: str | None = None,
+    dead_man_hours: float = 6.0,
+    database: str | None = None,
+    retention_days: float = 90.0,
+    keep: int = 100,
+    keep_days: float = 30.0,
+    foreground: Annotated[bool, Parameter(negative=())] = False,
+    systemd: Annotated[bool, Parameter(negative=())] = False,
+    configuration: Annotated[Configuration, Flat] = Configuration(),
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Start a Prefect server on loopback, with the deployments pipeline, canary and one per stage, and their schedules.
+
+    The configuration (--config, --data.…) is what the deployments of the pipeline start from.
+
+    Args:
+        port: Where the server listens, on 127.0.0.1.
+        cron: When the pipeline runs, such as "0 6 * * *".
+        interval: How often the pipeline runs, in seconds.
+        canary_cron: When the canary runs.
+        canary_interval: How often the canary runs, in seconds. [default: 3600]
+        no_canary: Do not schedule the canary.
+        timezone: Time zone of the crons, such as Europe/Berlin.
+        webhook: URL that alerts are posted to: failed, crashed, wrong answer, no passing canary.
+        dead_man_hours: Hours without a passing canary that raise an alert.
+        database: postgresql+asyncpg://USER:PASSWORD@HOST/NAME, for a team. [default: SQLite under the root]
+        retention_days: Days after which Prefect forgets flow runs and events.
+        keep: Runs that the daily garbage collection keeps at least.
+        keep_days: Days that it keeps any run.
+        foreground: Stay in the foreground, for a service manager.
+        systemd: Print a systemd unit for these options, and start nothing.
+    """
+    if cron is not None and interval is not None:
+        raise BadInput(f"--cron {cron!r} and --interval {interval:g} both say when the pipeline runs: drop one")
+    options = _options(
+        port=port,
+        cron=cron,
+        interval_s=interval,
+        canary_cron=None if no_canary else canary_cron,
+        canary_interval_s=None if no_canary else canary_interval or 3600.0,
+        timezone=timezone,
+        webhook=webhook,
+        dead_man_hours=dead_man_hours,
+        database=database,
+        retention_days=retention_days,
+        keep_runs=keep,
+        keep_days=keep_days,
+        pipeline=configuration.settle().model_dump(mode="json", exclude_defaults=True),
+    )
+    _check_schedules(options)
+    _check_package()
+    home = Home(common.folder)
+    if systemd:
+        print(_UNIT.format(root=home.root, command=_foreground_command(home)))
+        return 0
+    home.prepare()
+    running = home.running()
+    if running is not None:
+        raise Running(f"a server of this root is up already at {running.url}: lntx down ends it")
+    home.secret()
+    home.write_options(options.model_dump(mode="json"))
+    if foreground:
+        from flows.supervisor import main
+
+        _print_up(home, options, None, common)
+        return main(home.root)
+    state = _start(home)
+    _print_up(home, options, state, common)
+    return 0
+
+
+@app.command
+def down(*, common: Annotated[Common, Flat] = Common()) -> int:
+    """End the server that `lntx up` started, and what runs on it; nothing is an error where there is none."""
+    home = Home(common.folder)
+    state = home.running()
+    if state is None and not home.is_held():
+        if common.json:
+            print_json({"was_up": False})
+        else:
+            print("no server of this root is up")
+        return 0
+    deadline = time.monotonic() + _DOWN_WITHIN_S
+    if state is not None:
+        os.kill(state.pid, signal.SIGTERM)
+    while home.is_held():
+        if time.monotonic() > deadline:
+            raise LntxError(f"the server does not end: see {home.logs}/supervisor.log")
+        time.sleep(0.1)
+    if common.json:
+        print_json({"was_up": True})
+    else:
+        print("down")
+    return 0
+
+
+def _options(**values: Any) -> ServerOptions:
+    try:
+        return ServerOptions.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(explain(error, section="up").replace("up.", "--").replace("_s ", " ")) from None
+
+
+def _check_schedules(options: ServerOptions) -> None:
+    """Refuse what Prefect would refuse once the server is up."""
+    from zoneinfo import ZoneInfo
+
+    from prefect.client.schemas.schedules import CronSchedule
+
+    for option, cron in (("--cron", options.cron), ("--canary-cron", options.canary_cron)):
+        try:
+            CronSchedule(cron=cron or "0 6 * * *")
+        except ValueError:
+            raise BadInput(f'{option} must be five fields such as "0 6 * * *", got {cron!r}') from None
+    try:
+        ZoneInfo(options.timezone)
+    except (ValueError, OSError, KeyError):
+        raise BadInput(f"--timezone must be a name such as Europe/Berlin, got {options.timezone!r}") from None
+
+
+def _check_package() -> None:
+    """`flows` is a common name: what a served run would import must be this package."""
+    import flows
+
+    found = importlib.util.find_spec("flows.serving")
+    here = Path(flows.__file__ or "").parent
+    if found is None or found.origin is None or Path(found.origin).parent != here:
+        raise LntxError(f"another package named flows hides lntx's at {here}: rename it or change PYTHONPATH")
+
+
+def _start(home: Home) -> ServerState:
+    """Start the supervisor in a session of its own, and wait until all is up."""
+    log = home.logs / "start.log"
+    with log.open("w", encoding="utf-8") as handle:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.supervisor", str(home.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=handle,
+            start_new_session=True,
+            cwd=home.root,
+        )
+    deadline = time.monotonic() + _UP_WITHIN_S
+    try:
+        while (state := home.running()) is None:
+            if process.poll() is not None:
+                said = log.read_text(encoding="utf-8").strip().removeprefix("lntx: ")
+                raise LntxError(said or f"the server did not come up: see {home.logs}")
+            if time.monotonic() > deadline:
+                raise LntxError(f"the server did not come up within {_UP_WITHIN_S:g} s: see {home.logs}")
+            time.sleep(0.1)
+    except BaseException:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        raise
+    return state
+
+
+def _foreground_command(home: Home) -> str:
+    """This very command, to stay in the foreground."""
+    import shlex
+
+    words = [word for word in sys.argv[1:] if word != "--systemd"]
+    words = [word for word in words if not word.startswith("--root")] if _has_root(words) else words
+    if "--root" in sys.argv:
+        words.remove(sys.argv[sys.argv.index("--root") + 1])
+    return shlex.join([sys.executable, "-m", "flows.cli", *words, "--foreground", "--root", str(home.root)])
+
+
+def _has_root(words: list[str]) -> bool:
+    return any(word == "--root" or word.startswith("--root=") for word in words)
+
+
+def _print_up(home: Home, options: ServerOptions, state: ServerState | None, common: Common) -> None:
+    limits = {
+        "prefect_retention_days": options.retention_days,
+        "keep_runs": options.keep_runs,
+        "keep_days": options.keep_days,
+    }
+    if common.json:
+        facts = {"url": options.url, "secret_file": str(home.secret_path), "logs": str(home.logs), "limits": limits}
+        print_json({**facts, "pid": None if state is None else state.pid})
+        return
+    print(f"{'up at' if state is not None else 'starting at'} {options.url}")
+    print(f"log in with the text of {home.secret_path}")
+    print(f"logs in {home.logs}")
+    pipeline = options.cron or (f"every {options.interval_s:g} s" if options.interval_s else "on demand")
+    every = f"every {options.canary_interval_s:g} s" if options.canary_interval_s else "on demand"
+    print(f"pipeline: {pipeline}; canary: {options.canary_cron or every} ({options.timezone})")
+    print(
+        f"kept: flow runs and events {options.retention_days:g} days; {options.keep_runs} runs, and any for "
+        f"{options.keep_days:g} days"
+    )
+    alerts = "in the UI alone (--webhook posts them)" if options.webhook is None else "to the webhook"
+    dead_man = (
+        f"; no passing canary for {options.dead_man_hours:g} hours raises one" if options.schedules_canary else ""
+    )
+    print(f"alerts: {alerts}{dead_man}")
+    sys.stdout.flush()

@@ -1,0 +1,134 @@
+"""The deployments that `lntx up` serves: the pipeline, the canary, one per stage, their schedules, and cleaning up.
+
+`python -m flows.serving ROOT` serves them until it is told to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect import aserve
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import RunnerDeployment
+from prefect.flows import Flow
+from prefect.schedules import Cron, Interval, Schedule
+from prefect.types.entrypoint import EntrypointType
+
+from flows import alerts
+from flows.canary import TAG, canary
+from flows.cleaning import clean
+from flows.home import Home
+from flows.pipeline import pipeline
+from flows.settings import ServerOptions
+from flows.tasks import TASKS
+
+# Of several late runs one is of use.
+_ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+_RUNS_AT_ONCE = 4
+_DAY = timedelta(days=1)
+
+
+async def deployments(root: Path, options: ServerOptions) -> list[RunnerDeployment]:
+    """What is served.
+
+    What a person starts and what a schedule starts are deployments of their own: of scheduled runs one at a time is
+    enough, and what a person starts is never cancelled for them (locks keep both from harm).
+    """
+    where = {"root": str(root)}
+    asked = {**where, **options.pipeline}
+    made = [
+        await _deployment(pipeline, "pipeline", asked),
+        await _deployment(canary, "canary", where, tags=[TAG]),
+        *[await _deployment(pipeline, stage, {**asked, "only": stage}, tags=["stage"]) for stage in TASKS],
+        await _deployment(
+            clean,
+            "gc-scheduled",
+            {**where, "keep": options.keep_runs, "older_than_days": options.keep_days},
+            schedule=Interval(_DAY),
+        ),
+    ]
+    when = schedule(options.cron, options.interval_s, options.timezone)
+    if when is not None:
+        made.append(await _deployment(pipeline, "pipeline-scheduled", asked, schedule=when))
+    when = schedule(options.canary_cron, options.canary_interval_s, options.timezone)
+    if when is not None:
+        made.append(await _deployment(canary, "canary-scheduled", where, tags=[TAG], schedule=when))
+    return made
+
+
+def schedule(cron: str | None, interval_s: float | None, timezone: str) -> Schedule | None:
+    """A schedule, the cron before the interval; none where neither is given."""
+    if cron is not None:
+        return Cron(cron, timezone=timezone)
+    if interval_s is not None:
+        return Interval(timedelta(seconds=interval_s), timezone=timezone)
+    return None
+
+
+async def _deployment(
+    flow: Flow[..., Any],
+    name: str,
+    parameters: dict[str, Any],
+    *,
+    tags: list[str] | None = None,
+    schedule: Schedule | None = None,
+) -> RunnerDeployment:
+    return await flow.ato_deployment(
+        name,
+        parameters=parameters,
+        tags=["lntx", *(tags or []), *(["scheduled"] if schedule is not None else [])],
+        schedule=schedule,
+        concurrency_limit=_ONE if schedule is not None else None,
+        description=flow.description,
+        # By name, so that a run needs no checkout.
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
+async def serve(home: Home) -> None:
+    """Make the alerts and the deployments, and serve until told to end."""
+    options = ServerOptions.model_validate(home.read_options())
+    async with get_client() as client:
+        await alerts.install(client, options)
+        made = await deployments(home.root, options)
+        await _drop_old_schedules(client, {one.name for one in made})
+    ready = asyncio.create_task(_say_when_served(home, made))
+    await aserve(*made, limit=_RUNS_AT_ONCE, pause_on_shutdown=False, print_starting_message=False)
+    ready.cancel()
+
+
+async def _drop_old_schedules(client: PrefectClient, names: set[str]) -> None:
+    """A schedule that is no longer asked for does not go on."""
+    for deployment in await client.read_deployments():
+        if deployment.name.endswith("-scheduled") and deployment.name not in names and "lntx" in deployment.tags:
+            await client.delete_deployment(deployment.id)
+
+
+async def _free_slots(client: PrefectClient) -> None:
+    """No scheduled run outlives its runner: a slot that one held when it was ended would block the next for minutes."""
+    for deployment in await client.read_deployments():
+        limit = deployment.global_concurrency_limit
+        if limit is not None and limit.active_slots and "lntx" in deployment.tags:
+            await client.update_global_concurrency_limit(limit.name, GlobalConcurrencyLimitUpdate(active_slots=0))
+
+
+async def _say_when_served(home: Home, made: list[RunnerDeployment]) -> None:
+    async with get_client() as client:
+        wanted = {one.name for one in made}
+        while True:
+            there = {one.name for one in await client.read_deployments() if str(one.status).endswith("READY")}
+            if wanted <= there:
+                await _free_slots(client)
+                (home.folder / "served").touch()
+                return
+            await asyncio.sleep(0.5)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Home(Path(sys.argv[1]))))

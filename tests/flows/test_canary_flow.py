@@ -1,0 +1,96 @@
+"""The canary as a Prefect flow, on a real server. Run: pytest tests/flows/test_canary_flow.py"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flows_server import Server
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.objects import State
+from test_flow import _names, _run_id, _task_runs
+
+from flows.canary import canary
+from lntx.canary.results import Canary
+
+pytestmark = pytest.mark.flow
+
+
+def _flow(root: Path, **parameters: Any) -> tuple[State[Any], Any]:
+    async def go() -> tuple[State[Any], Any]:
+        state = await canary(root=str(root), return_state=True, **parameters)
+        return state, await state.aresult(raise_on_failure=False)
+
+    return asyncio.run(go())
+
+
+def test_every_stage_is_a_task_and_none_is_cached(client: SyncPrefectClient, tmp_path: Path) -> None:
+    for _ in range(2):
+        state, found = _flow(tmp_path)
+        assert isinstance(found, Canary)
+        assert (state.name, state.message, found.verdict) == ("Completed", "1 of 1 right", "pass")
+        names = _names(_task_runs(client, state))
+        assert names == {
+            **{f"{stage}: three weights and a bias": "Completed" for stage in found.stages},
+            "judge": "Completed",
+        }
+    run = client.read_flow_run(_run_id(state))
+    assert run.name == "canary, level 1"
+    assert client.read_flow(run.flow_id).name == "lntx-canary"
+    (artifact,) = client.read_artifacts(
+        artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["lntx-canary"])), limit=1
+    )
+    assert "three weights and a bias" in str(artifact.data)
+
+
+def test_a_wrong_answer_fails_once_and_a_planted_one_is_caught(
+    client: SyncPrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong answer is never retried away; what was planted to be caught is no failure."""
+    import torch
+
+    step = torch.optim.SGD.step
+
+    def scaled(self: torch.optim.SGD) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad.mul_(1 + 1e-6)
+        step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", scaled)
+        state, found = _flow(tmp_path)
+    assert (state.type.value, state.name, found.blame) == ("FAILED", "WrongAnswer", "training")
+    runs = _task_runs(client, state)
+    assert {run.run_count for run in runs.values()} == {1}
+    assert _names(runs)["judge"] == "WrongAnswer"
+    state, found = _flow(tmp_path, inject="skipped-step")
+    assert (state.type.value, state.name, found.verdict) == ("COMPLETED", "FaultCaught", "fail")
+
+
+def test_bad_parameters_fail_the_flow_in_words(client: SyncPrefectClient, tmp_path: Path) -> None:
+    state, error = _flow(tmp_path, inject="nix")
+    assert (state.name, str(error)) == ("BadInput", "unknown fault nix (--inject list names all)")
+
+
+def test_the_command_runs_the_flow_with_its_tags(server: Server, client: SyncPrefectClient, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "canary", "--json", "--inject", "wrong-bias", "--root", str(tmp_path)],
+        env={**os.environ, "PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": server.auth},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 3, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fault"]["blame"] == "export"
+    assert found["flow_run_url"].endswith(found["flow_run_id"])
+    run = client.read_flow_run(found["flow_run_id"])
+    assert set(run.tags) >= {"canary", "injected"}
