@@ -29,8 +29,8 @@ _SAME_RATE = {"float64": 1e-9, "float32": 1e-6}
 # The bounds are of first order in the rounding.
 _HIGHER_ORDERS = 1.1
 
-# Products of whole numbers that Python makes in a second or two.
-_FEW_PRODUCTS = 10**7
+# Products of whole numbers that Python makes in a few seconds; no blind case has more.
+_FEW_PRODUCTS = 2 * 10**7
 
 
 class Departure(Section):

@@ -45,7 +45,7 @@ def lntx(*words: str, root: Path, env: dict[str, str] | None = None, before: Cal
         env={**os.environ, **(env or {})},
         preexec_fn=before,
         check=False,
-        timeout=200,
+        timeout=600,
     )
     return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 

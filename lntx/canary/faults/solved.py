@@ -68,7 +68,7 @@ SOLVED = (
         name="wrong-sums",
         what="all exact sums are off by 1e-10",
         blame="reference",
-        limit="1e-13 of a coefficient; more than 10^7 products of rows, columns and columns",
+        limit="1e-13 of a coefficient; more than 2*10^7 products of rows, columns and columns",
         planted=_wrong_sums,
     ),
     Fault(
