@@ -1,7 +1,8 @@
 """What a person is told of: a run that failed, crashed, was wrong, and a canary that has not passed for too long.
 
-Automations of the Prefect server, made anew at each start. A fifth one shows a run that was killed, heart and all, as
-crashed. Injected canaries end as completed when their fault is caught, and so raise none.
+Automations of the Prefect server, made anew at each start. Each alert has an id: a server that is busy may post one
+more than once. A fifth automation shows a run that was killed, heart and all, as crashed. Injected canaries end as
+completed when their fault is caught, and so raise none.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _DEAD_MAN = f"{_PREFIX}no passing canary"
 _FAILED = ("Failed", "TimedOut", "FaultMissed", *sorted({kind.kind for kind in errors.KINDS} - {"WrongAnswer"}))
 
 _PAYLOAD = """{
+  "id": "{{ flow_run.id if flow_run else firing.id }}:%s:{{ flow_run.run_count if flow_run else 1 }}",
   "alert": "%s",
   "flow": {{ (flow.name if flow else "") | tojson }},
   "flow_run": {{ (flow_run.name if flow_run else "") | tojson }},
@@ -36,6 +38,7 @@ _PAYLOAD = """{
   "url": {{ (flow_run | ui_url if flow_run else "") | tojson }}
 }"""
 _PAYLOAD_WITHOUT_RUN = """{
+  "id": "{{ firing.id }}",
   "alert": "%s",
   "flow": "lntx-canary",
   "flow_run": "",
@@ -79,7 +82,7 @@ def automations(options: ServerOptions, webhook: UUID | None) -> list[Automation
                 threshold=1,
                 within=timedelta(0),
             ),
-            actions=call(_PAYLOAD % name),
+            actions=call(_PAYLOAD % (name, name)),
         )
         for name, (states, description) in reactive.items()
     ]

@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from prefect import aserve
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.flows import Flow
+from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 
@@ -24,6 +27,7 @@ from flows import alerts
 from flows.canary import TAG, canary
 from flows.cleaning import clean
 from flows.home import Home
+from flows.orphans import cancel_all, renew_late_runs, settle_orphans
 from flows.pipeline import pipeline
 from flows.settings import ServerOptions
 from flows.tasks import TASKS
@@ -31,6 +35,10 @@ from flows.tasks import TASKS
 # Of several late runs one is of use.
 _ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 _RUNS_AT_ONCE = 4
+_POLL_S = 2.0
+# A run takes its slot when it is fetched: one that is fetched early finds the one before it still running.
+_AHEAD_S = 1.0
+_END_WITHIN_S = 15.0
 _DAY = timedelta(days=1)
 
 
@@ -95,12 +103,42 @@ async def serve(home: Home) -> None:
     """Make the alerts and the deployments, and serve until told to end."""
     options = ServerOptions.model_validate(home.read_options())
     async with get_client() as client:
+        await settle_orphans(client)
         await alerts.install(client, options)
         made = await deployments(home.root, options)
         await _drop_old_schedules(client, {one.name for one in made})
+    runner = _Runner(limit=_RUNS_AT_ONCE, pause_on_shutdown=False, query_seconds=_POLL_S, prefetch_seconds=_AHEAD_S)
+    for deployment in made:
+        await runner.aadd_deployment(deployment)
+    async with get_client() as client:
+        await renew_late_runs(client)
     ready = asyncio.create_task(_say_when_served(home, made))
-    await aserve(*made, limit=_RUNS_AT_ONCE, pause_on_shutdown=False, print_starting_message=False)
+    await runner.serve()
     ready.cancel()
+    async with get_client() as client:
+        await cancel_all(client)
+
+
+class _Runner(Runner):
+    """A runner that stops when it is told to, and leaves it to others to say so of its runs.
+
+    Prefect's own exits at once, and shows what it ended as running for good.
+    """
+
+    async def serve(self) -> None:
+        """Run what is scheduled, until SIGTERM."""
+        loop = asyncio.get_running_loop()
+        serving = asyncio.create_task(self.start())
+        self._stop_serving: Callable[[], object] = lambda: loop.call_soon_threadsafe(serving.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+    def handle_sigterm(self, *_signal: Any) -> None:
+        """Stop serving; where the server is gone, nobody is left to tell, and waiting for it would take minutes."""
+        last = threading.Timer(_END_WITHIN_S, os._exit, (1,))
+        last.daemon = True
+        last.start()
+        self._stop_serving()
 
 
 async def _drop_old_schedules(client: PrefectClient, names: set[str]) -> None:
@@ -110,21 +148,12 @@ async def _drop_old_schedules(client: PrefectClient, names: set[str]) -> None:
             await client.delete_deployment(deployment.id)
 
 
-async def _free_slots(client: PrefectClient) -> None:
-    """No scheduled run outlives its runner: a slot that one held when it was ended would block the next for minutes."""
-    for deployment in await client.read_deployments():
-        limit = deployment.global_concurrency_limit
-        if limit is not None and limit.active_slots and "lntx" in deployment.tags:
-            await client.update_global_concurrency_limit(limit.name, GlobalConcurrencyLimitUpdate(active_slots=0))
-
-
 async def _say_when_served(home: Home, made: list[RunnerDeployment]) -> None:
     async with get_client() as client:
         wanted = {one.name for one in made}
         while True:
             there = {one.name for one in await client.read_deployments() if str(one.status).endswith("READY")}
             if wanted <= there:
-                await _free_slots(client)
                 (home.folder / "served").touch()
                 return
             await asyncio.sleep(0.5)

@@ -1,0 +1,187 @@
+"""A server that `lntx up` started, and how tests talk to it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import queue
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from driving import Done, lntx
+
+from flows.home import Home
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Service:
+    """A server that is up, and what its webhook got."""
+
+    root: Path
+    url: str
+    told: dict[str, Any]
+    alerts: queue.Queue[dict[str, Any]]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    @property
+    def secret(self) -> str:
+        return Home(self.root).secret()
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Ask the API, as its UI does: logged in, and with a CSRF token."""
+        with httpx.Client(base_url=f"{self.url}/api", auth=(*self.secret.split(":"),)) as client:
+            token = client.get("/csrf-token", params={"client": "test"}).json()["token"]
+            headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "test"}
+            answer = client.post(path, json=body or {}, headers=headers)
+            while answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                # SQLite is busy; Prefect's own client asks again too.
+                time.sleep(1)
+                answer = client.post(path, json=body or {}, headers=headers)
+            answer.raise_for_status()
+            return answer.json()
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        (found,) = [one for one in self.ask("/deployments/filter") if one["name"] == name]
+        assert isinstance(found, dict)
+        return found
+
+    def start(self, name: str, **parameters: Any) -> str:
+        """Start a run of a deployment, as the form in the UI does."""
+        found = self.ask(
+            f"/deployments/{self.deployment(name)['id']}/create_flow_run",
+            {"parameters": {"root": str(self.root), **parameters}, "state": {"type": "SCHEDULED"}},
+        )
+        return str(found["id"])
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        (found,) = self.ask("/flow_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+        assert isinstance(found, dict)
+        return found
+
+    def wait(self, run_id: str, until: Callable[[dict[str, Any]], bool], seconds: float = 150) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        while not until(found := self.run(run_id)):
+            assert time.monotonic() < deadline, found["state"]
+            time.sleep(0.5)
+        return found
+
+    def ended(self, run_id: str) -> dict[str, Any]:
+        return self.wait(run_id, lambda run: run["end_time"] is not None)
+
+    def told_until(self, kind: str, seconds: float = 90) -> list[dict[str, Any]]:
+        """The alerts up to one of a kind."""
+        told = [self.alerts.get(timeout=seconds)]
+        while told[-1]["alert"] != kind:
+            told.append(self.alerts.get(timeout=seconds))
+        return told
+
+    def told_so_far(self) -> list[dict[str, Any]]:
+        """The alerts that nobody has taken yet."""
+        return [self.alerts.get_nowait() for _ in range(self.alerts.qsize())]
+
+    def runs(self, deployment: str, *kinds: str) -> list[dict[str, Any]]:
+        """The runs of a deployment whose state is of a type, the latest last."""
+        query = {
+            "deployments": {"id": {"any_": [self.deployment(deployment)["id"]]}},
+            "flow_runs": {"state": {"type": {"any_": kinds}}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        }
+        found: list[dict[str, Any]] = self.ask("/flow_runs/filter", query)
+        return found
+
+
+def _receiver(alerts: queue.Queue[dict[str, Any]]) -> http.server.ThreadingHTTPServer:
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            alerts.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    return http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+
+
+@contextlib.contextmanager
+def receiving() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
+    """A webhook's URL, and what is posted to it."""
+    alerts: queue.Queue[dict[str, Any]] = queue.Queue()
+    receiver = _receiver(alerts)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{receiver.server_port}/alerts", alerts
+    finally:
+        receiver.shutdown()
+
+
+@contextlib.contextmanager
+def serving(root: Path, *words: str) -> Iterator[Service]:
+    """A server that is up for a while, and its webhook."""
+    with receiving() as (url, alerts):
+        done = up(root, "--webhook", url, *words)
+        try:
+            assert done.code == 0, done.err + _logs(root)
+            yield Service(root, done.json["url"], done.json, alerts)
+        finally:
+            lntx("down", root=root)
+
+
+def up(root: Path, *words: str, port: int | None = None) -> Done:
+    return lntx("up", "--json", "--port", str(port or free_port()), *words, root=root, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+
+
+def _logs(root: Path) -> str:
+    return "\n".join(path.read_text() for path in sorted(Home(root).logs.glob("*.log")))
+
+
+def process_of(run_id: str) -> int:
+    """The process of a flow run: its environment names the run."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"PREFECT__FLOW_RUN_ID={run_id}".encode() in path.read_bytes():
+                return int(path.parent.name)
+        except OSError:
+            continue
+    raise AssertionError("no process has that run")
+
+
+def wait(done: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if done():
+                return
+        except httpx.HTTPError:
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def children(pid: int) -> list[int]:
+    words = ["ps", "-o", "pid=", "--ppid", str(pid)]
+    listed = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    return [int(word) for word in listed.split()]

@@ -1,0 +1,83 @@
+"""Schedules: they fire, survive a restart, and do not pile up. Run: pytest tests/service/test_schedules.py"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from driving import lntx
+from service import children, serving, up, wait
+
+from flows.home import Home
+
+pytestmark = [pytest.mark.flow, pytest.mark.slow, pytest.mark.timeout(900)]
+
+EVERY_S = 10
+LONG = ("--train.tolerance", "0", "--train.max-epochs", "1000000", "--train.gradient", "autograd",
+        "--train.precondition", "none", "--data.num-rows", "20000", "--data.noise", "0.5")  # fmt: skip
+
+
+def test_they_survive_a_restart_and_do_not_pile_up(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    settings = ("--interval", str(EVERY_S), "--no-canary", "--data.num-rows", "200")
+    with serving(root, *settings) as service:
+        wait(lambda: len(service.runs("pipeline-scheduled", "COMPLETED")) >= 2)
+        assert lntx("down", root=root).code == 0
+        # Runs that nobody starts become late; six are due meanwhile.
+        time.sleep(6 * EVERY_S)
+        again = up(root, *settings, port=service.port)
+        assert again.code == 0, again.err
+        back = datetime.datetime.now(datetime.UTC).isoformat()
+        before = {run["id"] for run in service.runs("pipeline-scheduled", "COMPLETED")}
+        wait(lambda: len(service.runs("pipeline-scheduled", "COMPLETED")) >= len(before) + 2, 3 * EVERY_S + 30)
+        late = [
+            run
+            for run in service.runs("pipeline-scheduled", "COMPLETED", "FAILED", "CRASHED")
+            if run["id"] not in before and run["expected_start_time"] < back
+        ]
+        assert len(late) <= 1, "of late runs one is of use"
+
+
+def test_what_runs_when_it_is_told_to_end_is_cancelled_and_blocks_nothing(tmp_path: Path) -> None:
+    """Nobody is told of a crash, nothing stays pending or running for good, and the next run starts at once."""
+    root = tmp_path / "root"
+    with serving(root, "--interval", str(EVERY_S), "--no-canary", *LONG) as service:
+        wait(lambda: len(service.runs("pipeline-scheduled", "RUNNING")) == 1)
+        (running,) = service.runs("pipeline-scheduled", "RUNNING")
+        lntx("down", root=root)
+        assert (
+            up(root, "--interval", str(EVERY_S), "--no-canary", "--data.num-rows", "200", port=service.port).code == 0
+        )
+        wait(lambda: len(service.runs("pipeline-scheduled", "COMPLETED")) >= 1, 3 * EVERY_S)
+        state = service.run(running["id"])["state"]
+        assert (state["type"], state["message"]) == ("CANCELLED", "lntx down ended it")
+        assert service.told_so_far() == []
+
+
+def test_a_killed_server_comes_back_and_killed_watchers_leave_nothing(tmp_path: Path) -> None:
+    """Nobody takes a server whose watcher was killed for up, and its processes and runs end with it."""
+    root = tmp_path / "root"
+    with serving(root, "--interval", str(EVERY_S), "--no-canary", *LONG) as service:
+        state = Home(root).running()
+        assert state is not None
+        watched = children(state.pid)
+        assert len(watched) == 2
+        os.kill(watched[0], signal.SIGKILL)
+        wait(lambda: len(children(state.pid)) == 2 and watched[0] not in children(state.pid))
+        wait(lambda: httpx.get(f"{service.url}/api/health").status_code == 200)
+        wait(lambda: len(service.runs("pipeline-scheduled", "RUNNING")) == 1)
+        (running,) = service.runs("pipeline-scheduled", "RUNNING")
+        left = children(state.pid)
+        os.kill(state.pid, signal.SIGKILL)
+        wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), 60)
+        assert Home(root).running() is None, "a state that a killed one left is none"
+        assert (
+            up(root, "--interval", str(EVERY_S), "--no-canary", "--data.num-rows", "200", port=service.port).code == 0
+        )
+        wait(lambda: len(service.runs("pipeline-scheduled", "COMPLETED")) >= 1, 120)
+        assert service.run(running["id"])["state"]["type"] in {"CRASHED", "CANCELLED"}
