@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect import tags
 from prefect.client.schemas.objects import State
 
-from flows.canary import INJECTED, TAG
-from flows.canary import canary as canary_flow
 from flows.options import Common, Range
 from flows.pipeline import pipeline as pipeline_flow
 from flows.server import connected
-from lntx.canary.ordering import Order
-from lntx.canary.results import Canary
 from lntx.config import Pipeline
 from lntx.errors import LntxError
 from lntx.runs import Run
 from lntx.store import Store
+
+if TYPE_CHECKING:
+    from lntx.canary.ordering import Order
+    from lntx.canary.results import Canary
 
 _R = TypeVar("_R", bound=Run)
 
@@ -49,6 +49,11 @@ def run_canary_flow(order: Order, inject: str | None, common: Common) -> Canary:
 
     Raises: as `run_flow`.
     """
+    # With it comes torch, which a cached run has no use for.
+    from flows.canary import INJECTED, TAG
+    from flows.canary import canary as canary_flow
+    from lntx.canary.results import Canary
+
     with tags(TAG, *([INJECTED] if inject is not None else [])):
         state = canary_flow(
             level=order.level,

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
@@ -83,6 +82,9 @@ def _check(url: str) -> None:
 
 @contextlib.contextmanager
 def _embedded(root: Path) -> Iterator[None]:
+    # Half of Prefect's import time, and only an embedded server needs it.
+    from prefect.server.api.server import SubprocessASGIServer
+
     home = Path(os.environ.get("PREFECT_HOME") or root / "artifacts" / ".prefect").resolve()
     try:
         home.mkdir(parents=True, exist_ok=True)

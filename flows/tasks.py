@@ -14,6 +14,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed, Failed
 
+from flows.headway import shown
 from lntx.errors import LntxError
 from lntx.outcomes import Outcome, Request
 from lntx.pipeline import obtain
@@ -58,7 +59,8 @@ def _stage_task(stage: Stage) -> Task[[Request, dict[Stage, Outcome]], Any]:
     def obtain_stage(request: Request, outcomes: dict[Stage, Outcome]) -> State[Any]:
         send_core_logs()
         try:
-            outcome = obtain(stage, request, outcomes)
+            with shown(stage):
+                outcome = obtain(stage, request, outcomes)
         except LntxError as error:
             # A state, not an exception: what is wrong is in its message, and a traceback would say nothing more.
             return Failed(name=error.kind, message=str(error), data=error)

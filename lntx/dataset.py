@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lntx.hashing import HashingWriter
+from lntx.headway import tell
 from lntx.powers import power_names, powers
 
 
@@ -148,7 +149,11 @@ def read_blocks(dataset: Dataset, *, read_rows: int = 2**16) -> Iterator[Block]:
 
     Yields: blocks of block_rows(num_terms + 1) rows but for the last.
     """
+    done, is_long = 0, not fits_in_memory(dataset)
     for x, y in _read_columns(dataset, block_rows(len(dataset.terms) + 1), read_rows):
+        done += len(y)
+        if is_long:
+            tell(done, dataset.num_rows, "rows of this pass")
         if dataset.degree == 1:
             yield Block(x, y)
         else:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lntx.config import Data
 from lntx.dataset import block_rows, write_dataset
+from lntx.headway import tell
 
 STREAM_ROWS = 2**20
 """Rows of a column that share a random stream: whoever makes such a range of rows makes the same ones."""
@@ -41,7 +42,7 @@ def generate_dataset(data: Data, path: Path, *, first: int = 0, stop: int | None
     blocks = generate_blocks(data, first=first, stop=stop)
     _, sha256 = write_dataset(
         path,
-        ({**dict(zip(features, x.T, strict=True)), "y": y} for x, y in blocks),
+        _columns(blocks, features, data.num_rows, first),
         features=features,
         target="y",
         types={**dict.fromkeys(features, dtype), "y": np.dtype(np.float64)},
@@ -49,6 +50,16 @@ def generate_dataset(data: Data, path: Path, *, first: int = 0, stop: int | None
         origin={"kind": "synthetic", "distribution": data.distribution, "seed": data.seed},
     )
     return sha256
+
+
+def _columns(
+    blocks: Iterator[tuple[np.ndarray, np.ndarray]], features: tuple[str, ...], num_rows: int, done: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Blocks by the names of their columns. done: rows before the first."""
+    for x, y in blocks:
+        yield {**dict(zip(features, x.T, strict=True)), "y": y}
+        done += len(y)
+        tell(done, num_rows, "rows")
 
 
 def generate_blocks(data: Data, *, first: int = 0, stop: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -26,7 +26,10 @@ _EDGES = 5
 
 def loss_curve(history: Sequence[Epoch]) -> Figure:
     """Mean squared error by epoch, on a scale of powers of ten."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _picture("epoch", "mean squared error")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     points = [(k, epoch.loss) for k, epoch in enumerate(history) if epoch.loss is not None]
     axes.plot([k for k, _ in points], [loss for _, loss in points], marker="o", markersize=3, color=_LEARNED)
     if all(loss > 0 for _, loss in points):
@@ -40,7 +43,8 @@ def learned_against(learned: Sequence[float], expected: Sequence[float], *, expe
     """Each coefficient as learned against what it should be; right ones lie on the line."""
     figure, axes = _picture(expected_is, "learned")
     low, high = min(*learned, *expected), max(*learned, *expected)
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    # Of the size of the coefficients: a difference in the last digits is nothing to see.
+    margin = 0.05 * max(high - low, abs(high), abs(low)) or 1.0
     line = [low - margin, high + margin]
     axes.plot(line, line, color=_INK, linewidth=0.8, alpha=0.5)
     axes.plot(expected, learned, "o", markersize=5, color=_LEARNED)
@@ -102,10 +106,12 @@ def as_svg(figure: Figure, label: str) -> str:
 def _picture(x: str, y: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6, 3))
+    # Wide enough for any tick; to have it computed takes longer than to draw.
+    axes = figure.subplots(gridspec_kw={"left": 0.13, "right": 0.98, "bottom": 0.17, "top": 0.96})
     axes.set_xlabel(x, color=_INK)
     axes.set_ylabel(y, color=_INK)
+    axes.ticklabel_format(useOffset=False)
     axes.tick_params(colors=_INK, which="both")
     for spine in axes.spines.values():
         spine.set_edgecolor(_INK)

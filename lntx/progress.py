@@ -11,6 +11,7 @@ import torch
 from lntx.checkpoints import Checkpoints
 from lntx.config import MAX_MAGNITUDE
 from lntx.fitting import Epoch, Stop
+from lntx.headway import tell
 from lntx.model import LNTXLinearModel
 from lntx.steps import Steps, coefficients_of
 from lntx.stopping import Stopping
@@ -67,6 +68,7 @@ class Progress:
                 _set_coefficients(self._model, self.history[-1])
                 return "diverged"
             self.history.append(_epoch(self._model, loss))
+            tell(len(self.history) - 1, max_epochs, "epochs, at most")
             stop = stopping.after(*self.history[-2:])
             if stop is not None:
                 return stop

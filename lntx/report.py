@@ -70,7 +70,6 @@ def markdown(page: Page) -> str:
         if len(rows) > _MAX_ROWS:
             parts.append(f"… and {len(rows) - _MAX_ROWS} more.")
     parts.append(_table(("figure", "value"), _figures(run)))
-    parts += [f"![{name}]({pictures.as_png(figure)})" for name, figure in _pictures(page)]
     parts.append("## Stages")
     parts.append(
         _table(
@@ -78,6 +77,8 @@ def markdown(page: Page) -> str:
             [(*cells, "<br>".join(f"`{file}`" for file in files)) for *cells, files in _stages(run)],
         )
     )
+    for name, figure in _pictures(page):
+        parts += [f"## {name.capitalize()}", f"![{name}]({pictures.as_png(figure)})"]
     parts.append(f"Run `{run.run}`, {run.created_at}.")
     return "\n\n".join(parts) + "\n"
 
@@ -172,12 +173,14 @@ def _pictures(page: Page) -> list[tuple[str, Figure]]:
         drawn.append(("loss by epoch", pictures.loss_curve(page.history)))
     if run.learned_weights is not None and run.reference_weights is not None:
         known = run.true_weights is not None
+        expected, bias = (run.true_weights, run.true_bias) if known else (run.reference_weights, run.reference_bias)
+        assert expected is not None
         drawn.append(
             (
                 "learned against true" if known else "learned against exact",
                 pictures.learned_against(
-                    run.learned_weights,
-                    run.true_weights if run.true_weights is not None else run.reference_weights,
+                    _with(run.learned_weights, run.learned_bias),
+                    _with(expected, None if run.learned_bias is None else bias),
                     expected_is="true" if known else "exact least squares",
                 ),
             )
@@ -208,6 +211,10 @@ def _stages(run: Run) -> list[tuple[str, str, str, list[str]]]:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _with(weights: tuple[float, ...], bias: float | None) -> tuple[float, ...]:
+    return weights if bias is None else (*weights, bias)
 
 
 def _at(values: Sequence[float | None] | None, j: int) -> float | None:

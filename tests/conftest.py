@@ -68,3 +68,13 @@ def _workplace(tmp_path: Path) -> Path:
     folder = tmp_path / "here"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        choices=("sqlite", "postgresql"),
+        default="sqlite",
+        help="what the Prefect server of the flow tests keeps its state in",
+    )
+    parser.addoption("--screenshots", help="folder to keep screenshots of the browser tests in")

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from flows_server import Server
+from postgresql import postgresql
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
@@ -24,7 +25,20 @@ from prefect.settings import (
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def database(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
+    """What a server needs to use the database that was asked for.
+
+    One in a session: Prefect's client goes on sending events to the first server that it knew.
+    """
+    if pytestconfig.getoption("--database") == "sqlite":
+        yield {}
+        return
+    with postgresql() as url:
+        yield {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, database: dict[str, str]) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("prefect")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -32,6 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     auth = f"lntx:{secrets.token_hex(8)}"
     env = {
         **os.environ,
+        **database,
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_API_AUTH_STRING": auth,

@@ -13,12 +13,12 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.utilities.callables import parameter_schema
 
 import lntx
-from flows import tasks
+from flows import headway, tasks
 from flows.pipeline import pipeline
 from lntx.config import PRESETS, Data, Train
 from lntx.errors import BadInput
@@ -205,3 +205,19 @@ def test_tasks_have_timeouts_and_titles() -> None:
         assert task.timeout_seconds
         assert task.task_run_name == stage
         assert " " in task.name
+
+
+def test_a_long_stage_shows_how_far_it_is(
+    client: SyncPrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headway, "_LONG_S", 0.0)
+    monkeypatch.setattr(headway, "_EVERY_S", 0.0)
+    state, _ = _flow(tmp_path, data=Data(num_rows=1000), until="train")
+    shown = client.read_artifacts(
+        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[_run_id(state)]))
+    )
+    told = {one.key: (one.type, one.data, one.description) for one in shown if one.type == "progress"}
+    assert told == {
+        "lntx-generate-progress": ("progress", 100.0, "done"),
+        "lntx-train-progress": ("progress", 100.0, "done"),
+    }

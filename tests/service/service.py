@@ -98,6 +98,11 @@ class Service:
         """The alerts that nobody has taken yet."""
         return [self.alerts.get_nowait() for _ in range(self.alerts.qsize())]
 
+    def tasks(self, run_id: str) -> dict[str, str]:
+        """The state of each stage of a run, of its last try."""
+        query = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        return {task["name"]: task["state"]["name"] for task in self.ask("/task_runs/filter", query)}
+
     def runs(self, deployment: str, *kinds: str) -> list[dict[str, Any]]:
         """The runs of a deployment whose state is of a type, the latest last."""
         query = {

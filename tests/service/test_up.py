@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import stat
 from pathlib import Path
 
 import httpx
 import pytest
 from driving import lntx
-from service import Service, environment
+from service import Service, environment, process_of
 
 from flows.home import Home
 
@@ -61,8 +63,23 @@ def test_the_train_deployment_takes_generate_from_the_store(service: Service) ->
     lntx("run", "--local", root=service.root)
     run = service.ended(service.start("train", only="train", train={"learning_rate": 0.01}))
     assert run["state"]["name"] == "Completed"
-    tasks = service.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-    assert {task["name"]: task["state"]["name"] for task in tasks} == {"generate": "Cached", "train": "Completed"}
+    assert service.tasks(run["id"]) == {"generate": "Cached", "train": "Completed"}
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_retried_from_where_it_was(service: Service) -> None:
+    """As with the Retry of the UI: what was finished is Cached, and what was not goes on."""
+    train = {"tolerance": 0, "max_epochs": 30_000, "precondition": "none", "gradient": "autograd"}
+    run_id = service.start("pipeline", data={"noise": 0.5, "num_rows": 20_000}, train=train)
+    service.wait(run_id, lambda _run: service.tasks(run_id).get("train") == "Running")
+    os.kill(process_of(run_id), signal.SIGKILL)
+    assert service.ended(run_id)["state"]["name"] == "Crashed"
+    service.ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
+    service.wait(run_id, lambda run: run["run_count"] == 2 and run["state"]["type"] not in ("SCHEDULED", "PENDING"))
+    assert service.ended(run_id)["state"]["name"] == "Completed"
+    assert service.tasks(run_id) == {
+        "generate": "Cached", "train": "Completed", "evaluate": "Completed", "export": "Completed",
+    }  # fmt: skip
 
 
 def test_up_twice_a_taken_port_and_bad_options_are_said(service: Service, tmp_path: Path) -> None:

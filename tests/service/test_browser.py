@@ -1,0 +1,90 @@
+"""What a person sees in Prefect's UI, in a real browser.
+
+Run: pytest tests/service/test_browser.py; --screenshots docs/images makes the pictures of the README anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Browser, chromium
+from driving import lntx
+from service import Service, environment
+
+from lntx.selection import STAGES
+
+pytestmark = [pytest.mark.flow, pytest.mark.slow, pytest.mark.timeout(600)]
+
+NOISY = ("--data.weights", "3.7", "--data.weights", "-1.2", "--data.bias", "2", "--data.noise", "0.5")
+
+
+@pytest.fixture(scope="module")
+def browser(pytestconfig: pytest.Config, service: Service) -> Iterator[Browser]:
+    """Logged in."""
+    folder = pytestconfig.getoption("--screenshots")
+    with chromium(None if folder is None else Path(folder)) as found:
+        found.open(service.url)
+        found.find("//input[@type='password']").send_keys(service.secret)
+        found.click("//button[@type='submit']")
+        found.find("//h1[.='Dashboard'] | //*[contains(., 'Flow Runs')]")
+        yield found
+
+
+def test_who_does_not_log_in_sees_nothing(service: Service) -> None:
+    with chromium(None) as stranger:
+        stranger.open(f"{service.url}/v2/runs")
+        stranger.find("//input[@type='password']").send_keys("lntx:guessed")
+        stranger.click("//button[@type='submit']")
+        stranger.wait(lambda: "/login" in stranger.url)
+        assert "Dashboard" not in stranger.text
+
+
+def test_a_run_shows_its_stages_and_its_report(service: Service, browser: Browser) -> None:
+    # An earlier one, so that there is a trend.
+    assert lntx("run", "--local", root=service.root).code == 0
+    run = lntx("run", "--json", *NOISY, root=service.root, env=environment()).json
+    browser.open(f"{service.url}/v2/runs/flow-run/{run['flow_run_id']}?tab=TaskRuns")
+    for stage in STAGES:
+        browser.find(f"//a[normalize-space()='{stage}']")
+    assert "Completed" in browser.text
+    assert "y = [3.7, -1.2]·x, 1,000 rows" in browser.text
+    browser.screenshot("run", height=1150)
+    browser.click("//button[normalize-space()='Artifacts']")
+    browser.click("//a[contains(., 'lntx-report')]")
+    browser.click("//a[contains(@href, '/artifacts/artifact/')]")
+    browser.wait(lambda: len(browser.pictures()) >= 4 and all(complete for _, complete in browser.pictures()))
+    assert all(width > 0 for width, _ in browser.pictures())
+    for said in ("PASS", "exact least squares", "Digits over the last runs", "Learned against true", "Residuals"):
+        assert said in browser.text
+    browser.screenshot("report", height=3000)
+
+
+def test_train_is_started_from_its_form_with_another_learning_rate(service: Service, browser: Browser) -> None:
+    """And generate, which it does not change, is taken from the store."""
+    assert lntx("run", "--local", root=service.root).code == 0
+    browser.open(f"{service.url}/v2/deployments/deployment/{service.deployment('train')['id']}/run")
+    field = "//label[starts-with(normalize-space(), 'Learning Rate')]"
+    browser.find(field)
+    browser.click(f"({field}/following::button[normalize-space()='float'])[1]")
+    number = browser.find(f"({field}/following::input[@type='number'])[1]")
+    number.clear()
+    number.send_keys("0.011")
+    browser.screenshot("form")
+    browser.click("//button[normalize-space()='Submit']")
+    (run_id,) = browser.wait(lambda: [run["id"] for run in service.runs("train", "SCHEDULED", "PENDING", "RUNNING")])
+    browser.open(f"{service.url}/v2/runs/flow-run/{run_id}?tab=TaskRuns")
+    run = service.ended(run_id)
+    assert run["state"]["name"] == "Completed"
+    assert run["parameters"]["train"]["learning_rate"] == 0.011
+    browser.wait(lambda: "Cached" in browser.text and "train" in browser.text)
+    rows = {stage: browser.find(_row(stage)).text for stage in ("generate", "train")}
+    assert "Cached" in rows["generate"], rows
+    assert "Completed" in rows["train"], rows
+    assert "evaluate" not in browser.text
+
+
+def _row(stage: str) -> str:
+    """The least element around a stage's link that tells its state."""
+    return f"//a[normalize-space()='{stage}']/ancestor::*[contains(., 'Cached') or contains(., 'Completed')][1]"
