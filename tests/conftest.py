@@ -77,4 +77,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="sqlite",
         help="what the Prefect server of the flow tests keeps its state in",
     )
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        help="fail if a test is skipped for want of anything but a GPU",
+    )
     parser.addoption("--screenshots", help="folder to keep screenshots of the browser tests in")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The one that hears of all tests, where they run in several processes.
+    if config.getoption("--no-skips") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_NoSkips())
+
+
+class _NoSkips:
+    """Turns a skipped test into a failed session."""
+
+    def __init__(self) -> None:
+        self._skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail") and "GPU" not in str(report.longrepr):
+            self._skipped.append(f"{report.nodeid}: {report.longrepr}")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._skipped and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for one in self._skipped:
+            terminalreporter.write_line(f"skipped, which --no-skips forbids: {one}", red=True)

@@ -58,7 +58,7 @@ def test_a_run_shows_its_stages_and_its_report(service: Service, browser: Browse
     assert all(width > 0 for width, _ in browser.pictures())
     for said in ("PASS", "exact least squares", "Digits over the last runs", "Learned against true", "Residuals"):
         assert said in browser.text
-    browser.screenshot("report", height=3000)
+    browser.screenshot("report", height=1950)
 
 
 def test_train_is_started_from_its_form_with_another_learning_rate(service: Service, browser: Browser) -> None:
