@@ -29,19 +29,20 @@ def run_flow(pipeline: Pipeline, range_: Range, common: Common) -> Run:
 
     Raises: LntxError: what a stage or the server refused. Another exception: what a stage died of.
     """
-    state = pipeline_flow(
-        data=pipeline.data,
-        train=pipeline.train,
-        evaluate=pipeline.evaluate,
-        export=pipeline.export,
-        from_stage=range_.from_,
-        until=range_.until,
-        only=range_.only,
-        force=range_.forced,
-        root=str(common.folder),
-        return_state=True,
-    )
-    return _bring_back(state, Run, common)
+    with tags("lntx"):
+        state = pipeline_flow(
+            data=pipeline.data,
+            train=pipeline.train,
+            evaluate=pipeline.evaluate,
+            export=pipeline.export,
+            from_stage=range_.from_,
+            until=range_.until,
+            only=range_.only,
+            force=range_.forced,
+            root=str(common.folder),
+            return_state=True,
+        )
+        return _bring_back(state, Run, common)
 
 
 def run_canary_flow(order: Order, inject: str | None, common: Common) -> Canary:
@@ -54,7 +55,7 @@ def run_canary_flow(order: Order, inject: str | None, common: Common) -> Canary:
     from flows.canary import canary as canary_flow
     from lntx.canary.results import Canary
 
-    with tags(TAG, *([INJECTED] if inject is not None else [])):
+    with tags("lntx", TAG, *([INJECTED] if inject is not None else [])):
         state = canary_flow(
             level=order.level,
             seed=order.seed,

@@ -5,24 +5,17 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 from lntx.canary import drift as drifts
 from lntx.canary.cases import blind_case, fixed_cases
-from lntx.canary.drawn import implausible_rows
-from lntx.canary.eigenvalues import is_largest, is_smallest
 from lntx.canary.faults import FAULTS
 from lntx.canary.faults.planting import once_stored
-from lntx.canary.junit import write_error_junit, write_junit
 from lntx.canary.ordering import Order
 from lntx.canary.running import run_canary, run_case
-from lntx.config import Data
 from lntx.errors import BadInput
 from lntx.layers import validate
 from lntx.selection import Stage
@@ -282,79 +275,9 @@ def test_a_folder_that_cannot_be_written_costs_the_drift_alone(tmp_path: Path) -
     assert (found.verdict, found.drift) == ("pass", ())
 
 
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        ({"distribution": "integers", "low": -3, "high": 3}, None),
-        ({"distribution": "uniform", "low": -1, "high": 1, "noise": 0.5}, None),
-        ({"distribution": "normal", "low": -2, "high": 2, "noise": 0.5, "num_rows": 50}, None),
-        ({"distribution": "normal", "low": 1, "high": 9, "num_rows": 3}, None),
-    ],
-)
-def test_rows_as_they_are_drawn_are_plausible(data: dict[str, Any], said: str | None) -> None:
-    for seed in range(20):
-        assert implausible_rows(Data(weights=(3.7, -1.2), bias=2.0, seed=seed, **data)) is said
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda x, y: (x * 0, y), "x1 was drawn as 0.0 in every row"),
-        (lambda x, y: (x[:, [0, 0]], y), "x2 was drawn just like x1"),
-        (lambda x, y: (x + 0.5, y), "which integers rows do not have"),
-        (lambda x, y: (x, y * (1 + 1e-14)), "from what its features give"),
-        (lambda x, y: (x, y * np.nan), "was drawn with y = nan"),
-    ],
-)
-def test_rows_that_are_drawn_wrongly_are_told(change: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lntx.canary import drawn
-
-    blocks = drawn.generate_blocks
-    monkeypatch.setattr(drawn, "generate_blocks", lambda data: (change(x, y) for x, y in blocks(data)))
-    assert said in (implausible_rows(Data(weights=(3.7, -1.2), bias=2.0, low=-3, high=3)) or "")
-
-
-def test_noise_of_another_size_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lntx.canary import drawn
-
-    blocks, data = drawn.generate_blocks, Data(weights=(3.7,), noise=0.5)
-    monkeypatch.setattr(drawn, "generate_blocks", lambda _data: blocks(data.model_copy(update={"noise": 0.8})))
-    assert "the noise was drawn with standard deviation 0." in (implausible_rows(data) or "")
-
-
-def test_eigenvalues_are_told_by_counting_signs() -> None:
-    draw = np.random.default_rng(0).normal(size=(30, 5))
-    matrix = draw.T @ draw
-    values = np.linalg.eigvalsh(matrix)
-    exact = np.array([[Decimal(value) for value in row] for row in matrix.tolist()])
-    assert is_largest(exact, values[-1], 1e-12)
-    assert is_smallest(exact, values[0], 1e-12)
-    assert not is_largest(exact, values[-1] * (1 + 1e-9), 1e-12)
-    assert not is_largest(exact, values[-2], 1e-12)
-    assert not is_smallest(exact, values[0] * (1 - 1e-9), 1e-12)
-    assert not is_smallest(exact, values[1], 1e-12)
-
-
 def test_a_missing_device_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match="finds no CUDA device"):
         run_canary(Order(device="cuda"))
-
-
-def test_junit_has_a_test_case_per_case(tmp_path: Path) -> None:
-    write_junit(run_canary(Order(repeat=2), root=tmp_path), tmp_path / "right.xml")
-    suite = ElementTree.parse(tmp_path / "right.xml").getroot()[0]
-    assert (suite.get("tests"), suite.get("failures")) == ("2", "0")
-    with FAULTS["scaled-predictions"].planted(fixed_cases(1)[0]):
-        write_junit(run_canary(root=tmp_path), tmp_path / "wrong.xml")
-    suite = ElementTree.parse(tmp_path / "wrong.xml").getroot()[0]
-    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
-    failure = suite.find("testcase/failure")
-    assert failure is not None
-    assert failure.get("type") == "training"
-    write_error_junit(RuntimeError("no\x1b[31m room"), tmp_path / "error.xml")
-    suite = ElementTree.parse(tmp_path / "error.xml").getroot()[0]
-    assert (suite.get("errors"), suite.get("failures")) == ("1", "0")
-    assert "left the path" in (failure.get("message") or "")

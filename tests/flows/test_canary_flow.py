@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from flowing import run_flow, run_id, state_names, task_runs
 from flows_server import Server
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.objects import State
-from test_flow import _names, _run_id, _task_runs
 
 from flows.canary import canary
 from lntx.canary.results import Canary
@@ -23,25 +20,17 @@ from lntx.canary.results import Canary
 pytestmark = pytest.mark.flow
 
 
-def _flow(root: Path, **parameters: Any) -> tuple[State[Any], Any]:
-    async def go() -> tuple[State[Any], Any]:
-        state = await canary(root=str(root), return_state=True, **parameters)
-        return state, await state.aresult(raise_on_failure=False)
-
-    return asyncio.run(go())
-
-
 def test_every_stage_is_a_task_and_none_is_cached(client: SyncPrefectClient, tmp_path: Path) -> None:
     for _ in range(2):
-        state, found = _flow(tmp_path)
+        state, found = run_flow(canary, tmp_path)
         assert isinstance(found, Canary)
         assert (state.name, state.message, found.verdict) == ("Completed", "1 of 1 right", "pass")
-        names = _names(_task_runs(client, state))
+        names = state_names(task_runs(client, state))
         assert names == {
             **{f"{stage}: three weights and a bias": "Completed" for stage in found.stages},
             "judge": "Completed",
         }
-    run = client.read_flow_run(_run_id(state))
+    run = client.read_flow_run(run_id(state))
     assert run.name == "canary, level 1"
     assert client.read_flow(run.flow_id).name == "lntx-canary"
     (artifact,) = client.read_artifacts(
@@ -65,17 +54,17 @@ def test_a_wrong_answer_fails_once_and_a_planted_one_is_caught(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.SGD, "step", scaled)
-        state, found = _flow(tmp_path)
+        state, found = run_flow(canary, tmp_path)
     assert (state.type.value, state.name, found.blame) == ("FAILED", "WrongAnswer", "training")
-    runs = _task_runs(client, state)
+    runs = task_runs(client, state)
     assert {run.run_count for run in runs.values()} == {1}
-    assert _names(runs)["judge"] == "WrongAnswer"
-    state, found = _flow(tmp_path, inject="skipped-step")
+    assert state_names(runs)["judge"] == "WrongAnswer"
+    state, found = run_flow(canary, tmp_path, inject="skipped-step")
     assert (state.type.value, state.name, found.verdict) == ("COMPLETED", "FaultCaught", "fail")
 
 
 def test_bad_parameters_fail_the_flow_in_words(client: SyncPrefectClient, tmp_path: Path) -> None:
-    state, error = _flow(tmp_path, inject="nix")
+    state, error = run_flow(canary, tmp_path, inject="nix")
     assert (state.name, str(error)) == ("BadInput", "unknown fault nix (--inject list names all)")
 
 

@@ -55,7 +55,8 @@ def test_a_run_finds_the_server_by_itself(service: Service) -> None:
     done = lntx("run", "--json", root=service.root, env=environment())
     assert done.code == 0, done.err
     assert done.json["flow_run_url"] == f"{service.url}/runs/flow-run/{done.json['flow_run_id']}"
-    assert service.run(done.json["flow_run_id"])["state"]["name"] == "Completed"
+    run = service.run(done.json["flow_run_id"])
+    assert (run["state"]["name"], run["tags"]) == ("Completed", ["lntx"])
 
 
 def test_the_train_deployment_takes_generate_from_the_store(service: Service) -> None:

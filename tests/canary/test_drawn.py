@@ -1,0 +1,66 @@
+"""Rows as they are drawn, and eigenvalues, looked at a second way. Run: pytest tests/canary/test_drawn.py"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lntx.canary.drawn import implausible_rows
+from lntx.canary.eigenvalues import is_largest, is_smallest
+from lntx.config import Data
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"distribution": "integers", "low": -3, "high": 3}, None),
+        ({"distribution": "uniform", "low": -1, "high": 1, "noise": 0.5}, None),
+        ({"distribution": "normal", "low": -2, "high": 2, "noise": 0.5, "num_rows": 50}, None),
+        ({"distribution": "normal", "low": 1, "high": 9, "num_rows": 3}, None),
+    ],
+)
+def test_rows_as_they_are_drawn_are_plausible(data: dict[str, Any], said: str | None) -> None:
+    for seed in range(20):
+        assert implausible_rows(Data(weights=(3.7, -1.2), bias=2.0, seed=seed, **data)) is said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x, y: (x * 0, y), "x1 was drawn as 0.0 in every row"),
+        (lambda x, y: (x[:, [0, 0]], y), "x2 was drawn just like x1"),
+        (lambda x, y: (x + 0.5, y), "which integers rows do not have"),
+        (lambda x, y: (x, y * (1 + 1e-14)), "from what its features give"),
+        (lambda x, y: (x, y * np.nan), "was drawn with y = nan"),
+    ],
+)
+def test_rows_that_are_drawn_wrongly_are_told(change: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lntx.canary import drawn
+
+    blocks = drawn.generate_blocks
+    monkeypatch.setattr(drawn, "generate_blocks", lambda data: (change(x, y) for x, y in blocks(data)))
+    assert said in (implausible_rows(Data(weights=(3.7, -1.2), bias=2.0, low=-3, high=3)) or "")
+
+
+def test_noise_of_another_size_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lntx.canary import drawn
+
+    blocks, data = drawn.generate_blocks, Data(weights=(3.7,), noise=0.5)
+    monkeypatch.setattr(drawn, "generate_blocks", lambda _data: blocks(data.model_copy(update={"noise": 0.8})))
+    assert "the noise was drawn with standard deviation 0." in (implausible_rows(data) or "")
+
+
+def test_eigenvalues_are_told_by_counting_signs() -> None:
+    draw = np.random.default_rng(0).normal(size=(30, 5))
+    matrix = draw.T @ draw
+    values = np.linalg.eigvalsh(matrix)
+    exact = np.array([[Decimal(value) for value in row] for row in matrix.tolist()])
+    assert is_largest(exact, values[-1], 1e-12)
+    assert is_smallest(exact, values[0], 1e-12)
+    assert not is_largest(exact, values[-1] * (1 + 1e-9), 1e-12)
+    assert not is_largest(exact, values[-2], 1e-12)
+    assert not is_smallest(exact, values[0] * (1 - 1e-9), 1e-12)
+    assert not is_smallest(exact, values[1], 1e-12)
