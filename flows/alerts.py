@@ -1,12 +1,14 @@
 """What a person is told of: a run that failed, crashed, was wrong, and a canary that has not passed for too long.
 
-Automations of the Prefect server, made anew at each start. Each alert has an id: a server that is busy may post one
-more than once. A fifth automation shows a run that was killed, heart and all, as crashed. Injected canaries end as
-completed when their fault is caught, and so raise none.
+Automations of the Prefect server, made anew where they are to be others. Each alert has an id: a server that is busy
+may post one more than once. A fifth automation shows a run that was killed, heart and all, as crashed. Injected
+canaries end as completed when their fault is caught, and so raise none.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import timedelta
 from uuid import UUID
 
@@ -52,11 +54,16 @@ async def install(client: PrefectClient, options: ServerOptions) -> None:
     """Make the automations what the options say, in place of those of an earlier start."""
     webhook = None if options.webhook is None else await _save_webhook(options.webhook)
     made = automations(options, webhook)
-    for name in {_DEAD_MAN, *(automation.name for automation in made)}:
-        for old in await client.read_automations_by_name(name):
-            await client.delete_automation(old.id)
-    for automation in made:
-        await client.create_automation(automation)
+    wanted = {automation.name: _signed(automation) for automation in made}
+    for name in {_DEAD_MAN, *wanted}:
+        old = await client.read_automations_by_name(name)
+        if name in wanted and [one.tags for one in old] == [wanted[name].tags]:
+            # Left alone: what it waits for goes on, and one that a person switched off stays so.
+            continue
+        for one in old:
+            await client.delete_automation(one.id)
+        if name in wanted:
+            await client.create_automation(wanted[name])
 
 
 def automations(options: ServerOptions, webhook: UUID | None) -> list[AutomationCore]:
@@ -87,9 +94,20 @@ def automations(options: ServerOptions, webhook: UUID | None) -> list[Automation
         for name, (states, description) in reactive.items()
     ]
     if options.schedules_canary:
-        dead_man = call(_PAYLOAD_WITHOUT_RUN % ("no passing canary", options.dead_man_hours))
-        made.append(_no_passing_canary(options.dead_man_hours, dead_man))
+        hours = options.dead_man_limit_hours
+        made.append(_no_passing_canary(hours, call(_PAYLOAD_WITHOUT_RUN % ("no passing canary", hours))))
     return [*made, _silent_run()]
+
+
+def _signed(automation: AutomationCore) -> AutomationCore:
+    """The automation with a tag that changes with it."""
+    # Sets in an order: their own changes from process to process.
+    content = json.dumps(
+        automation.model_dump(exclude={"tags"}),
+        sort_keys=True,
+        default=lambda value: sorted(value) if isinstance(value, (set, frozenset)) else str(value),
+    )
+    return automation.model_copy(update={"tags": ["lntx", hashlib.sha256(content.encode()).hexdigest()[:12]]})
 
 
 def _no_passing_canary(hours: float, actions: list[CallWebhook | DoNothing]) -> AutomationCore:
@@ -131,7 +149,8 @@ def _silent_run() -> AutomationCore:
 
 async def _save_webhook(url: str) -> UUID:
     await Webhook.aregister_type_and_schema()
-    found: UUID = await Webhook(url=url, allow_private_urls=True).asave(_BLOCK, overwrite=True)
+    block = Webhook(url=url, headers={"Content-Type": "application/json"}, allow_private_urls=True)
+    found: UUID = await block.asave(_BLOCK, overwrite=True)
     return found
 
 

@@ -23,9 +23,13 @@ _EVERY_S = 5.0
 def shown(stage: Stage) -> Iterator[None]:
     """Show how far a stage is while the block runs, if that takes long enough for anybody to look."""
     bar = _Bar(stage)
-    with heard_by(bar.hear):
-        yield
-    bar.end()
+    last = "failed"
+    try:
+        with heard_by(bar.hear):
+            yield
+        last = "done"
+    finally:
+        bar.end(last)
 
 
 class _Bar:
@@ -41,9 +45,9 @@ class _Bar:
             self._show(100 * part, what)
             self._next = time.monotonic() + _EVERY_S
 
-    def end(self) -> None:
+    def end(self, what: str) -> None:
         if self._artifact is not None:
-            self._show(100.0, "done")
+            self._show(100.0, what)
 
     def _show(self, percent: float, what: str) -> None:
         try:

@@ -9,7 +9,10 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from pydantic import ValidationError
 
 from lntx.config import Section
 from lntx.errors import LntxError
+
+_LOOKS_WITHIN_S = 1.0
 
 
 class Running(LntxError):
@@ -69,11 +74,26 @@ class Home:
 
     def secret(self) -> str:
         """The string that logs in, `user:password`; drawn once, in a file that only its owner may read."""
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(self._secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if not self._secret.exists():
+            # Whole or not at all: an empty string would let anyone in.
+            beside = self._secret.with_name(f".auth-{os.getpid()}")
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as handle:
                 handle.write(f"lntx:{secrets.token_urlsafe(24)}\n")
-        return self._secret.read_text(encoding="ascii").strip()
+            with contextlib.suppress(FileExistsError):
+                os.link(beside, self._secret)
+            beside.unlink()
+        found = self._secret.read_text(encoding="ascii").strip()
+        if not re.fullmatch(r"[^:]+:.{8,}", found):
+            raise LntxError(
+                f"{self._secret} must hold USER:PASSWORD, eight characters or more: remove it for a new one"
+            )
+        return found
+
+    @property
+    def served_mark(self) -> Path:
+        """The file that says that deployments are served."""
+        return self.folder / "served"
 
     def write_options(self, options: dict[str, Any]) -> None:
         """Keep what the server is to be started with, for its owner alone: it may hold passwords."""
@@ -92,11 +112,20 @@ class Home:
 
         Raises: Running: there is one.
         """
-        with self._lock.open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Running("a server of this root is up already: lntx down ends it") from None
+        with self._lock.open("a+") as handle:
+            deadline = time.monotonic() + _LOOKS_WITHIN_S
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    # Somebody may only be having a look.
+                    if time.monotonic() > deadline:
+                        raise Running("a server of this root is up already: lntx down ends it") from None
+                    time.sleep(0.02)
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
             try:
                 yield
             finally:
@@ -108,11 +137,19 @@ class Home:
         beside.write_text(state.model_dump_json(), encoding="utf-8")
         beside.replace(self._state)
 
+    def tell_to_end(self) -> None:
+        """Tell the process that holds the lock, if one does."""
+        with contextlib.suppress(ValueError, OSError):
+            pid = int(self._lock.read_text(encoding="ascii"))
+            if self.is_held():
+                os.kill(pid, signal.SIGTERM)
+
     def is_held(self) -> bool:
         """Whether a server of this root is up, or on its way up or down."""
         try:
             with self._lock.open("r") as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Shared: two who look do not take each other for a server.
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
         except BlockingIOError:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ from pydantic import ValidationError
 from flows.commands import Flat, app, print_json
 from flows.home import Home, Running, ServerState
 from flows.options import Common, Configuration
+from flows.schedules import check_schedules
 from flows.settings import ServerOptions
 from lntx.errors import BadInput, LntxError
 from lntx.layers import explain
@@ -34,10 +33,14 @@ Description=lntx: Prefect server, deployments and schedules of {root}
 After=network.target
 
 [Service]
-WorkingDirectory={root}
+WorkingDirectory={folder}
 ExecStart={command}
-Restart=always
+# Not after lntx down, nor where the options are wrong.
+Restart=on-failure
+RestartPreventExitStatus=2
 RestartSec=10
+# The supervisor alone is told to end, and ends the others in order.
+KillMode=mixed
 TimeoutStopSec=90
 
 [Install]
@@ -56,7 +59,7 @@ def up(
     no_canary: Annotated[bool, Parameter(name="--no-canary", negative=())] = False,
     timezone: str = "UTC",
     webhook: str | None = None,
-    dead_man_hours: float = 6.0,
+    dead_man_hours: float | None = None,
     database: str | None = None,
     retention_days: float = 90.0,
     keep: int = 100,
@@ -79,7 +82,8 @@ def up(
         no_canary: Do not schedule the canary.
         timezone: Time zone of the crons, such as Europe/Berlin.
         webhook: URL that alerts are posted to: failed, crashed, wrong answer, no passing canary.
-        dead_man_hours: Hours without a passing canary that raise an alert.
+        dead_man_hours: Hours without a passing canary that raise an alert. [default: 6, or twice the longest time
+            between two canaries]
         database: postgresql+asyncpg://USER:PASSWORD@HOST/NAME, for a team. [default: SQLite under the root]
         retention_days: Days after which Prefect forgets flow runs and events.
         keep: Runs that the daily garbage collection keeps at least.
@@ -89,12 +93,24 @@ def up(
     """
     if cron is not None and interval is not None:
         raise BadInput(f"--cron {cron!r} and --interval {interval:g} both say when the pipeline runs: drop one")
+    if canary_cron is not None and canary_interval is not None:
+        said = f"--canary-cron {canary_cron!r} and --canary-interval {canary_interval:g}"
+        raise BadInput(f"{said} both say when the canary runs: drop one")
+    if no_canary and (canary_cron is not None or canary_interval is not None):
+        raise BadInput("--no-canary and a schedule of the canary contradict each other: drop one")
+    for option, url, begins in (
+        ("--webhook", webhook, ("http://", "https://")),
+        ("--database", database, ("postgresql+asyncpg://",)),
+    ):
+        if url is not None and not url.startswith(begins):
+            # Not the rest of it, which may hold a password.
+            raise BadInput(f"{option} must begin with {' or '.join(begins)}, got {url.split(':')[0][:20]!r}")
     options = _options(
         port=port,
         cron=cron,
         interval_s=interval,
         canary_cron=None if no_canary else canary_cron,
-        canary_interval_s=None if no_canary else canary_interval or 3600.0,
+        canary_interval_s=None if no_canary or canary_cron is not None else _or(canary_interval, 3600.0),
         timezone=timezone,
         webhook=webhook,
         dead_man_hours=dead_man_hours,
@@ -102,18 +118,19 @@ def up(
         retention_days=retention_days,
         keep_runs=keep,
         keep_days=keep_days,
-        pipeline=configuration.settle().model_dump(mode="json", exclude_defaults=True),
+        pipeline=_pipeline(configuration),
     )
-    _check_schedules(options)
-    _check_package()
+    check_schedules(options)
     home = Home(common.folder)
     if systemd:
-        print(_UNIT.format(root=home.root, command=_foreground_command(home)))
+        print(_UNIT.format(root=home.root, folder=Path.cwd(), command=_foreground_command(home)))
         return 0
     home.prepare()
     running = home.running()
     if running is not None:
         raise Running(f"a server of this root is up already at {running.url}: lntx down ends it")
+    if home.is_held():
+        raise Running("a server of this root is on its way up or down: wait, or end it with lntx down")
     home.secret()
     home.write_options(options.model_dump(mode="json"))
     if foreground:
@@ -130,16 +147,15 @@ def up(
 def down(*, common: Annotated[Common, Flat] = Common()) -> int:
     """End the server that `lntx up` started, and what runs on it; nothing is an error where there is none."""
     home = Home(common.folder)
-    state = home.running()
-    if state is None and not home.is_held():
+    if not home.is_held():
         if common.json:
             print_json({"was_up": False})
         else:
             print("no server of this root is up")
         return 0
     deadline = time.monotonic() + _DOWN_WITHIN_S
-    if state is not None:
-        os.kill(state.pid, signal.SIGTERM)
+    # On its way up, it has a process too.
+    home.tell_to_end()
     while home.is_held():
         if time.monotonic() > deadline:
             raise LntxError(f"the server does not end: see {home.logs}/supervisor.log")
@@ -155,34 +171,22 @@ def _options(**values: Any) -> ServerOptions:
     try:
         return ServerOptions.model_validate(values)
     except ValidationError as error:
-        raise BadInput(explain(error, section="up").replace("up.", "--").replace("_s ", " ")) from None
+        raise BadInput(
+            explain(error, section="up").replace("up.", "--").replace("_s ", " ").replace("_", "-")
+        ) from None
 
 
-def _check_schedules(options: ServerOptions) -> None:
-    """Refuse what Prefect would refuse once the server is up."""
-    from zoneinfo import ZoneInfo
-
-    from prefect.client.schemas.schedules import CronSchedule
-
-    for option, cron in (("--cron", options.cron), ("--canary-cron", options.canary_cron)):
-        try:
-            CronSchedule(cron=cron or "0 6 * * *")
-        except ValueError:
-            raise BadInput(f'{option} must be five fields such as "0 6 * * *", got {cron!r}') from None
-    try:
-        ZoneInfo(options.timezone)
-    except (ValueError, OSError, KeyError):
-        raise BadInput(f"--timezone must be a name such as Europe/Berlin, got {options.timezone!r}") from None
+def _pipeline(configuration: Configuration) -> dict[str, dict[str, object]]:
+    """What was said of the configuration; a path means the same from whatever folder a run starts in."""
+    said: dict[str, dict[str, object]] = configuration.settle().model_dump(mode="json", exclude_defaults=True)
+    path = said.get("data", {}).get("path")
+    if path is not None:
+        said["data"]["path"] = str(Path(str(path)).absolute())
+    return said
 
 
-def _check_package() -> None:
-    """`flows` is a common name: what a served run would import must be this package."""
-    import flows
-
-    found = importlib.util.find_spec("flows.serving")
-    here = Path(flows.__file__ or "").parent
-    if found is None or found.origin is None or Path(found.origin).parent != here:
-        raise LntxError(f"another package named flows hides lntx's at {here}: rename it or change PYTHONPATH")
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 def _start(home: Home) -> ServerState:
@@ -196,6 +200,8 @@ def _start(home: Home) -> ServerState:
             stderr=handle,
             start_new_session=True,
             cwd=home.root,
+            # A folder named flows under the root is not this package.
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
     deadline = time.monotonic() + _UP_WITHIN_S
     try:
@@ -218,15 +224,14 @@ def _foreground_command(home: Home) -> str:
     """This very command, to stay in the foreground."""
     import shlex
 
-    words = [word for word in sys.argv[1:] if word != "--systemd"]
-    words = [word for word in words if not word.startswith("--root")] if _has_root(words) else words
-    if "--root" in sys.argv:
-        words.remove(sys.argv[sys.argv.index("--root") + 1])
-    return shlex.join([sys.executable, "-m", "flows.cli", *words, "--foreground", "--root", str(home.root)])
-
-
-def _has_root(words: list[str]) -> bool:
-    return any(word == "--root" or word.startswith("--root=") for word in words)
+    words = sys.argv[1:]
+    if "--root" in words:
+        k = words.index("--root")
+        words = [*words[:k], *words[k + 2 :]]
+    words = [word for word in words if word not in ("--systemd", "--foreground") and not word.startswith("--root=")]
+    command = shlex.join([sys.executable, "-m", "flows.cli", *words, "--foreground", "--root", str(home.root)])
+    # What systemd would expand.
+    return command.replace("%", "%%").replace("$", "$$")
 
 
 def _print_up(home: Home, options: ServerOptions, state: ServerState | None, common: Common) -> None:
@@ -251,7 +256,7 @@ def _print_up(home: Home, options: ServerOptions, state: ServerState | None, com
     )
     alerts = "in the UI alone (--webhook posts them)" if options.webhook is None else "to the webhook"
     dead_man = (
-        f"; no passing canary for {options.dead_man_hours:g} hours raises one" if options.schedules_canary else ""
+        f"; no passing canary for {options.dead_man_limit_hours:g} hours raises one" if options.schedules_canary else ""
     )
     print(f"alerts: {alerts}{dead_man}")
     sys.stdout.flush()

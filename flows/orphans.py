@@ -18,6 +18,9 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
+    DeploymentFilterTags,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -36,7 +39,7 @@ async def settle_orphans(client: PrefectClient) -> None:
     A run whose process lives on is left alone, and keeps its slot.
     """
     processes = _processes()
-    for deployment in await _served(client):
+    for deployment in await served(client):
         left = await _runs(client, deployment, _UNENDED)
         gone = [run for run in left if _is_gone(run, processes)]
         await _end(client, gone, Crashed(message="the process that served it ended"))
@@ -46,9 +49,9 @@ async def settle_orphans(client: PrefectClient) -> None:
 async def cancel_all(client: PrefectClient) -> None:
     """End every served run, for a server that is told to end. To be called when nothing is served any more."""
     processes = _processes() or {}
-    for deployment in await _served(client):
+    for deployment in await served(client):
         left = await _runs(client, deployment, _UNENDED)
-        # Cancelled before it is killed: nobody is to be told of a crash. What it leaves in the store is whole.
+        # Cancelled before what is left of it is killed: nobody is to be told of a crash.
         await _end(client, left, Cancelled(message="lntx down ended it"))
         for run in left:
             for pid in processes.get(run.id, ()):
@@ -59,15 +62,19 @@ async def cancel_all(client: PrefectClient) -> None:
 
 async def renew_late_runs(client: PrefectClient) -> None:
     """Give late scheduled runs the settings of today. Those that are not due yet Prefect makes anew by itself."""
-    for deployment in await _served(client):
+    for deployment in await served(client):
         for run in await _runs(client, deployment, [StateType.SCHEDULED]):
-            if run.auto_scheduled:
+            if run.auto_scheduled and not run.run_count:
                 await client.update_flow_run(run.id, parameters=deployment.parameters)
 
 
-async def _served(client: PrefectClient) -> list[DeploymentResponse]:
-    """Our deployments, but for those that workers run."""
-    return [one for one in await client.read_deployments() if "lntx" in one.tags and one.work_pool_name is None]
+async def served(client: PrefectClient) -> list[DeploymentResponse]:
+    """The deployments of our flows, but for those that workers run."""
+    found = await client.read_deployments(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=["lntx", "lntx-canary", "lntx-gc"])),
+        deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=["lntx"])),
+    )
+    return [one for one in found if one.work_pool_name is None]
 
 
 async def _runs(client: PrefectClient, deployment: DeploymentResponse, types: list[StateType]) -> list[FlowRun]:
@@ -91,7 +98,8 @@ async def _end(client: PrefectClient, runs: list[FlowRun], state: State[Any]) ->
 
 async def _hold_slots(client: PrefectClient, deployment: DeploymentResponse, slots: int) -> None:
     limit = deployment.global_concurrency_limit
-    if limit is not None and limit.active_slots != slots:
+    # Ending a run frees its slot too: what was read before is out of date.
+    if limit is not None:
         await client.update_global_concurrency_limit(limit.name, GlobalConcurrencyLimitUpdate(active_slots=slots))
 
 
@@ -101,7 +109,7 @@ def _processes() -> dict[UUID, list[int]] | None:
         return None
     found: dict[UUID, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             for variable in path.read_bytes().split(b"\0"):
                 if variable.startswith(_VARIABLE):
                     run_id = UUID(variable.removeprefix(_VARIABLE).decode())

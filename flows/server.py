@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.home import Home
-from flows.settings import HEARTBEAT_S
+from flows.home import Home, ServerState
+from flows.settings import HEARTBEAT_S, without_proxy
 from lntx.errors import LntxError, ServerUnreachable
 
 _STARTUP_TIMEOUT_S = 180
@@ -47,7 +48,7 @@ def connected(root: Path) -> Iterator[bool]:
         yield True
         return
     home = Home(root)
-    own = home.running()
+    own = _running(home)
     if own is not None:
         settings: dict[Any, Any] = {
             PREFECT_API_URL: own.api_url,
@@ -56,12 +57,23 @@ def connected(root: Path) -> Iterator[bool]:
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S,
             PREFECT_UI_URL: own.url,
         }
+        os.environ.update(without_proxy(os.environ))
         with temporary_settings(settings):
             _check(own.api_url)
             yield True
         return
     with _embedded(root):
         yield False
+
+
+def _running(home: Home) -> ServerState | None:
+    """The server of this root, once it is up if it is on its way."""
+    deadline = time.monotonic() + _STARTUP_TIMEOUT_S
+    while (own := home.running()) is None and home.is_held():
+        if time.monotonic() > deadline:
+            raise ServerUnreachable(f"the server of this root does not come up: see {home.logs}, or lntx down")
+        time.sleep(0.2)
+    return own
 
 
 def _check(url: str) -> None:

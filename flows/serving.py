@@ -11,13 +11,16 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, DeploymentStatus
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.flows import Flow
 from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, Schedule
@@ -27,9 +30,9 @@ from flows import alerts
 from flows.canary import TAG, canary
 from flows.cleaning import clean
 from flows.home import Home
-from flows.orphans import cancel_all, renew_late_runs, settle_orphans
+from flows.orphans import cancel_all, renew_late_runs, served, settle_orphans
 from flows.pipeline import pipeline
-from flows.settings import ServerOptions
+from flows.settings import LAST_WORDS_S, ServerOptions
 from flows.tasks import TASKS
 
 # Of several late runs one is of use.
@@ -38,8 +41,9 @@ _RUNS_AT_ONCE = 4
 _POLL_S = 2.0
 # A run takes its slot when it is fetched: one that is fetched early finds the one before it still running.
 _AHEAD_S = 1.0
-_END_WITHIN_S = 15.0
 _DAY = timedelta(days=1)
+# Not the moment of a start: after many of them a rare run would never be due.
+_ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 async def deployments(root: Path, options: ServerOptions) -> list[RunnerDeployment]:
@@ -58,7 +62,7 @@ async def deployments(root: Path, options: ServerOptions) -> list[RunnerDeployme
             clean,
             "gc-scheduled",
             {**where, "keep": options.keep_runs, "older_than_days": options.keep_days},
-            schedule=Interval(_DAY),
+            schedule=Interval(_DAY, anchor_date=_ANCHOR),
         ),
     ]
     when = schedule(options.cron, options.interval_s, options.timezone)
@@ -75,7 +79,7 @@ def schedule(cron: str | None, interval_s: float | None, timezone: str) -> Sched
     if cron is not None:
         return Cron(cron, timezone=timezone)
     if interval_s is not None:
-        return Interval(timedelta(seconds=interval_s), timezone=timezone)
+        return Interval(timedelta(seconds=interval_s), timezone=timezone, anchor_date=_ANCHOR)
     return None
 
 
@@ -103,16 +107,16 @@ async def serve(home: Home) -> None:
     """Make the alerts and the deployments, and serve until told to end."""
     options = ServerOptions.model_validate(home.read_options())
     async with get_client() as client:
-        await settle_orphans(client)
+        # First, so that a crash that is found now is told.
         await alerts.install(client, options)
+        await settle_orphans(client)
         made = await deployments(home.root, options)
         await _drop_old_schedules(client, {one.name for one in made})
     runner = _Runner(limit=_RUNS_AT_ONCE, pause_on_shutdown=False, query_seconds=_POLL_S, prefetch_seconds=_AHEAD_S)
-    for deployment in made:
-        await runner.aadd_deployment(deployment)
+    ids = {await runner.aadd_deployment(deployment) for deployment in made}
     async with get_client() as client:
         await renew_late_runs(client)
-    ready = asyncio.create_task(_say_when_served(home, made))
+    ready = asyncio.create_task(_say_when_served(home, ids))
     await runner.serve()
     ready.cancel()
     async with get_client() as client:
@@ -135,7 +139,7 @@ class _Runner(Runner):
 
     def handle_sigterm(self, *_signal: Any) -> None:
         """Stop serving; where the server is gone, nobody is left to tell, and waiting for it would take minutes."""
-        last = threading.Timer(_END_WITHIN_S, os._exit, (1,))
+        last = threading.Timer(LAST_WORDS_S, os._exit, (1,))
         last.daemon = True
         last.start()
         self._stop_serving()
@@ -143,20 +147,21 @@ class _Runner(Runner):
 
 async def _drop_old_schedules(client: PrefectClient, names: set[str]) -> None:
     """A schedule that is no longer asked for does not go on."""
-    for deployment in await client.read_deployments():
-        if deployment.name.endswith("-scheduled") and deployment.name not in names and "lntx" in deployment.tags:
+    for deployment in await served(client):
+        if deployment.name.endswith("-scheduled") and deployment.name not in names:
             await client.delete_deployment(deployment.id)
 
 
-async def _say_when_served(home: Home, made: list[RunnerDeployment]) -> None:
+async def _say_when_served(home: Home, ids: set[UUID]) -> None:
     async with get_client() as client:
-        wanted = {one.name for one in made}
-        while True:
-            there = {one.name for one in await client.read_deployments() if str(one.status).endswith("READY")}
-            if wanted <= there:
-                (home.folder / "served").touch()
-                return
+        waiting = set(ids)
+        while waiting:
             await asyncio.sleep(0.5)
+            with contextlib.suppress(PrefectHTTPStatusError, httpx.HTTPError):
+                for one in sorted(waiting):
+                    if (await client.read_deployment(one)).status == DeploymentStatus.READY:
+                        waiting.remove(one)
+        home.served_mark.touch()
 
 
 if __name__ == "__main__":

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field
 
 from flows.home import Home
+from flows.schedules import longest_gap_hours
 from lntx.config import Section
 
 HOST = "127.0.0.1"
+
+_YEAR_S = 366 * 86400
 
 HEARTBEAT_S = 30
 """How often a flow run says that it is alive."""
 
 SILENT_S = 100
 """A run that has said nothing for so long is dead: three heartbeats and a little."""
+
+
+LAST_WORDS_S = 15.0
+"""What the process that serves deployments has to end its runs, once it is told to end."""
 
 
 class ServerOptions(Section):
@@ -28,19 +36,19 @@ class ServerOptions(Section):
     database: str | None = None
     """URL of a PostgreSQL database, postgresql+asyncpg://…; none: SQLite under the root."""
 
-    retention_days: float = Field(90.0, gt=0.05)
+    retention_days: float = Field(90.0, gt=0.05, le=36500)
     """Age from which Prefect forgets flow runs and events."""
 
     cron: str | None = None
     """When the pipeline runs."""
 
-    interval_s: float | None = Field(None, gt=0)
+    interval_s: float | None = Field(None, ge=1, le=_YEAR_S)
     """How often the pipeline runs, in seconds."""
 
     canary_cron: str | None = None
     """When the canary runs."""
 
-    canary_interval_s: float | None = Field(3600.0, gt=0)
+    canary_interval_s: float | None = Field(3600.0, ge=1, le=_YEAR_S)
     """How often the canary runs, in seconds, where no cron says when."""
 
     timezone: str = "UTC"
@@ -55,8 +63,8 @@ class ServerOptions(Section):
     webhook: str | None = None
     """Where alerts are posted."""
 
-    dead_man_hours: float = Field(6.0, gt=0)
-    """Hours without a passing canary that raise an alert."""
+    dead_man_hours: float | None = Field(None, gt=0, le=_YEAR_S / 3600)
+    """Hours without a passing canary that raise an alert; none: as many as its schedule needs."""
 
     pipeline: dict[str, dict[str, object]] = Field(default_factory=dict)
     """Sections of the configuration that the deployments start from."""
@@ -65,6 +73,15 @@ class ServerOptions(Section):
     def schedules_canary(self) -> bool:
         """Whether the canary runs by itself."""
         return self.canary_cron is not None or self.canary_interval_s is not None
+
+    @property
+    def dead_man_limit_hours(self) -> float:
+        """Hours without a passing canary that raise an alert: asked for, or six, or room for one that fails."""
+        if self.dead_man_hours is not None:
+            return self.dead_man_hours
+        if self.canary_cron is not None:
+            return max(6.0, 2 * longest_gap_hours(self.canary_cron, self.timezone))
+        return max(6.0, 2 * (self.canary_interval_s or 0) / 3600)
 
     @property
     def url(self) -> str:
@@ -90,6 +107,9 @@ def client_environment(home: Home, options: ServerOptions) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "LNTX_ROOT": str(home.root),
         "PYTHONUNBUFFERED": "1",
+        # A folder named flows under the root, where they start, is not this package.
+        "PYTHONSAFEPATH": "1",
+        **without_proxy(os.environ),
     }
 
 
@@ -107,9 +127,21 @@ def server_environment(home: Home, options: ServerOptions) -> dict[str, str]:
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": options.url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_API_URL": options.api_url,
+        # In memory they would end with the server, and with them the runs that it finds when it is back.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{round(options.retention_days * 86400)}S",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(round(options.retention_days * 86400)),
     }
+
+
+def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that keep what goes to loopback, the password among it, from a proxy."""
+    found = {}
+    for name in ("NO_PROXY", "no_proxy"):
+        said = environment.get(name, "")
+        found[name] = said if HOST in said.split(",") or said == "*" else ",".join(filter(None, (said, HOST)))
+    return found
 
 
 def prefect_home(home: Home) -> Path:

@@ -18,11 +18,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from flows.home import Home, ServerState
-from flows.settings import HOST, ServerOptions, client_environment, server_environment
+from flows.settings import HOST, LAST_WORDS_S, ServerOptions, client_environment, server_environment
 from lntx.errors import LntxError
 
 logger = logging.getLogger("lntx.supervisor")
@@ -30,7 +31,8 @@ logger = logging.getLogger("lntx.supervisor")
 _LOG_BYTES, _LOG_FILES = 10_000_000, 5
 _HEALTHY_WITHIN_S = 180.0
 _SERVED_WITHIN_S = 180.0
-_END_WITHIN_S = 20.0
+_END_WITHIN_S = LAST_WORDS_S + 5
+_ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 # After so long a process that dies again is a new trouble.
 _STEADY_S = 300.0
@@ -45,7 +47,7 @@ def main(root: Path) -> int:
     home = Home(root)
     home.prepare()
     _log_to(home.logs / "supervisor.log", logger)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDINGS:
         signal.signal(number, _end)
     try:
         supervise(home)
@@ -55,6 +57,10 @@ def main(root: Path) -> int:
         logger.error("%s", error)
         print(f"lntx: {error}", file=sys.stderr)
         return error.exit_code
+    except Exception as error:
+        logger.exception("the supervisor died")
+        print(f"lntx: {type(error).__name__}: {error} (see {home.logs}/supervisor.log)", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -66,7 +72,7 @@ def supervise(home: Home) -> None:
     options = ServerOptions.model_validate(home.read_options())
     with home.held():
         _refuse_taken_port(options.port)
-        ready = home.folder / "served"
+        ready = home.served_mark
         ready.unlink(missing_ok=True)
         server = _Child("server", ["prefect", "server", "start"], server_environment(home, options), home)
         runner = _Child("runner", ["flows.serving", str(home.root)], client_environment(home, options), home)
@@ -83,7 +89,7 @@ def supervise(home: Home) -> None:
                     child.revive()
                 time.sleep(0.5)
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in _ENDINGS:
                 signal.signal(number, signal.SIG_IGN)
             # Runs are told to end while there is a server to tell it to.
             runner.end()
@@ -114,6 +120,8 @@ class _Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            # Ctrl-C is for the supervisor, which ends them in order.
+            start_new_session=True,
             text=True,
             errors="replace",
         )
@@ -165,8 +173,7 @@ class _Child:
                 self._log.info("%s", line.rstrip("\n"))
 
 
-def _wait_until(done: object, child: _Child, seconds: float) -> None:
-    assert callable(done)
+def _wait_until(done: Callable[[], bool], child: _Child, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         if not child.is_alive:
@@ -178,7 +185,9 @@ def _wait_until(done: object, child: _Child, seconds: float) -> None:
 
 def _is_healthy(options: ServerOptions) -> bool:
     try:
-        with urllib.request.urlopen(f"{options.api_url}/health", timeout=5) as answer:
+        # Without the proxy that others are for.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{options.api_url}/health", timeout=5) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

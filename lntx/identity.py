@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,9 @@ PACKAGES: dict[Stage, tuple[str, ...]] = {
 """The packages whose version matters to each stage."""
 
 ONNX_PACKAGES = ("onnx", "onnxruntime")
+
+
+_TRIES, _PAUSE_S = 50, 0.01
 
 
 class Identity(Section):
@@ -152,6 +156,16 @@ def config_read(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None) 
     return _dotted(pipeline, "export")
 
 
+def _parse(source: str) -> ast.Module:
+    for _ in range(_TRIES):
+        try:
+            return ast.parse(source)
+        except SystemError:
+            # CPython counts how deep it is in one place for all threads, and complains when another parses too.
+            time.sleep(_PAUSE_S)
+    return ast.parse(source)
+
+
 def digest_of(value: Any) -> str:
     """sha256 of a value's canonical JSON: sorted keys, no spaces, shortest floats."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
@@ -165,7 +179,7 @@ def code_digest(module: str) -> str:
     Read once a process, as the code itself is.
     """
     source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
-    tree = ast.parse(source)
+    tree = _parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

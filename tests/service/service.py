@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import queue
+import random
 import socket
 import subprocess
 import threading
@@ -23,10 +24,12 @@ from flows.home import Home
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that stays free while a server is down: below those that outgoing connections get."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,8 @@ def serving(root: Path, *words: str) -> Iterator[Service]:
             assert done.code == 0, done.err + _logs(root)
             yield Service(root, done.json["url"], done.json, alerts)
         finally:
-            lntx("down", root=root)
+            ended = lntx("down", root=root)
+        assert (ended.code, Home(root).is_held()) == (0, False), ended.err
 
 
 def up(root: Path, *words: str, port: int | None = None) -> Done:
@@ -161,6 +165,25 @@ def environment() -> dict[str, str]:
 
 def _logs(root: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(Home(root).logs.glob("*.log")))
+
+
+def commands() -> list[bytes]:
+    """The command lines of this machine's processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return found
+
+
+def holders(root: Path, *secrets: bytes) -> list[Path]:
+    """The files of a root that hold any of some texts."""
+    found = []
+    for path in root.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and any(secret in path.read_bytes() for secret in secrets):
+                found.append(path)
+    return found
 
 
 def process_of(run_id: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import signal
@@ -11,9 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 from driving import lntx
-from service import Service, environment, process_of
+from service import Service, commands, environment, holders, process_of
 
 from flows.home import Home
+from flows.settings import ServerOptions
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
 
@@ -26,20 +28,19 @@ def test_it_is_hardened(service: Service) -> None:
     assert httpx.get(f"{service.url}/api/admin/version").status_code == 401
     assert httpx.get(f"{service.url}/api/health").status_code == 200
     auth = httpx.BasicAuth(*service.secret.split(":"))
-    foreign = httpx.post(
-        f"{service.url}/api/flow_runs/filter", json={}, auth=auth, headers={"Origin": "http://evil.example"}
-    )
-    assert foreign.status_code == 403
+    filtered = f"{service.url}/api/flow_runs/filter"
+    foreign = httpx.post(filtered, json={}, auth=auth, headers={"Origin": "http://evil.example"})
+    assert foreign.status_code == 403, "it cannot know the token"
+    assert isinstance(service.ask("/flow_runs/filter"), list), "which is all that is missing"
     preflight = httpx.options(
         f"{service.url}/api/flow_runs/filter",
         headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"},
     )
     assert preflight.status_code == 400
     secret = service.secret.split(":")[1].encode()
-    holders = [path for path in service.root.rglob("*") if path.is_file() and secret in path.read_bytes()]
-    assert holders == [home.secret_path]
-    words = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
-    assert not [line for line in words if secret in line]
+    sent = base64.b64encode(service.secret.encode())
+    assert holders(service.root, secret, sent) == [home.secret_path]
+    assert not [line for line in commands() if secret in line or sent in line]
 
 
 def test_the_deployments_are_there_and_what_is_kept_is_said(service: Service) -> None:
@@ -96,7 +97,18 @@ def test_up_twice_a_taken_port_and_bad_options_are_said(service: Service, tmp_pa
         (("--cron", "sometimes"), "--cron must be five fields"),
         (("--timezone", "Mars/Olympus"), "--timezone must be a name such as Europe/Berlin"),
         (("--cron", "0 6 * * *", "--interval", "5"), "drop one"),
-        (("--interval", "-1"), "--interval must be greater than 0"),
+        (("--cron", ""), "--cron must be five fields"),
+        (("--cron", "0 6 * * * *"), "--cron must be five fields"),
+        (("--timezone", "posix/Europe/Berlin"), "--timezone must be a name"),
+        (("--interval", "-1"), "--interval must be greater than or equal to 1"),
+        (("--canary-interval", "0"), "--canary-interval must be greater than or equal to 1"),
+        (("--no-canary", "--canary-cron", "0 6 * * *"), "drop one"),
+        (("--webhook", "example.org"), "--webhook must begin with http:// or https://, got 'example.org'"),
+        (
+            ("--database", "mysql://me:geheim@somewhere"),
+            "--database must begin with postgresql+asyncpg://, got 'mysql'",
+        ),
+        (("--dead-man-hours", "1e15"), "--dead-man-hours must be less than or equal to 8784"),
         (("--data.num-rows", "-3"), "data.num_rows must be"),
     ):
         done = lntx("up", *words, root=tmp_path / "other")
@@ -109,7 +121,23 @@ def test_a_systemd_unit_is_printed(tmp_path: Path) -> None:
     assert done.code == 0
     assert re.search(r"^ExecStart=.*flows\.cli up .*--interval 60 --foreground --root ", done.out, re.M)
     assert "loginctl enable-linger" in done.out
-    assert "Restart=always" in done.out
+    assert "Restart=on-failure" in done.out, "lntx down is the end of it"
+    assert "KillMode=mixed" in done.out, "the supervisor ends the others in order"
+
+
+def test_options_of_a_unit_are_as_they_were_said(tmp_path: Path) -> None:
+    words = ("--systemd", "--data.path", str(tmp_path), "--data.target", "100%", "--port", "4201")
+    done = lntx("up", *words, root=tmp_path)
+    (line,) = re.findall(r"^ExecStart=.* up (.*)$", done.out, re.M)
+    assert line == f"--data.path {tmp_path} --data.target 100%% --port 4201 --foreground --root {tmp_path}"
+
+
+def test_the_dead_man_waits_for_two_canaries() -> None:
+    assert ServerOptions().dead_man_limit_hours == 6
+    assert ServerOptions(canary_interval_s=86400).dead_man_limit_hours == 48
+    assert ServerOptions(canary_cron="0 3 * * *", canary_interval_s=None).dead_man_limit_hours == 48
+    assert ServerOptions(canary_cron="0 3 * * 1-5", canary_interval_s=None).dead_man_limit_hours == 144
+    assert ServerOptions(canary_interval_s=86400, dead_man_hours=7).dead_man_limit_hours == 7
 
 
 def test_down_without_a_server_is_fine(tmp_path: Path) -> None:
