@@ -94,7 +94,7 @@ def automations(options: ServerOptions, webhook: UUID | None) -> list[Automation
         for name, (states, description) in reactive.items()
     ]
     if options.schedules_canary:
-        hours = options.dead_man_limit_hours
+        hours = options.dead_man_hours
         made.append(_no_passing_canary(hours, call(_PAYLOAD_WITHOUT_RUN % ("no passing canary", hours))))
     return [*made, _silent_run()]
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from flows.commands import Flat, app, print_json
 from flows.home import Home, Running, ServerState
 from flows.options import Common, Configuration
-from flows.schedules import check_schedules
+from flows.schedules import check_schedules, patient_hours
 from flows.settings import ServerOptions
 from lntx.errors import BadInput, LntxError
 from lntx.layers import explain
@@ -105,15 +105,16 @@ def up(
         if url is not None and not url.startswith(begins):
             # Not the rest of it, which may hold a password.
             raise BadInput(f"{option} must begin with {' or '.join(begins)}, got {url.split(':')[0][:20]!r}")
+    every_hour = canary_cron is None and canary_interval is None and not no_canary
     options = _options(
         port=port,
         cron=cron,
         interval_s=interval,
-        canary_cron=None if no_canary else canary_cron,
-        canary_interval_s=None if no_canary or canary_cron is not None else _or(canary_interval, 3600.0),
+        canary_cron=canary_cron,
+        canary_interval_s=3600.0 if every_hour else canary_interval,
         timezone=timezone,
         webhook=webhook,
-        dead_man_hours=dead_man_hours,
+        **({} if dead_man_hours is None else {"dead_man_hours": dead_man_hours}),
         database=database,
         retention_days=retention_days,
         keep_runs=keep,
@@ -121,6 +122,8 @@ def up(
         pipeline=_pipeline(configuration),
     )
     check_schedules(options)
+    if dead_man_hours is None:
+        options = options.model_copy(update={"dead_man_hours": patient_hours(options)})
     home = Home(common.folder)
     if systemd:
         print(_UNIT.format(root=home.root, folder=Path.cwd(), command=_foreground_command(home)))
@@ -183,10 +186,6 @@ def _pipeline(configuration: Configuration) -> dict[str, dict[str, object]]:
     if path is not None:
         said["data"]["path"] = str(Path(str(path)).absolute())
     return said
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
 
 
 def _start(home: Home) -> ServerState:
@@ -256,7 +255,7 @@ def _print_up(home: Home, options: ServerOptions, state: ServerState | None, com
     )
     alerts = "in the UI alone (--webhook posts them)" if options.webhook is None else "to the webhook"
     dead_man = (
-        f"; no passing canary for {options.dead_man_limit_hours:g} hours raises one" if options.schedules_canary else ""
+        f"; no passing canary for {options.dead_man_hours:g} hours raises one" if options.schedules_canary else ""
     )
     print(f"alerts: {alerts}{dead_man}")
     sys.stdout.flush()

@@ -38,10 +38,12 @@ def check_schedules(options: ServerOptions) -> None:
         raise BadInput(f"--timezone must be a name such as Europe/Berlin, got {options.timezone!r}") from None
 
 
-def longest_gap_hours(cron: str, timezone: str) -> float:
-    """The longest time between two of the next runs of a cron."""
+def patient_hours(options: ServerOptions) -> float:
+    """Hours without a passing canary that are too many: six, or room for one that fails between two that pass."""
+    if options.canary_cron is None:
+        return max(6.0, 2 * (options.canary_interval_s or 0) / 3600)
     from prefect.server.schemas.schedules import CronSchedule
 
-    dates = asyncio.run(CronSchedule(cron=cron, timezone=timezone).get_dates(n=50))
+    dates = asyncio.run(CronSchedule(cron=options.canary_cron, timezone=options.timezone).get_dates(n=50))
     gaps = [after - before for before, after in itertools.pairwise(dates)]
-    return max(gaps, default=datetime.timedelta()).total_seconds() / 3600
+    return max(6.0, 2 * max(gaps, default=datetime.timedelta()).total_seconds() / 3600)

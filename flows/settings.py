@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import Field
 
 from flows.home import Home
-from flows.schedules import longest_gap_hours
 from lntx.config import Section
 
 HOST = "127.0.0.1"
@@ -63,8 +62,8 @@ class ServerOptions(Section):
     webhook: str | None = None
     """Where alerts are posted."""
 
-    dead_man_hours: float | None = Field(None, gt=0, le=_YEAR_S / 3600)
-    """Hours without a passing canary that raise an alert; none: as many as its schedule needs."""
+    dead_man_hours: float = Field(6.0, gt=0, le=_YEAR_S / 3600)
+    """Hours without a passing canary that raise an alert."""
 
     pipeline: dict[str, dict[str, object]] = Field(default_factory=dict)
     """Sections of the configuration that the deployments start from."""
@@ -73,15 +72,6 @@ class ServerOptions(Section):
     def schedules_canary(self) -> bool:
         """Whether the canary runs by itself."""
         return self.canary_cron is not None or self.canary_interval_s is not None
-
-    @property
-    def dead_man_limit_hours(self) -> float:
-        """Hours without a passing canary that raise an alert: asked for, or six, or room for one that fails."""
-        if self.dead_man_hours is not None:
-            return self.dead_man_hours
-        if self.canary_cron is not None:
-            return max(6.0, 2 * longest_gap_hours(self.canary_cron, self.timezone))
-        return max(6.0, 2 * (self.canary_interval_s or 0) / 3600)
 
     @property
     def url(self) -> str:

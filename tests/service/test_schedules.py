@@ -59,7 +59,7 @@ def test_what_runs_when_it_is_told_to_end_is_cancelled_and_blocks_nothing(tmp_pa
 def test_a_killed_server_comes_back_and_killed_watchers_leave_nothing(tmp_path: Path) -> None:
     """Nobody takes a server whose watcher was killed for up, and its processes and runs end with it."""
     root = tmp_path / "root"
-    with serving(root, "--interval", str(EVERY_S), "--no-canary", *LONG) as service:
+    with serving(root, "--interval", str(EVERY_S), "--canary-cron", "0 3 * * *", *LONG) as service:
         state = Home(root).running()
         assert state is not None
         watched = children(state.pid)
@@ -74,7 +74,17 @@ def test_a_killed_server_comes_back_and_killed_watchers_leave_nothing(tmp_path: 
         wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), 60)
         assert Home(root).running() is None, "a state that a killed one left is none"
         assert (
-            up(root, "--interval", str(EVERY_S), "--no-canary", "--data.num-rows", "200", port=service.port).code == 0
+            up(
+                root,
+                "--interval",
+                str(EVERY_S),
+                "--canary-cron",
+                "0 3 * * *",
+                "--data.num-rows",
+                "200",
+                port=service.port,
+            ).code
+            == 0
         )
         wait(lambda: len(service.runs("pipeline-scheduled", "COMPLETED")) >= 1, 120)
         assert service.run(running["id"])["state"]["type"] in {"CRASHED", "CANCELLED"}

@@ -15,6 +15,7 @@ from driving import lntx
 from service import Service, commands, environment, holders, process_of
 
 from flows.home import Home
+from flows.schedules import patient_hours
 from flows.settings import ServerOptions
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
@@ -133,11 +134,13 @@ def test_options_of_a_unit_are_as_they_were_said(tmp_path: Path) -> None:
 
 
 def test_the_dead_man_waits_for_two_canaries() -> None:
-    assert ServerOptions().dead_man_limit_hours == 6
-    assert ServerOptions(canary_interval_s=86400).dead_man_limit_hours == 48
-    assert ServerOptions(canary_cron="0 3 * * *", canary_interval_s=None).dead_man_limit_hours == 48
-    assert ServerOptions(canary_cron="0 3 * * 1-5", canary_interval_s=None).dead_man_limit_hours == 144
-    assert ServerOptions(canary_interval_s=86400, dead_man_hours=7).dead_man_limit_hours == 7
+    for asked, hours in (
+        ({}, 6),
+        ({"canary_interval_s": 86400}, 48),
+        ({"canary_cron": "0 3 * * *"}, 48),
+        ({"canary_cron": "0 3 * * 1-5"}, 144),
+    ):
+        assert patient_hours(ServerOptions.model_validate(asked)) == hours
 
 
 def test_down_without_a_server_is_fine(tmp_path: Path) -> None:
