@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lntx.hashing import sync
+from lntx.files import read_regular, sync
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ class Checkpoints:
         if self._path is None:
             return None
         try:
-            content = self._path.read_bytes()
-        except FileNotFoundError:
+            content = read_regular(self._path)
+        except OSError:
             return None
         digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if hashlib.sha256(payload).hexdigest().encode() != digest:

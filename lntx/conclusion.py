@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from lntx.outcomes import Outcome, Request
-from lntx.runs import Run, StageReport, StoredPath, write_run
+from lntx.config import Format
+from lntx.outcomes import Outcome, Request, parse_stored
+from lntx.runs import Run, StageReport, StoredPath, pointer_path, write_run
 from lntx.selection import STAGES, Stage
 from lntx.shifts import shifts
 from lntx.store import Store
@@ -34,17 +37,34 @@ def conclude(
     for sentence in moved:
         logger.warning("%s", sentence)
     run = run.model_copy(update={"warnings": (*run.warnings, *moved)})
+    page = None
     if write_report or run.verdict == "fail":
         from lntx.report import gather_page, markdown
 
-        path = store.artifacts / "reports" / f"{run.run}.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(markdown(gather_page(store, run)), encoding="utf-8")
-        run = run.model_copy(update={"report": str(path.relative_to(store.root))})
-    write_run(store, run)
-    if run.verdict == "pass" and run.exports:
-        store.write_json(store.artifacts / "current.json", {"run": run.run, "exports": run.exports})
+        page = markdown(gather_page(store, run))
+        run = run.model_copy(update={"report": f"artifacts/reports/{run.run}.md"})
+    with store.shared():
+        if page is not None:
+            write_report_file(store, run, "md", page)
+        write_run(store, run)
+        if run.verdict == "pass" and run.exports:
+            store.write_json(pointer_path(store), {"run": run.run, "exports": run.exports})
     return run
+
+
+def write_report_file(store: Store, run: Run, kind: Literal["md", "html"], text: str) -> Path:
+    """Write a page about a run where garbage collection finds it with the run. The caller holds the store."""
+    path = report_path(store, run, kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = text.encode()
+    store.journal.add({store.name_of(path): hashlib.sha256(content).hexdigest()}, durable=False)
+    path.write_bytes(content)
+    return path
+
+
+def report_path(store: Store, run: Run, kind: Literal["md", "html"]) -> Path:
+    """Where a page about a run lies."""
+    return store.artifacts / "reports" / f"{run.run}.{kind}"
 
 
 def gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) -> Run:
@@ -70,7 +90,7 @@ def gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) ->
         )
     if outcomes["evaluate"].record is not None:
         path = outcomes["evaluate"].path(store, "evaluation.json")
-        found |= _figures(Evaluation.model_validate_json(path.read_bytes()))
+        found |= _figures(parse_stored(Evaluation, path.read_bytes()))
     for stage in ("evaluate", "export"):
         blame, reason = outcomes[stage].blame(store)
         if blame is not None:
@@ -112,7 +132,7 @@ def _report(outcome: Outcome) -> StageReport:
     )
 
 
-def _exports(outcome: Outcome, formats: Sequence[str]) -> dict[str, str]:
+def _exports(outcome: Outcome, formats: Sequence[Format]) -> dict[Format, str]:
     if outcome.record is None or outcome.state == "failed":
         return {}
     return {name: outcome.record.file(f"model.{name}").path for name in formats}

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lntx.hashing import HashingWriter
+from lntx.files import HashingWriter
 from lntx.headway import tell
 from lntx.powers import power_names, powers
 

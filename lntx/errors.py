@@ -1,11 +1,27 @@
 """Errors a person can meet, each with the exit code of the command that met it. Knows no stage and no store."""
 
+from lntx.text import MAX_MESSAGE, escape, shorten
+
+_MAX_LINES = 10
+
 
 class LntxError(ValueError):
-    """Base of every error raised on purpose; its message is for the user: what, which value, what next."""
+    """Base of every error raised on purpose; its message is for the user: what, which value, what next.
+
+    lines: one sentence each. What they quote from outside is escaped, and a message has at most 2,000 characters.
+    """
 
     kind = "Error"
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        if len(lines) > _MAX_LINES:
+            lines = (*lines[: _MAX_LINES - 1], f"… and {len(lines) - _MAX_LINES + 1} more")
+        most = MAX_MESSAGE // max(1, len(lines))
+        super().__init__(*(shorten(escape(line[: most + 1]), most) for line in lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class BadInput(LntxError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from lntx.config import Section
 from lntx.garbage import pins
 from lntx.planning import changes
 from lntx.records import Record
-from lntx.runs import DamagedRun, Run, StoredPath, load_run, read_run, run_names
+from lntx.runs import Run, StoredPath, load_runs, read_run
 from lntx.selection import INPUTS, STAGES, Stage
 from lntx.store import Store
 
@@ -112,7 +111,7 @@ def list_runs(store: Store) -> list[RunSummary]:
             states={stage: report.state for stage, report in run.stages.items()},
             pinned=run.run in pinned,
         )
-        for run in _runs(store)
+        for run in load_runs(store)
     ]
 
 
@@ -152,14 +151,6 @@ def lineage(store: Store, run: Run) -> list[Ancestor]:
         )
         for record in reversed(_records(store, run))
     ]
-
-
-def _runs(store: Store) -> Iterator[Run]:
-    for name in reversed(run_names(store)):
-        try:
-            yield load_run(store, name)
-        except DamagedRun:
-            continue
 
 
 def _records(store: Store, run: Run) -> list[Record]:

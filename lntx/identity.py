@@ -21,7 +21,7 @@ from lntx.errors import BadInput
 from lntx.selection import Stage
 
 CODE: dict[Stage, tuple[str, ...]] = {
-    "generate": ("dataset", "doubledouble", "generation", "hashing", "parts", "powers", "tables"),
+    "generate": ("dataset", "doubledouble", "files", "generation", "parts", "powers", "tables"),
     "train": (
         "backpropagation",
         "checkpoints",
@@ -31,7 +31,7 @@ CODE: dict[Stage, tuple[str, ...]] = {
         "descent",
         "doubledouble",
         "fitting",
-        "hashing",
+        "files",
         "model",
         "moments",
         "powers",
@@ -54,7 +54,7 @@ CODE: dict[Stage, tuple[str, ...]] = {
         "fitting",
         "generation",
         "gram",
-        "hashing",
+        "files",
         "jointtest",
         "normal_equations",
         "powers",
@@ -63,7 +63,17 @@ CODE: dict[Stage, tuple[str, ...]] = {
         "rowsdigest",
         "verdict",
     ),
-    "export": ("exporting", "fitting", "freshprocess", "model", "prediction", "readback", "verdict", "weights"),
+    "export": (
+        "exporting",
+        "files",
+        "fitting",
+        "freshprocess",
+        "model",
+        "prediction",
+        "readback",
+        "verdict",
+        "weights",
+    ),
 }
 """The modules that decide each stage's result."""
 

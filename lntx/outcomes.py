@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
 
 from lntx.config import Pipeline, Section
+from lntx.errors import Damaged
 from lntx.fitting import Fit
 from lntx.records import Record
 from lntx.selection import STAGES, Selection, Stage
 from lntx.store import Store
 from lntx.verdict import Blame, Evaluation
+
+_S = TypeVar("_S", bound=Section)
 
 
 class Request(Section):
@@ -55,7 +60,7 @@ class Outcome(Section):
 
     def fit(self, store: Store) -> Fit:
         """The figures of a train outcome."""
-        return Fit.model_validate_json(self.path(store, "fit.json").read_bytes())
+        return parse_stored(Fit, self.path(store, "fit.json").read_bytes())
 
     def blame(self, store: Store) -> tuple[Blame | None, str | None]:
         """Who is to blame for a wrong answer, and why; none where nothing is wrong."""
@@ -64,13 +69,21 @@ class Outcome(Section):
         return find_blame(self.stage, lambda name: self.path(store, name).read_bytes())
 
 
+def parse_stored(kind: type[_S], content: bytes) -> _S:
+    """What a file of a result says. Raises: Damaged: it is not what a stage writes, although its digest is right."""
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError:
+        raise Damaged(f"a stored file is not a {kind.__name__.lower()}: compute it again with --force") from None
+
+
 def find_blame(stage: Stage, read: Callable[[str], bytes]) -> tuple[Blame | None, str | None]:
     """Who is to blame according to a stage's result, and why; none where nothing is wrong.
 
     read: the bytes of a file of the result.
     """
     if stage == "evaluate":
-        evaluation = Evaluation.model_validate_json(read("evaluation.json"))
+        evaluation = parse_stored(Evaluation, read("evaluation.json"))
         return evaluation.blame, evaluation.reason
     if stage == "export":
         for name, found in json.loads(read("card.json"))["read_back"].items():

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from lntx.config import Data
 from lntx.dataset import block_rows
+from lntx.files import read_json, sha256_of, sync
 from lntx.generation import generate_dataset
-from lntx.hashing import sha256_of, sync
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def _keep(path: Path, kept: Path, sha256: str) -> None:
 def _finished(kept: Path) -> str | None:
     """Digest of a file that an interrupted run finished; none if there is none, or not as it was."""
     try:
-        said = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
+        said = read_json(kept.with_suffix(".json"))["sha256"]
         return said if sha256_of(kept) == said else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

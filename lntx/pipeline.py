@@ -19,7 +19,7 @@ from lntx import planning
 from lntx.conclusion import conclude
 from lntx.errors import NotFresh
 from lntx.identity import Identity, identify
-from lntx.outcomes import Outcome, Request, find_blame
+from lntx.outcomes import Outcome, Request, find_blame, parse_stored
 from lntx.records import Record
 from lntx.runs import Run
 from lntx.selection import INPUTS, STAGES, Stage
@@ -89,8 +89,9 @@ def obtain(stage: Stage, request: Request, inputs: Mapping[Stage, Outcome]) -> O
         stage, request.pipeline, source_sha256=planning.source_digest(request.pipeline), inputs=contents
     )
     with store.lock(identity.key):
-        note(store.locks, identity.key)
-        planned = planning.plan_stage(store, identity, forced=stage in request.selection.forced)
+        with store.shared():
+            note(store.locks, identity.key)
+            planned = planning.plan_stage(store, identity, forced=stage in request.selection.forced)
         if planned.record is not None:
             logger.info("%s: cached, %s", stage, _files(planned.record))
             return Outcome(stage=stage, state="cached", record=planned.record)
@@ -159,7 +160,7 @@ def _generate(
     if data.path is None:
         from lntx.parts import generate_parts
 
-        return generate_parts(data, folder, folder / RESUME)
+        return generate_parts(data, folder, folder.parent / RESUME)
     from lntx.tables import import_table
 
     return {"dataset.parquet": import_table(data, look_at(data.path), folder / "dataset.parquet")}
@@ -176,7 +177,7 @@ def _train(request: Request, store: Store, inputs: Mapping[Stage, Outcome], fold
         dataset,
         request.pipeline.train,
         bias=request.pipeline.learns_bias,
-        checkpoint=folder / RESUME / "checkpoint",
+        checkpoint=folder.parent / RESUME / "checkpoint",
     )
     (folder / "model.safetensors").write_bytes(dump_weights(model))
     write_history(history, folder / "history.parquet")
@@ -201,7 +202,7 @@ def _export(request: Request, store: Store, inputs: Mapping[Stage, Outcome], fol
     from lntx.exporting import export
     from lntx.prediction import load_model
 
-    evaluation = Evaluation.model_validate_json(inputs["evaluate"].path(store, "evaluation.json").read_bytes())
+    evaluation = parse_stored(Evaluation, inputs["evaluate"].path(store, "evaluation.json").read_bytes())
     model = load_model(inputs["train"].path(store, "model.safetensors"))
     export(model, inputs["train"].fit(store), evaluation, request.pipeline.export, folder)
 

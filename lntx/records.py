@@ -5,20 +5,18 @@ Knows the format; knows nothing of where records and files lie.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, model_validator
 
 from lntx.config import Section
 from lntx.errors import LntxError
+from lntx.files import read_json
 from lntx.identity import Identity, digest_of
+from lntx.places import FileName, ResultPath, Sha256, result_path
 
 RECORD_FORMAT = 1
-
-# What reading JSON that is not a record runs into.
-_NOT_A_RECORD = (ValidationError, UnicodeDecodeError, json.JSONDecodeError, LookupError, AttributeError, TypeError)
 
 
 class Unreadable(Exception):
@@ -28,16 +26,16 @@ class Unreadable(Exception):
 class StoredFile(Section):
     """One file of a stage's result."""
 
-    name: str
+    name: FileName
     """What the stage calls it, such as "model.safetensors"."""
 
-    path: str
+    path: ResultPath
     """Where it is, relative to the root."""
 
-    sha256: str
+    sha256: Sha256
     """Digest of its bytes."""
 
-    size: int
+    size: int = Field(ge=0)
     """Its size in bytes."""
 
 
@@ -47,7 +45,7 @@ class Record(Section):
     format: int = RECORD_FORMAT
     """Version of this layout."""
 
-    key: str
+    key: Sha256
     """Key of the identity."""
 
     identity: Identity
@@ -68,6 +66,14 @@ class Record(Section):
     quarantine: str | None = None
     """Why this result is never to be used again."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Record:
+        if self.key != self.identity.key:
+            raise ValueError("the key is not that of the identity")
+        if any(file.path != result_path(self.identity.stage, file.name, file.sha256) for file in self.files):
+            raise ValueError("a file lies where its content does not belong")
+        return self
+
     @property
     def content(self) -> str:
         """Digest of the files by name: equal results have equal ones."""
@@ -85,17 +91,31 @@ def dump_record(record: Record) -> dict[str, Any]:
 
 
 def read_record(path: Path) -> Record:
-    """Read a record and check its digest.
+    """Read a record and check its digest, its key, its name and every path in it.
 
-    Raises: Unreadable: its bytes are not those of a record. LntxError: a newer lntx wrote it. FileNotFoundError.
+    Raises: Unreadable: its bytes are not those of a record of that name. LntxError: a newer lntx wrote it.
+    FileNotFoundError, PermissionError.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         digest = values.pop("digest")
         if values["format"] > RECORD_FORMAT:
             raise LntxError(f"{path} was written by a newer lntx (format {values['format']}): upgrade lntx")
         if digest != digest_of(values):
             raise Unreadable("its bytes are not those that were written")
-        return Record.model_validate(values)
-    except _NOT_A_RECORD as error:
+        record = Record.model_validate(values)
+    except (FileNotFoundError, PermissionError, LntxError):
+        raise
+    except OSError as error:
+        raise Unreadable(f"it cannot be read: {error.strerror}") from None
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise Unreadable(f"it is not a record ({type(error).__name__})") from None
+    if path.name != record_name(record.identity) or path.parent.name != record.identity.stage:
+        raise Unreadable("it is the record of another result")
+    return record
+
+
+def record_name(identity: Identity) -> str:
+    """What the file of a record is called."""
+    # What is alike but for its inputs is found by name: a long history costs no reading.
+    return f"{identity.own[:16]}-{identity.key}.json"

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from lntx import __version__, pictures
+from lntx import __version__, pictures, text
 from lntx.config import Section
+from lntx.files import sha256_of
 from lntx.fitting import Epoch, read_history
 from lntx.history import RunSummary, list_runs
 from lntx.runs import Run
@@ -62,11 +63,11 @@ def markdown(page: Page) -> str:
     run = page.run
     parts = [f"# {_verdict(run)}"]
     if run.reason:
-        parts.append(f"> {run.reason}")
-    parts += [f"> Warning: {warning}" for warning in run.warnings]
+        parts.append(f"> {text.markdown(run.reason)}")
+    parts += [f"> Warning: {text.markdown(warning)}" for warning in run.warnings]
     if run.learned_weights is not None:
         header, rows = _coefficients(run)
-        parts.append(_table(header, rows[:_MAX_ROWS]))
+        parts.append(_table(header, [(text.markdown(name), *cells) for name, *cells in rows[:_MAX_ROWS]]))
         if len(rows) > _MAX_ROWS:
             parts.append(f"… and {len(rows) - _MAX_ROWS} more.")
     parts.append(_table(("figure", "value"), _figures(run)))
@@ -91,7 +92,11 @@ def html(page: Page) -> str:
     run = page.run
     header, rows = _coefficients(run) if run.learned_weights is not None else ((), [])
     template = Environment(
-        loader=PackageLoader("lntx", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("lntx", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: text.escape(value) if type(value) is str else value,
     ).get_template("report.html.jinja")
     return template.render(
         run=run,
@@ -113,10 +118,11 @@ def html(page: Page) -> str:
 
 
 def _stored(store: Store, run: Run, stage: Stage, prefix: str, read: Callable[[Path], _T]) -> _T | None:
-    for file in run.stages[stage].files:
-        if Path(file.path).name.startswith(prefix):
+    for file in run.stages[stage].files if run.has_digest else ():
+        path = store.root / file.path
+        if path.name.startswith(prefix):
             try:
-                return read(store.root / file.path)
+                return read(path) if sha256_of(path) == file.sha256 else None
             except (OSError, ValueError):
                 return None
     return None
@@ -210,7 +216,7 @@ def _stages(run: Run) -> list[tuple[str, str, str, list[str]]]:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _with(weights: tuple[float, ...], bias: float | None) -> tuple[float, ...]:

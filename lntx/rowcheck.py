@@ -12,8 +12,8 @@ import numpy as np
 
 from lntx.config import Data
 from lntx.dataset import Dataset, read_blocks
+from lntx.files import sha256_of
 from lntx.generation import generate_blocks
-from lntx.hashing import sha256_of
 from lntx.rowsdigest import RowsDigest
 
 

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import datetime
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from lntx.config import Pipeline, Section
+from pydantic import AfterValidator, PrivateAttr
+
+from lntx.config import Format, Pipeline, Section
 from lntx.errors import BadInput
+from lntx.files import read_json
 from lntx.identity import digest_of
+from lntx.places import ResultPath, RunName, Sha256, is_run_name
 from lntx.selection import Stage
 from lntx.store import Store
+from lntx.text import listed, quoted, shown
 from lntx.verdict import Blame
+
+
+def _moment(text: str) -> str:
+    datetime.datetime.fromisoformat(text)
+    return text
 
 
 class StoredPath(Section):
     """A file of a result."""
 
-    path: str
+    path: ResultPath
     """Where it is, relative to the root."""
 
-    sha256: str
+    sha256: Sha256
     """Digest of its bytes."""
 
 
@@ -33,7 +45,7 @@ class StageReport(Section):
     seconds: float | None
     """How long the result took to compute, whenever that was."""
 
-    key: str | None
+    key: Sha256 | None
     """Key of the result."""
 
     files: tuple[StoredPath, ...]
@@ -127,16 +139,19 @@ class Run(Section):
     stages: dict[Stage, StageReport]
     """What came of each stage."""
 
-    exports: dict[str, str]
+    exports: dict[Format, ResultPath]
     """The exported file of each format, relative to the root."""
 
     report: str | None = None
     """The report, relative to the root, where one was written."""
 
-    run: str
+    lost: tuple[ResultPath, ...] = ()
+    """Files of this run that were damaged or gone, as `lntx verify --heal` noted."""
+
+    run: RunName
     """Name of this run."""
 
-    created_at: str
+    created_at: Annotated[str, AfterValidator(_moment)]
     """When it ended, ISO 8601 in UTC."""
 
     flow_run_id: str | None = None
@@ -148,6 +163,17 @@ class Run(Section):
     config: Pipeline
     """What it was asked."""
 
+    _has_digest: bool = PrivateAttr(True)
+
+    def __repr__(self) -> str:
+        digits = "" if self.digits is None else f", {self.digits:.4g} digits"
+        return f"{type(self).__name__}({self.run}: {self.verdict or 'not evaluated'}{digits})"
+
+    @property
+    def has_digest(self) -> bool:
+        """Whether its record ended in its digest: the first versions wrote none, and no path in theirs is used."""
+        return self._has_digest
+
 
 class DamagedRun(Exception):
     """The record of a run is not what was written."""
@@ -155,7 +181,7 @@ class DamagedRun(Exception):
 
 def run_names(store: Store) -> list[str]:
     """Names of the runs, the earliest first."""
-    return sorted(path.stem for path in (store.artifacts / "runs").glob("[0-9]*.json"))
+    return sorted(path.stem for path in (store.artifacts / "runs").glob("[0-9]*.json") if is_run_name(path.stem))
 
 
 def run_path(store: Store, name: str) -> Path:
@@ -164,25 +190,37 @@ def run_path(store: Store, name: str) -> Path:
 
 
 def write_run(store: Store, run: Run) -> None:
-    """Write the record of a run; it ends in its own digest."""
+    """Write the record of a run; it ends in its own digest. The caller holds the store."""
+    path = run_path(store, run.run)
     values = run.model_dump(mode="json")
-    store.write_json(run_path(store, run.run), {**values, "digest": digest_of(values)})
+    store.journal.add({store.name_of(path): None}, durable=False)
+    store.write_json(path, {**values, "digest": digest_of(values)})
 
 
 def load_run(store: Store, name: str) -> Run:
     """Read the record of a run.
 
-    Raises: DamagedRun: its bytes are not those that were written.
+    Raises: DamagedRun: its bytes are not those that were written. FileNotFoundError, PermissionError.
     """
     try:
-        values = json.loads(run_path(store, name).read_bytes())
-        # The first versions wrote no digest.
+        values = read_json(run_path(store, name))
         digest = values.pop("digest", None)
         if digest not in (None, digest_of(values)) or values["run"] != name:
             raise DamagedRun("its bytes are not those that were written")
-        return Run.model_validate(values)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        run = Run.model_validate(values)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError):
         raise DamagedRun("it is not the record of a run") from None
+    run._has_digest = digest is not None
+    return run
+
+
+def load_runs(store: Store) -> Iterator[Run]:
+    """All runs whose records can be read, the latest first."""
+    for name in reversed(run_names(store)):
+        with contextlib.suppress(DamagedRun, OSError):
+            yield load_run(store, name)
 
 
 def read_run(store: Store, name: str | None = None) -> Run:
@@ -198,10 +236,41 @@ def read_run(store: Store, name: str | None = None) -> Run:
     else:
         matches = [name] if name in names else [known for known in names if known.startswith(name)]
     if not matches:
-        raise BadInput(f"there is no run {name!r} in {store.root}" if name else f"there is no run in {store.root} yet")
+        where = shown(store.root)
+        raise BadInput(f"there is no run {quoted(name)} in {where}" if name else f"there is no run in {where} yet")
     if len(matches) > 1:
-        raise BadInput(f"run {name!r} could be {', '.join(matches[:5])}: give more of the name")
+        raise BadInput(f"run {quoted(name)} could be {listed(matches)}: give more of the name")
     try:
         return load_run(store, matches[0])
     except DamagedRun as error:
-        raise BadInput(f"the record of run {matches[0]} is damaged: {error}: {run_path(store, matches[0])}") from None
+        raise BadInput(f"the record of run {matches[0]} is damaged: {error}: lntx verify") from None
+    except OSError as error:
+        raise BadInput(f"the record of run {matches[0]} cannot be read: {error.strerror}") from None
+
+
+class Pointer(Section):
+    """What `artifacts/current.json` says: the last passing run and its exports."""
+
+    run: RunName
+    """Name of the run."""
+
+    exports: dict[Format, ResultPath]
+    """As in `Run`."""
+
+
+def pointer_path(store: Store) -> Path:
+    """Where the pointer to the last passing run is."""
+    return store.artifacts / "current.json"
+
+
+def read_pointer(store: Store) -> Pointer | None:
+    """The pointer to the last passing run; none where there is none yet.
+
+    Raises: DamagedRun: it is not one.
+    """
+    try:
+        return Pointer.model_validate(read_json(pointer_path(store)))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError):
+        raise DamagedRun("it is not what a run wrote: the next passing lntx run writes it again") from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from lntx.runs import DamagedRun, Run, load_run, run_names
+from lntx.runs import Run, load_runs
 from lntx.store import Store
 
 _MOST_NAMED = 5
@@ -25,12 +25,8 @@ def _last_passing(store: Store, run: Run) -> Run | None:
     data = run.config.data
     if data.path is None or run.reference_weights is None:
         return None
-    for name in reversed(run_names(store)):
-        if name >= run.run:
-            continue
-        try:
-            other = load_run(store, name)
-        except DamagedRun:
+    for other in load_runs(store):
+        if other.run >= run.run:
             continue
         same = (other.config.data.path, other.config.data.target) == (data.path, data.target)
         if same and other.verdict == "pass" and other.reference_weights is not None:

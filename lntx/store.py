@@ -1,16 +1,15 @@
 """Files by content, records by key: the one cache.
 
-Publishes whole files or none, verifies every hit, and never gives out what failed. Knows nothing of what a stage
-computes.
+Publishes whole files or none, verifies every hit, and never gives out what failed. Removes and moves only what the
+journal or a record proves to be its own. Knows nothing of what a stage computes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -19,18 +18,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lntx.errors import BadInput, LntxError
-from lntx.hashing import sha256_of, state_of, sync
+from lntx.files import read_regular, sha256_of, state_of, sync, write_json
 from lntx.identity import Identity
-from lntx.records import Record, StoredFile, Unreadable, dump_record, read_record
+from lntx.journal import Journal
+from lntx.locks import locked
+from lntx.places import folder_of, is_record_name, result_path
+from lntx.records import Record, StoredFile, Unreadable, dump_record, read_record, record_name
 from lntx.selection import STAGES, Stage
-from lntx.verified import Verified, write_json
+from lntx.stat_cache import StatCache
+from lntx.text import shown
 
 # Folders of work that no run has gone on with for so long are of no more use.
 _ABANDONED_SECONDS = 7 * 24 * 3600.0
-_HALF_WRITTEN_SECONDS = 600.0
 
-_RECORD_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{64}\.json")
-_RESULT_NAME = re.compile(r".+-[0-9a-f]{16}\.[a-z0-9]+")
+# In a folder to compute into, a file with its key: the folder is ours.
+_MARK = ".key"
+_KEY_DIGITS = 64
+
+# What stages leave in such a folder. Anything else in it is somebody's own.
+_WORK_NAME = re.compile(
+    r"\.key|dataset(-[0-9]{5})?\.(parquet|json)|model\.[a-z0-9]+|history\.parquet|(fit|evaluation|card)\.json"
+    r"|checkpoint(\.partial)?"
+)
 
 RESUME = ".resume"
 """Folder, within one to compute into, of what an interrupted computation left to go on from."""
@@ -62,15 +71,18 @@ class Store:
         self.root = Path(root)
         self.artifacts = self.root / "artifacts"
         self.locks = self.artifacts / ".locks"
-        self.verified = Verified(self.root, self.artifacts / ".verified.json")
+        self.damaged = self.artifacts / ".damaged"
+        self.journal = Journal(self.artifacts / ".journal.jsonl")
+        self.stat_cache = StatCache(self.root, self.artifacts / ".verified.json")
         try:
             # The nearest thing that is there has to be a folder.
             nearest = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
             usable = nearest.is_dir()
-        except OSError as error:
-            raise BadInput(f"the root {str(self.root)[:80]} cannot be used: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            said = error.strerror if isinstance(error, OSError) else error
+            raise BadInput(f"the root {shown(self.root, 80)} cannot be used: {said}") from None
         if not usable:
-            raise BadInput(f"the root {self.root} is not a folder: choose another --root")
+            raise BadInput(f"the root {shown(self.root)} is not a folder: choose another --root")
 
     def prepare(self) -> None:
         """Create the folders.
@@ -84,88 +96,85 @@ class Store:
                 with tempfile.TemporaryFile(dir=folder):
                     pass
         except OSError as error:
-            raise BadInput(f"cannot write to {error.filename or self.root}: {error.strerror}: choose --root") from None
+            place = shown(error.filename or self.root)
+            raise BadInput(f"cannot write to {place}: {error.strerror}: choose --root") from None
 
     def path(self, file: StoredFile) -> Path:
         """Where a stored file is."""
         return self.root / file.path
 
+    def name_of(self, path: Path) -> str:
+        """A path as the journal and people name it: relative to the root."""
+        return path.relative_to(self.root).as_posix()
+
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Hold a key: others who want it wait; the operating system frees it when the holder dies."""
-        with (self.locks / f"{key}.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with locked(self.locks / f"{key}.lock"):
             yield
 
     @contextlib.contextmanager
-    def lock_if_free(self, key: str) -> Iterator[bool]:
-        """Hold a key if nobody else does; false where somebody does."""
-        with (self.locks / f"{key}.lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+    def shared(self) -> Iterator[None]:
+        """Hold the store together with others: nothing is removed meanwhile. Hits are taken and results published so.
+
+        Whoever holds a key may wait for this; nobody who holds this waits for a key.
+        """
+        with locked(self.locks / "store.lock", shared=True):
+            yield
 
     @contextlib.contextmanager
-    def no_publishing(self) -> Iterator[None]:
-        """Let no result be published meanwhile; waits for those that are."""
-        with (self.locks / "publishing.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    def exclusive(self, *, create: bool = True) -> Iterator[None]:
+        """Hold the store alone, after waiting for those who hold it. create: false makes no lock file."""
+        with locked(self.locks / "store.lock", create=create):
             yield
 
     @contextlib.contextmanager
     def staging(self, stage: Stage, key: str) -> Iterator[Path]:
-        """A folder to compute into, beside where the files will go; whoever holds the key has it.
+        """A new folder to compute into, beside where the files will go; the holder of the key owns it.
 
-        It is gone at the end, and also after an error that is final. What is in its folder RESUME outlives an
+        It is removed at the end, and also after an error that is final. What is in `RESUME` beside it outlives an
         interruption.
         """
-        folder = self.folder(stage) / f".staging-{key}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.iterdir():
-            if left.name != RESUME:
-                self.remove(left)
-        (folder / RESUME).mkdir(exist_ok=True)
+        staging = self.folder(stage) / f".staging-{key}"
+        resume = staging / RESUME
+        resume.mkdir(parents=True, exist_ok=True)
+        (staging / _MARK).write_text(key, encoding="ascii")
+        for left in staging.glob("work-*"):
+            _remove_work(left)
+        work = Path(tempfile.mkdtemp(prefix="work-", dir=staging))
         try:
-            yield folder
+            yield work
         except LntxError:
-            self.remove(folder)
+            _remove_work(staging)
             raise
         except BaseException:
             # Interrupted, or out of disk: what was done so far is worth keeping, if there is anything.
-            if not any((folder / RESUME).iterdir()):
-                self.remove(folder)
+            _remove_work(work)
+            if not any(resume.iterdir()):
+                _remove_work(staging)
             raise
-        self.remove(folder)
+        _remove_work(staging)
 
     def sweep(self, *, older_than_s: float = _ABANDONED_SECONDS) -> list[Path]:
-        """Remove what killed runs left behind and none has gone on with: folders to compute into, files half written.
+        """Remove the folders to compute into that killed runs left and none has gone on with.
 
         Returns: what was removed.
         """
+        oldest = (time.time() - older_than_s) * 1e9
+        old = [
+            path
+            for stage in STAGES
+            for path in self.folder(stage).glob(".staging-*")
+            if _is_folder(path) and _newest(path) < oldest
+        ]
         removed = []
-        oldest = time.time() - older_than_s
-        for stage in STAGES:
-            for folder in self.folder(stage).glob(".staging-*"):
-                with self.lock_if_free(folder.name.removeprefix(".staging-")) as free:
-                    if free and _newest(folder) < oldest * 1e9:
-                        self.remove(folder)
+        for folder in old:
+            key = folder.name.removeprefix(".staging-")
+            if _has_mark(folder, key):
+                with locked(self.locks / f"{key}.lock", wait=False) as free:
+                    if free and _remove_work(folder):
                         removed.append(folder)
-        # Half-written JSON lives for milliseconds.
-        for beside in self.artifacts.glob("**/.*.json-*-*"):
-            if _modified(beside) < (time.time() - _HALF_WRITTEN_SECONDS) * 1e9:
-                self.remove(beside)
-                removed.append(beside)
         return removed
-
-    def remove(self, path: Path) -> None:
-        """Remove a file or a folder for good."""
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
     def publish(
         self,
@@ -187,36 +196,42 @@ class Store:
         }
         for path in staged:
             sync(path)
-        files = []
-        known: dict[Path, tuple[str, list[int]]] = {}
-        target = self.folder(identity.stage)
-        with (self.locks / "publishing.lock").open("w") as handle:
-            # Many may publish at once, but not while files that no record needs are removed.
-            fcntl.flock(handle, fcntl.LOCK_SH)
-            for path, sha256 in sorted(staged.items()):
-                size = path.stat().st_size
-                place = target / f"{path.stem}-{sha256[:16]}{path.suffix}"
-                path.replace(place)
-                known[place] = sha256, state_of(place)
-                stored = place.relative_to(self.root).as_posix()
-                files.append(StoredFile(name=path.name, path=stored, sha256=sha256, size=size))
-            sync(target)
-            record = Record(
-                key=identity.key,
-                identity=identity,
-                files=tuple(files),
-                created_at=time.time(),
-                seconds=seconds,
-                environment=dict(environment),
-                quarantine=quarantine,
+        files = tuple(
+            StoredFile(
+                name=path.name,
+                path=result_path(identity.stage, path.name, sha256),
+                sha256=sha256,
+                size=path.stat().st_size,
             )
+            for path, sha256 in sorted(staged.items())
+        )
+        record = Record(
+            key=identity.key,
+            identity=identity,
+            files=files,
+            created_at=time.time(),
+            seconds=seconds,
+            environment=dict(environment),
+            quarantine=quarantine,
+        )
+        known: dict[Path, tuple[str, list[int]]] = {}
+        with self.shared():
+            self.journal.add({file.path: file.sha256 for file in files})
+            for file in files:
+                place = self.path(file)
+                if self._is_in_the_way(place, file):
+                    self.set_aside(place)
+                (folder / file.name).replace(place)
+                known[place] = file.sha256, state_of(place)
+            sync(self.folder(identity.stage))
             self._write_record(record)
-        self.verified.remember(known)
+        self.stat_cache.remember(known)
         return record
 
     def quarantine(self, record: Record, reason: str) -> None:
         """Keep a record, and never use it again."""
-        self._write_record(record.model_copy(update={"quarantine": reason}))
+        with self.shared():
+            self._write_record(record.model_copy(update={"quarantine": reason}))
 
     def find(self, identity: Identity) -> Finding:
         """Look a key up, and verify what is there."""
@@ -227,8 +242,6 @@ class Store:
             return Finding(state="missing", record=None, reason="never computed")
         except Unreadable as error:
             return Finding(state="damaged", record=None, reason=f"record {path.name} is damaged: {error}")
-        if record.key != identity.key or record.identity != identity:
-            return Finding(state="damaged", record=None, reason=f"record {path.name} is that of another result")
         return self.check(record)
 
     def check(self, record: Record) -> Finding:
@@ -256,19 +269,29 @@ class Store:
     def record_paths(self, stage: Stage, pattern: str = "*.json") -> list[Path]:
         """The records of a stage, readable or not; files that are none of ours are left out."""
         paths = (self.artifacts / "records" / stage).glob(pattern)
-        return sorted(path for path in paths if _RECORD_NAME.fullmatch(path.name))
+        return sorted(path for path in paths if is_record_name(path.name))
 
-    def result_files(self, stage: Stage) -> list[Path]:
-        """The files of a stage's results, whether or not a record needs them."""
-        return sorted(path for path in self.folder(stage).glob("*") if _RESULT_NAME.fullmatch(path.name))
+    def set_aside(self, path: Path) -> Path:
+        """Move what is at a path to `artifacts/.damaged/`, under a name that nothing there has.
 
-    def set_aside(self, path: Path) -> None:
-        """Move a damaged file out of the way, and keep it in `artifacts/.damaged/`."""
-        damaged = self.artifacts / ".damaged"
-        damaged.mkdir(exist_ok=True)
-        name = path.relative_to(self.root).as_posix().replace("/", "-")
-        with contextlib.suppress(FileNotFoundError):
-            path.replace(damaged / name)
+        Returns: where it is now.
+        """
+        self.damaged.mkdir(parents=True, exist_ok=True)
+        name = self.name_of(path).replace("/", "-")
+        number = 1
+        while True:
+            place = self.damaged / (name if number == 1 else f"{name}.{number}")
+            try:
+                # Taken before the move, which replaces a file without asking.
+                place.mkdir() if _is_folder(path) else place.touch(exist_ok=False)
+                break
+            except FileExistsError:
+                number += 1
+        try:
+            path.replace(place)
+        except FileNotFoundError:
+            place.unlink()
+        return place
 
     def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
         """Replace a JSON file in one step."""
@@ -276,15 +299,32 @@ class Store:
 
     def folder(self, stage: Stage) -> Path:
         """Where the files of a stage's results are."""
-        return self.root / "data" if stage == "generate" else self.artifacts / stage
+        return self.root / folder_of(stage)
 
     def record_path(self, identity: Identity) -> Path:
         """Where the record of a key is."""
-        # What is alike but for its inputs is found by name: a long history costs no reading.
-        return self.artifacts / "records" / identity.stage / f"{identity.own[:16]}-{identity.key}.json"
+        return self.artifacts / "records" / identity.stage / record_name(identity)
+
+    def is_own(self, path: Path, known: Mapping[str, set[str | None]], *, remember: bool = True) -> bool:
+        """Whether a path is a regular file that the journal knows, with bytes that it had. remember: as `StatCache`."""
+        try:
+            digests = known.get(self.name_of(path), set())
+            is_file = stat.S_ISREG(path.lstat().st_mode)
+            return bool(digests) and is_file and self.stat_cache.sha256(path, remember=remember) in digests
+        except OSError:
+            return False
 
     def _write_record(self, record: Record) -> None:
-        self.write_json(self.record_path(record.identity), dump_record(record))
+        path = self.record_path(record.identity)
+        self.journal.add({self.name_of(path): None}, durable=False)
+        self.write_json(path, dump_record(record))
+
+    def _is_in_the_way(self, place: Path, file: StoredFile) -> bool:
+        """Whether something other than the file's bytes is where they belong."""
+        try:
+            return not (stat.S_ISREG(place.lstat().st_mode) and self.stat_cache.sha256(place) == file.sha256)
+        except FileNotFoundError:
+            return False
 
     def _problem(self, file: StoredFile) -> str | None:
         path = self.path(file)
@@ -292,12 +332,37 @@ class Store:
             size = path.stat().st_size
             if size != file.size:
                 return f"{file.path} has {size} bytes in place of {file.size}"
-            sha256 = self.verified.sha256(path)
+            sha256 = self.stat_cache.sha256(path)
         except FileNotFoundError:
             return f"{file.path} is gone"
         except OSError as error:
             return f"{file.path} cannot be read: {error.strerror}"
         return None if sha256 == file.sha256 else f"{file.path} was altered"
+
+
+def _remove_work(folder: Path) -> bool:
+    """Remove what a stage left in a folder to compute into, and the folder if nothing else is in it.
+
+    Returns: whether it is gone.
+    """
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            if _WORK_NAME.fullmatch(name):
+                (Path(place) / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(place).rmdir()
+    return not folder.exists()
+
+
+def _has_mark(folder: Path, key: str) -> bool:
+    try:
+        return len(key) == _KEY_DIGITS and read_regular(folder / _MARK) == key.encode()
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _newest(folder: Path) -> int:

@@ -12,17 +12,16 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lntx import identity
 from lntx.config import Pipeline, Section
-from lntx.errors import LntxError
+from lntx.errors import BadInput, LntxError
+from lntx.files import parse_json, read_regular
 from lntx.grid import Settings, configure, trials
 from lntx.store import Store
+from lntx.text import shown
 from lntx.trials import Row, train
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -134,20 +133,22 @@ def _code() -> list[str]:
 
 
 def _read_log(log: Path) -> dict[str, Row]:
-    """Rows by key; a line that was cut short is as good as none, and what crashed is tried again."""
+    """Rows by key; a line that was cut short does not count, and what crashed is tried again."""
     known: dict[str, Row] = {}
     try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_regular(log).splitlines()
     except FileNotFoundError:
         return known
+    except OSError as error:
+        raise BadInput(f"{shown(log)} cannot be read: {error.strerror}: move it away") from None
     for line in lines:
         try:
-            said = json.loads(line)
-            row = Row.model_validate(said["row"])
-        except (ValueError, KeyError, TypeError):
+            said = parse_json(line)
+            row, key = Row.model_validate(said["row"]), str(said["key"])
+        except (ValueError, LookupError, TypeError):
             continue
         if row.how is not None and not (row.how == "process" and row.error is not None):
-            known[said["key"]] = row
+            known[key] = row
     return known
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import logging
 import platform
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any
 from lntx import __version__
 from lntx.canary.cases import Case
 from lntx.config import Section
+from lntx.files import read_json
 from lntx.fitting import Epoch
 from lntx.identity import CODE, code_digest, digest_of, identify
 from lntx.store import Store
@@ -50,6 +50,14 @@ class Drift(Section):
         else:
             why = "with " + ", ".join(f"{name} {old} → {new}" for name, (old, new) in self.changed.items())
         return f"drift: {self.case} gives other bits since {self.since}, from epoch {self.epoch} on, {why}"
+
+
+class _Witness(Section):
+    """The bits of an earlier canary."""
+
+    at: str
+    versions: dict[str, str]
+    bits: list[str]
 
 
 def signature(history: Sequence[Epoch]) -> tuple[str, ...]:
@@ -121,9 +129,9 @@ def _versions(case: Case) -> dict[str, str]:
 
 def _load(path: Path) -> list[dict[str, Any]]:
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))["records"]
-        return [{"at": one["at"], "versions": dict(one["versions"]), "bits": list(one["bits"])} for one in records]
-    except (OSError, ValueError, KeyError, TypeError):
+        records = read_json(path)["records"]
+        return [_Witness.model_validate(one).model_dump() for one in records]
+    except (OSError, ValueError, LookupError, TypeError):
         # What is not there, or not whole, is no witness: the history begins anew.
         return []
 

@@ -10,9 +10,9 @@ import pytest
 from lntx import checkpoints, parts, training
 from lntx.config import Data
 from lntx.dataset import open_dataset, read_blocks
+from lntx.files import sha256_of
 from lntx.fitting import Fit
 from lntx.generation import generate_dataset
-from lntx.hashing import sha256_of
 from lntx.layers import settle
 
 

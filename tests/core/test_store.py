@@ -65,10 +65,10 @@ def test_a_large_file_is_hashed_once_and_again_when_it_changes(tmp_path: Path, m
     content = os.urandom(5 * 2**20)
     path = store.path(_published(store, content).file("model.bin"))
     hashed: list[str] = []
-    from lntx import verified
+    from lntx import stat_cache
 
-    real = verified.sha256_of
-    monkeypatch.setattr(verified, "sha256_of", lambda file: hashed.append(file.name) or real(file))
+    real = stat_cache.sha256_of
+    monkeypatch.setattr(stat_cache, "sha256_of", lambda file: hashed.append(file.name) or real(file))
     # Its digest was taken when it was published.
     assert store.find(IDENTITY).state == "fresh"
     assert path.name not in hashed
@@ -134,7 +134,7 @@ def test_a_failed_stage_leaves_nothing(tmp_path: Path) -> None:
 
     def fail() -> None:
         with store.staging("train", IDENTITY.key) as folder:
-            (folder / "half.bin").write_bytes(b"half")
+            (folder / "model.bin").write_bytes(b"half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
