@@ -83,21 +83,26 @@ def fit(
 
 
 def predict(
-    rows: float | Sequence[float] | Sequence[Sequence[float]] | np.ndarray,
+    rows: Any,
     *,
     model: Root | None = None,
     run: str | None = None,
     root: Root | None = None,
+    trust: str | Sequence[str] = (),
 ) -> np.ndarray:
     """Predict with a model: the last passing run's, a run's, or a file's.
 
-    rows: one number (a row of one feature), one row of numbers, or rows, shape (num_rows, num_features).
+    rows: one number (a row of one feature), one row of numbers, or rows, shape (num_rows, num_features), in the order
+    of the features; or a pandas data frame or pyarrow table, whose columns are taken by their names.
+    trust: sha256 of a .pt2 file that may be loaded although it is no export of this root: loading one can run code.
 
     Returns: predictions, shape (num_rows,), in the model's dtype.
 
-    Raises: BadInput: there is no such model, or it takes another number of features.
+    Raises: BadInput: there is no such model, it takes other features, or it is not trusted.
     """
-    found = find_model(Store(_root(root)), run=run, path=model)
+    found = find_model(Store(_root(root)), run=run, path=model, trust=[trust] if isinstance(trust, str) else trust)
+    if hasattr(rows, "columns"):
+        return found.predict_frame(rows)
     return found.predict(np.atleast_2d(np.asarray(rows, dtype=np.float64)))
 
 

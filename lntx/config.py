@@ -6,62 +6,77 @@ Knows defaults, ranges and presets; reads no file and no environment (that is `l
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lntx.text import MAX_NAME, quoted
 
 Format = Literal["safetensors", "pt2", "onnx"]
-ColumnName = Annotated[str, StringConstraints(min_length=1)]
 
 MAX_SEED = 2**63 - 1
+MAX_COUNT = 10**12
+# What a server can store and give back: no whole number beyond 64 bits, and no half of a surrogate pair.
+_STORABLE_NUMBER = {"minimum": -9e18, "maximum": 9e18}
+STORABLE_TEXT: dict[str, Any] = {"pattern": r"^[^\ud800-\udfff]*$"}
+
+Number = Annotated[float, Field(json_schema_extra={**_STORABLE_NUMBER})]
+Positive = Annotated[float, Field(gt=0, json_schema_extra={"maximum": 9e18})]
+NotNegative = Annotated[float, Field(ge=0, json_schema_extra={"maximum": 9e18})]
+FilePath = Annotated[str, Field(min_length=1, max_length=4096, json_schema_extra=STORABLE_TEXT)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=10_000, json_schema_extra=STORABLE_TEXT)]
 # Squares of rows and products of squares must stay within float64.
 MAX_MAGNITUDE = 1e100
 
 
 class Section(BaseModel):
-    """One section of the configuration: immutable, closed to unknown keys and to NaN and infinity."""
+    """A frozen model, closed to unknown keys and to NaN and infinity.
+
+    The sections of the configuration are strict too: a value has its type already, but for whole numbers where any
+    number goes, and lists where tuples go. Text becomes values in `layers`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class Data(Section):
+class Data(Section, strict=True):
     """The rows: synthetic ones from known weights, or a table of the user's own (`path`)."""
 
-    weights: tuple[float, ...] | None = None
+    weights: tuple[Number, ...] | None = Field(None, strict=False, max_length=10_000)
     """True weights, one per feature; 3.7 unless num_features asks for drawn ones."""
 
     num_features: int | None = Field(None, ge=1, le=10_000)
     """Number of features whose true weights are drawn from the seed."""
 
-    bias: float = 0.0
+    bias: Number = 0.0
     """True bias, the value of y where every feature is 0."""
 
-    noise: float = Field(0.0, ge=0)
+    noise: NotNegative = 0.0
     """Standard deviation of the normal noise added to y."""
 
-    num_rows: int = Field(1000, ge=1, le=10**12)
+    num_rows: int = Field(1000, ge=1, le=MAX_COUNT)
     """Number of rows to generate."""
 
     distribution: Literal["integers", "uniform", "normal"] = "integers"
     """How features are drawn: integers in low..high inclusive, uniform in [low, high), or normal with mean
     (low + high) / 2 and standard deviation (high - low) / 6."""
 
-    low: float = 1.0
+    low: Number = 1.0
     """Lower end of the features' range."""
 
-    high: float = 10.0
+    high: Number = 10.0
     """Upper end of the features' range."""
 
     seed: int = Field(0, ge=0, le=MAX_SEED)
     """Seed of the rows, and of the weights when they are drawn."""
 
-    path: str | None = Field(None, min_length=1)
+    path: FilePath | None = None
     """A Parquet or CSV file to fit, in place of synthetic rows."""
 
-    target: str | None = Field(None, min_length=1)
+    target: ColumnName | None = None
     """The column of the file to predict."""
 
-    features: tuple[ColumnName, ...] | None = None
+    features: tuple[ColumnName, ...] | None = Field(None, strict=False, max_length=10_000)
     """The columns of the file to predict from; all but the target by default."""
 
     polynomial: int | None = Field(None, ge=1, le=100)
@@ -121,15 +136,15 @@ class Data(Section):
             if not self.features:
                 raise ValueError("data.features must name at least one column, got none")
             if self.target in self.features:
-                raise ValueError(f"data.target {self.target!r} is also among data.features")
+                raise ValueError(f"data.target {quoted(self.target, MAX_NAME)} is also among data.features")
             if self.polynomial is not None and len(self.features) > 1:
                 raise ValueError(f"data.polynomial takes the powers of one feature, got {len(self.features)}")
             twice = sorted({name for name in self.features if self.features.count(name) > 1})
             if twice:
-                raise ValueError(f"data.features names {twice[0]!r} twice")
+                raise ValueError(f"data.features names {quoted(twice[0], MAX_NAME)} twice")
 
 
-class Train(Section):
+class Train(Section, strict=True):
     """How the weights are learned."""
 
     bias: bool | Literal["auto"] = "auto"
@@ -141,19 +156,19 @@ class Train(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto is the CPU."""
 
-    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    learning_rate: Literal["auto"] | Positive = "auto"
     """Step size of SGD; auto derives it from the data's curvature."""
 
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of SGD."""
 
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1, le=MAX_COUNT)
     """Rows per step; none: every row (full batch)."""
 
-    max_epochs: int = Field(1000, ge=1)
+    max_epochs: int = Field(1000, ge=1, le=MAX_COUNT)
     """Passes over the rows, at most."""
 
-    tolerance: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    tolerance: Literal["auto"] | NotNegative = "auto"
     """Stop when no weight moves by more than this, relative to its scale; auto: rounding level; 0: never."""
 
     gradient: Literal["auto", "autograd", "moments"] = "auto"
@@ -170,24 +185,24 @@ class Train(Section):
     """Seed of the initial weights and of shuffling."""
 
 
-class Evaluate(Section):
+class Evaluate(Section, strict=True):
     """What counts as the right answer."""
 
-    rtol: Annotated[float, Field(ge=0)] | None = None
+    rtol: NotNegative | None = None
     """Relative error allowed per coefficient; none: torch.testing's for the dtype (1e-7, 1.3e-6)."""
 
     false_alarm_rate: float = Field(1e-6, gt=0, lt=1)
     """Chance per run that noise alone fails a right solution."""
 
-    shift_limit: float = Field(4.0, gt=0)
+    shift_limit: Positive = 4.0
     """Standard errors by which a weight of a user's file may move from one passing run to the next before that is
     reported."""
 
 
-class Export(Section):
+class Export(Section, strict=True):
     """What the model is written as."""
 
-    formats: tuple[Format, ...] = ("safetensors", "pt2")
+    formats: tuple[Format, ...] = Field(("safetensors", "pt2"), strict=False, max_length=len(get_args(Format)))
     """File formats; onnx needs the extra `lntx[onnx]`."""
 
     @model_validator(mode="after")
@@ -199,7 +214,7 @@ class Export(Section):
         return self
 
 
-class Pipeline(Section):
+class Pipeline(Section, strict=True):
     """The whole configuration: one section per stage."""
 
     data: Data = Data()

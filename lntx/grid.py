@@ -9,14 +9,13 @@ from typing import Any
 
 from lntx.config import Pipeline
 from lntx.errors import BadInput
-from lntx.layers import KEYS, override, parse_value, unknown
+from lntx.layers import KEYS, is_list, override, parse_text, unknown
+from lntx.text import quoted, shown
 
 Settings = dict[str, Any]
 """What a trial says anew: values by dotted key."""
 
 MAX_TRIALS = 100_000
-
-_LISTS = ("weights", "features", "formats")
 
 
 def parse_over(words: Iterable[str]) -> dict[str, list[Any]]:
@@ -29,14 +28,14 @@ def parse_over(words: Iterable[str]) -> dict[str, list[Any]]:
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not text:
-            raise BadInput(f"--over takes KEY=VALUES, such as train.seed=0:100, got {word!r}")
+            raise BadInput(f"--over takes KEY=VALUES, such as train.seed=0:100, got {quoted(word)}")
         if key not in KEYS:
             raise BadInput(unknown("key", key, KEYS))
         if key in over:
             raise BadInput(f"--over names {key} twice: put its values into one")
         over[key] = [value for part in _split(text) for value in _values(part.strip(), key)]
         if not over[key]:
-            raise BadInput(f"--over {word} has no values")
+            raise BadInput(f"--over {shown(word)} has no values")
     if not over:
         raise BadInput("a sweep needs --over KEY=VALUES, such as --over train.learning_rate=0.001,0.01")
     return over
@@ -64,7 +63,7 @@ def layer_of(settings: Settings) -> dict[str, dict[str, Any]]:
     layer: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         section, name = key.split(".")
-        layer.setdefault(section, {})[name] = [value] if name in _LISTS and not isinstance(value, list) else value
+        layer.setdefault(section, {})[name] = [value] if is_list(key) and not isinstance(value, list) else value
     return layer
 
 
@@ -84,11 +83,11 @@ def _values(text: str, key: str) -> list[Any]:
     parts = text.split(":")
     name = key.split(".")[1]
     if len(parts) == 1 or text.startswith("[") or name in ("path", "target", "features"):
-        if text.startswith("[") and name in _LISTS:
-            return [parse_value(text, name)]
-        value = parse_value(text, name)
+        value = parse_text(text, key)
+        if text.startswith("[") and is_list(key):
+            return [value]
         if isinstance(value, float) and not math.isfinite(value):
-            raise BadInput(f"--over {key} must have finite values, got {text}")
+            raise BadInput(f"--over {key} must have finite values, got {shown(text)}")
         return value if isinstance(value, list) else [value]
     try:
         if len(parts) == 3 and parts[2].startswith("x"):
@@ -101,7 +100,7 @@ def _values(text: str, key: str) -> list[Any]:
         if isinstance(error, BadInput):
             raise
         raise BadInput(
-            f"--over {key}={text} is no range: START:STOP, START:STOP:STEP in whole numbers, or LOW:HIGH:xCOUNT"
+            f"--over {key}={shown(text)} is no range: START:STOP, START:STOP:STEP in whole numbers, or LOW:HIGH:xCOUNT"
         ) from None
 
 

@@ -6,17 +6,18 @@ Turns every refusal into one line that names the key, the rule and the value. Kn
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from lntx.config import PRESETS, Pipeline
 from lntx.errors import BadInput
+from lntx.files import parse_json, read_regular
+from lntx.text import MAX_NAME, quoted, shown
 
 Layer = Mapping[str, Mapping[str, Any]]
 
@@ -43,7 +44,7 @@ def settle(
     merged: dict[str, dict[str, Any]] = {}
     if preset is not None:
         if preset not in PRESETS:
-            raise BadInput(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+            raise BadInput(f"preset must be one of {', '.join(PRESETS)}, got {quoted(preset)}")
         _merge(merged, PRESETS[preset])
     if file is not None:
         _merge(merged, read_toml(Path(file)))
@@ -53,7 +54,7 @@ def settle(
 
 
 def override(pipeline: Pipeline, layer: Layer) -> Pipeline:
-    """A configuration with some values said anew.
+    """A configuration with some values replaced.
 
     Raises: BadInput: an unknown key or value.
     """
@@ -71,7 +72,7 @@ def validate(values: Mapping[str, Any]) -> Pipeline:
     try:
         return Pipeline.model_validate(values)
     except ValidationError as error:
-        raise BadInput(explain(error)) from None
+        raise BadInput(*explain(error)) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -80,17 +81,23 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises: BadInput: the file is missing, unreadable, or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(path).decode())
     except OSError as error:
-        raise BadInput(f"config file {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"config file {path} is not TOML: {error}") from None
+        raise BadInput(f"config file {shown(path)}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"config file {shown(path)} is not TOML: it is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"config file {shown(path)} is not TOML: {error}") from None
+    except RecursionError:
+        raise BadInput(f"config file {shown(path)} is not TOML: it is nested too deeply") from None
+    except ValueError as error:
+        raise BadInput(f"config file {shown(path)} cannot be read: {error}") from None
 
 
 def read_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Read one layer from variables named LNTX_SECTION_KEY, such as LNTX_TRAIN_LEARNING_RATE=0.01.
 
-    Values are JSON where they parse as JSON, else text; lists may also be comma-separated.
+    Values are read by the type of their key, as `parse_text` does.
 
     Raises: BadInput: the variable names a section and no key of it.
     """
@@ -103,29 +110,58 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]
         plain = name.removeprefix("LNTX_").replace("__", "_")
         if plain not in by_name:
             raise BadInput(unknown("environment variable", name, [f"LNTX_{known}" for known in by_name]))
-        key = by_name[plain].split(".")[1]
-        layer.setdefault(section, {})[key] = parse_value(text, key)
+        key = by_name[plain]
+        layer.setdefault(section, {})[key.split(".")[1]] = parse_text(text, key)
     return layer
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     """Say that a word is unknown, and name the nearest known one."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"unknown {kind} {word}: did you mean {close[0]}?" if close else f"unknown {kind} {word}"
+    close = difflib.get_close_matches(word[:MAX_NAME], list(known), n=1, cutoff=0.5)
+    said = f"unknown {kind} {shown(word, MAX_NAME)}"
+    return f"{said}: did you mean {close[0]}?" if close else said
 
 
-def parse_value(text: str, key: str) -> Any:
-    """A value as text says it: JSON where it parses as JSON, else text. key: its name, without the section."""
+def parse_text(text: str, key: str) -> Any:
+    """A value as text says it, by the type of its dotted key; text that says none stays, for the message to name.
+
+    Lists are JSON, or values between commas. "null" stands for none.
+    """
+    section, name = key.split(".")
+    annotation = _field(section, name)
+    if text == "null" and type(None) in get_args(annotation):
+        return None
+    item = _item(annotation)
+    if item is None:
+        return _parsed(text, annotation)
+    if text.startswith("["):
+        try:
+            return parse_json(text)
+        except ValueError:
+            return text
+    return [_parsed(part.strip(), item) for part in text.split(",")]
+
+
+def is_list(key: str) -> bool:
+    """Whether the value of a dotted key is a list."""
+    return _item(_field(*key.split("."))) is not None
+
+
+def _field(section: str, name: str) -> Any:
+    return type(Pipeline.model_fields[section].default).model_fields[name].annotation
+
+
+def _item(annotation: Any) -> Any:
+    """The type of a list's items; none where it is no list."""
+    lists = [one for one in (annotation, *get_args(annotation)) if get_origin(one) is tuple]
+    return get_args(lists[0])[0] if lists else None
+
+
+def _parsed(text: str, annotation: Any) -> Any:
     try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    if key in ("path", "target"):
-        # A column may be called 1.
+        return TypeAdapter(annotation).validate_strings(text)
+    except ValidationError:
         return text
-    if key in ("weights", "features", "formats") and not isinstance(value, list):
-        return [part.strip() for part in text.split(",")]
-    return value
 
 
 def _merge(base: dict[str, dict[str, Any]], layer: Mapping[str, Any]) -> None:
@@ -133,7 +169,7 @@ def _merge(base: dict[str, dict[str, Any]], layer: Mapping[str, Any]) -> None:
         if section not in Pipeline.model_fields:
             raise BadInput(unknown("section", section, Pipeline.model_fields))
         if not isinstance(values, Mapping):
-            raise BadInput(f"{section} must be a table of keys, got {values!r}")
+            raise BadInput(f"{section} must be a table of keys, got {quoted(values)}")
         target = base.setdefault(section, {})
         if section == "data":
             # Each of these says what the other said before.
@@ -143,7 +179,7 @@ def _merge(base: dict[str, dict[str, Any]], layer: Mapping[str, Any]) -> None:
         target.update(values)
 
 
-def explain(error: ValidationError, *, section: str | None = None) -> str:
+def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
     """What is wrong, one line per key.
 
     section: the section that was validated, where it was not the whole configuration.
@@ -154,17 +190,17 @@ def explain(error: ValidationError, *, section: str | None = None) -> str:
         location = problem["loc"] if section is None else (section, *problem["loc"])
         kind = problem["type"]
         place = ".".join(str(part) for part in location if kind == "extra_forbidden" or _is_key(part))
-        value = problem["input"]
+        value = quoted(problem["input"])
         rule = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
         if kind == "extra_forbidden":
             lines[place] = unknown("key", place, KEYS)
         elif kind == "value_error":
             lines[str(problem["ctx"]["error"])] = str(problem["ctx"]["error"])
         elif place in lines:
-            lines[place] = f"{lines[place].removesuffix(f', got {value!r}')} or {rule}, got {value!r}"
+            lines[place] = f"{lines[place].removesuffix(f', got {value}')} or {rule}, got {value}"
         else:
-            lines[place] = f"{place} must be {rule}, got {value!r}"
-    return "\n".join(lines.values())
+            lines[place] = f"{place} must be {rule}, got {value}"
+    return [*lines.values()]
 
 
 def _is_key(part: Any) -> bool:

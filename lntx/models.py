@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
-import json
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lntx.config import Section
 from lntx.dataset import Block
 from lntx.errors import BadInput, Damaged
 from lntx.figures import residuals
+from lntx.files import parse_json, read_regular
 from lntx.powers import powers
-from lntx.runs import read_run
+from lntx.records import Record
+from lntx.runs import DamagedRun, pointer_path, read_pointer, read_run
 from lntx.store import Store
-from lntx.tables import read_table
+from lntx.tables import kind_of, passed_through, read_frame, read_table
+from lntx.text import listed, quoted, shown
 
 if TYPE_CHECKING:
     from lntx.prediction import Predictor
@@ -33,6 +38,9 @@ class Model:
 
     path: Path
     """The exported file."""
+
+    run: str | None
+    """The run that it was found through; none for a file."""
 
     features: tuple[str, ...] | None
     """Names of the columns to predict from, in order; none for a file without a known history."""
@@ -47,7 +55,7 @@ class Model:
         """
         if self.features is not None and rows.shape[1] != len(self.features):
             raise BadInput(
-                f"the model takes {len(self.features)} numbers ({', '.join(self.features)}), got {rows.shape[1]}"
+                f"the model takes {len(self.features)} numbers ({listed(self.features)}), got {rows.shape[1]}"
             )
         if not np.isfinite(rows).all():
             raise BadInput(f"numbers to predict from must be finite, got {rows[~np.isfinite(rows)][0]}")
@@ -56,50 +64,88 @@ class Model:
             raise BadInput(f"the prediction is {predictions[~np.isfinite(predictions)][0]}: the numbers are too large")
         return predictions
 
+    def predict_frame(self, frame: Any) -> np.ndarray:
+        """Predict the rows of a data frame by its columns' names; returns shape (num_rows,).
 
-def find_model(store: Store, *, run: str | None = None, path: str | os.PathLike[str] | None = None) -> Model:
+        Raises: BadInput: a column is missing or cannot be used; and as `predict`.
+        """
+        return self.predict(read_frame(frame, self.names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features' names. Raises: BadInput: they are not known."""
+        if self.features is None:
+            raise BadInput(f"{shown(self.path)} does not say what its features are called: use --run, or give numbers")
+        return self.features
+
+
+class _Inputs(Section, extra="ignore"):
+    """What an export's card says of the inputs."""
+
+    features: tuple[str, ...]
+    degree: int = 1
+
+
+def find_model(
+    store: Store, *, run: str | None = None, path: str | os.PathLike[str] | None = None, trust: Sequence[str] = ()
+) -> Model:
     """Find a model: a file's, a run's, or the last passing run's.
 
-    Raises: BadInput: there is none. Damaged: its bytes are not those that were stored.
+    trust: digests of .pt2 files that may be loaded although this root did not record them.
+
+    Raises: BadInput: there is none, or it is not trusted. Damaged: its bytes are not those that were stored.
     """
     if run is not None and path is not None:
         raise BadInput("give either a run or a model file")
+    records = [*store.records("export")]
+    trusted = {file.sha256 for record in records for file in record.files} | set(trust)
     if path is not None:
-        file = Path(path)
-        return _load(file, *_inputs_of(store, file))
-    record = read_run(store, run if run is not None else _current(store))
-    if not record.exports:
-        raise BadInput(f"run {record.run} exported no model")
+        # Likewise.
+        from lntx.prediction import read_model
+
+        content = read_model(Path(path))
+        return _load(Path(path), content, _inputs_of(store, records, content), None, trusted)
+    found = read_run(store, run if run is not None else _current(store))
+    if not found.has_digest:
+        raise BadInput(f"run {found.run} has no digest, so that it can be shown but not used: run it again")
+    if not found.exports:
+        raise BadInput(f"run {found.run} exported no model")
     # safetensors loads quickest.
-    place = record.exports.get("safetensors") or next(iter(record.exports.values()))
+    place = found.exports.get("safetensors") or next(iter(found.exports.values()))
     file = store.root / place
-    if not file.is_file():
-        raise BadInput(f"{file} is gone: lntx run computes it again")
-    stored = {known.path: known.sha256 for known in record.stages["export"].files}
-    if hashlib.sha256(file.read_bytes()).hexdigest() != stored[place]:
-        raise Damaged(f"{file} was altered: lntx run computes it again")
-    return _load(file, record.features, record.config.data.polynomial or 1)
+    stored = {known.path: known.sha256 for known in found.stages["export"].files}
+    try:
+        content = read_regular(file)
+    except OSError:
+        raise BadInput(f"{shown(file)} is gone: lntx run computes it again") from None
+    if hashlib.sha256(content).hexdigest() != stored.get(place):
+        raise Damaged(f"{shown(file)} was altered: lntx run computes it again")
+    degree = found.config.data.polynomial or 1
+    inputs = None if found.features is None else _Inputs(features=found.features, degree=degree)
+    return _load(file, content, inputs, found.run, trusted)
 
 
-def _load(file: Path, terms: tuple[str, ...] | None, degree: int) -> Model:
+def _load(file: Path, content: bytes, inputs: _Inputs | None, run: str | None, trusted: set[str]) -> Model:
     # Here, because it imports torch: a missing model is known without.
-    from lntx.prediction import load_predictor
+    from lntx.prediction import predictor_of
 
-    if degree == 1:
-        return Model(path=file, features=terms, ask=load_predictor(file))
-    return Model(path=file, features=terms and terms[:1], ask=_of_powers(file, degree))
+    if inputs is None or inputs.degree == 1:
+        terms = None if inputs is None else inputs.features
+        return Model(path=file, run=run, features=terms, ask=predictor_of(content, file, trusted=trusted))
+    ask = _of_powers(content, file, inputs.degree, trusted)
+    return Model(path=file, run=run, features=inputs.features[:1], ask=ask)
 
 
-def _of_powers(file: Path, degree: int) -> Predictor:
+def _of_powers(content: bytes, file: Path, degree: int, trusted: set[str]) -> Predictor:
     """A polynomial's predictions from its one feature, as exact as its fit: powers rounded to float64 would lose what
     the condition number asks for.
     """
-    from lntx.prediction import load_model, load_predictor
+    from lntx.prediction import model_of, predictor_of
 
     if file.suffix != ".safetensors":
-        ask = load_predictor(file)
+        ask = predictor_of(content, file, trusted=trusted)
         return lambda rows: ask(powers(rows[:, 0], degree)[0])
-    model = load_model(file)
+    model = model_of(content, file)
     dtype = np.float32 if model.linear.weight.dtype.itemsize == 4 else np.float64
 
     def predict(rows: np.ndarray) -> np.ndarray:
@@ -114,28 +160,32 @@ def _of_powers(file: Path, degree: int) -> Predictor:
 
 def _current(store: Store) -> str:
     """Name of the last passing run."""
-    pointer = store.artifacts / "current.json"
     try:
-        return str(json.loads(pointer.read_bytes())["run"])
-    except FileNotFoundError:
-        raise BadInput(f"there is no passing run in {store.root} yet: lntx run makes one") from None
-    except (ValueError, KeyError, TypeError):
-        raise BadInput(f"{pointer} is damaged: the next passing lntx run rewrites it") from None
+        pointer = read_pointer(store)
+    except DamagedRun as error:
+        raise BadInput(f"{shown(pointer_path(store))} is damaged: {error}") from None
+    if pointer is None:
+        raise BadInput(f"there is no passing run in {shown(store.root)} yet: lntx run makes one")
+    return pointer.run
 
 
-def _inputs_of(store: Store, file: Path) -> tuple[tuple[str, ...] | None, int]:
-    """Names of the terms and the degree, if the file is an export of this store."""
-    for record in store.records("export"):
-        if any(store.path(stored).resolve() == file.resolve() for stored in record.files):
-            card = store.path(record.file("card.json"))
-            if card.is_file():
-                said = json.loads(card.read_bytes())
-                return tuple(said["features"]), said.get("degree", 1)
-    return None, 1
+def _inputs_of(store: Store, records: Sequence[Record], content: bytes) -> _Inputs | None:
+    """Names of the terms and the degree, if the bytes are an export of this store."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    for record in records:
+        if any(file.sha256 == sha256 for file in record.files):
+            card = record.file("card.json")
+            try:
+                said = read_regular(store.path(card))
+                if hashlib.sha256(said).hexdigest() == card.sha256:
+                    return _Inputs.model_validate(parse_json(said))
+            except (OSError, ValueError):
+                continue
+    return None
 
 
 def write_predictions(model: Model, source: Path, target: Path) -> int:
-    """Write a table with its feature columns and a column `prediction`.
+    """Write a table with a column `prediction` beside its own columns, which pass unchanged.
 
     source: Parquet or CSV. target: Parquet or CSV, by its suffix; replaced whole at the end.
 
@@ -143,31 +193,59 @@ def write_predictions(model: Model, source: Path, target: Path) -> int:
 
     Raises: BadInput: a column is missing or cannot be used; the target cannot be written.
     """
-    if model.features is None:
-        raise BadInput(f"{model.path} does not say what its features are called: use --run, or give numbers")
+    names = model.names
     is_csv = target.suffix.lower() == ".csv"
     if not is_csv and target.suffix.lower() not in (".parquet", ".pq"):
-        raise BadInput(f"--output must end in .csv or .parquet, got {target}")
+        raise BadInput(f"--output must end in .csv or .parquet, got {quoted(target)}")
     num_rows = 0
     try:
         with tempfile.TemporaryDirectory(prefix=".lntx-", dir=target.parent) as folder:
-            partial = Path(folder) / target.name
-            writer = None
-            for read, rows in read_table(source, model.features):
+            partial = Path(folder) / "partial"
+            writer: Any = None
+            for read, rows in _rows(source, names, typed=not is_csv):
                 if "prediction" in read.schema.names:
-                    raise BadInput(f"{source} already has a column 'prediction': rename it")
+                    raise BadInput(f"{shown(source)} already has a column 'prediction': rename it")
                 batch = read.append_column("prediction", pa.array(model.predict(rows)))
                 if writer is None:
-                    make = pyarrow.csv.CSVWriter if is_csv else pq.ParquetWriter
-                    writer = make(partial, batch.schema)
+                    writer = (_CsvWriter if is_csv else pq.ParquetWriter)(partial, batch.schema)
                 writer.write_batch(batch)
                 num_rows += batch.num_rows
             if writer is None:
-                raise BadInput(f"{source} has no rows")
+                raise BadInput(f"{shown(source)} has no rows")
             writer.close()
             partial.replace(target)
     except pa.ArrowException as error:
-        raise BadInput(f"cannot write {target}: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"cannot write {shown(target)}: {type(error).__name__}") from None
     except OSError as error:
-        raise BadInput(f"cannot write {target}: {error.strerror or error}") from None
+        raise BadInput(f"cannot write {shown(target)}: {error.strerror or type(error).__name__}") from None
     return num_rows
+
+
+def _rows(source: Path, names: Sequence[str], *, typed: bool) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """Rows with all columns as they are, and the values of the features. typed: text of CSV becomes numbers where every
+    value of a column is one.
+    """
+    if kind_of(source) == "Parquet":
+        yield from read_table(source, names)
+        return
+    for (batch, values), rest in zip(read_table(source, names), passed_through(source, typed=typed), strict=True):
+        assert batch.num_rows == rest.num_rows
+        yield rest, values
+
+
+class _CsvWriter:
+    """Writes batches as CSV, quoting only where it must: what was read as text is written as it was."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._stream = path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._stream, lineterminator="\n")
+        self._writer.writerow(schema.names)
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Write rows."""
+        columns = [pc.cast(column, pa.string()).to_pylist() for column in batch.columns]
+        self._writer.writerows(zip(*columns, strict=True))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()

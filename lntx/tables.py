@@ -1,11 +1,11 @@
-"""A user's own table, Parquet or CSV, read as a stream of checked float64 columns.
+"""A user's own table, Parquet, CSV or a data frame, read as a stream of checked float64 columns.
 
-Knows file formats and what makes a column unusable; writes nothing but the dataset made from a table.
+Knows file formats and what makes a column unusable; writes nothing but the dataset made from a table. Messages name
+file, column, row and type, and never quote what is in a file.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
 import os
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,25 @@ import pyarrow.parquet as pq
 from lntx.config import MAX_MAGNITUDE, Data
 from lntx.dataset import write_dataset
 from lntx.errors import BadInput
+from lntx.files import open_regular, state_of
+from lntx.text import MAX_NAME, listed, quoted, shown
+
+SUFFIXES = {
+    ".parquet": "Parquet",
+    ".pq": "Parquet",
+    ".csv": "CSV",
+    ".csv.gz": "CSV",
+    ".csv.bz2": "CSV",
+    ".csv.zst": "CSV",
+    ".csv.lz4": "CSV",
+}
+"""What a table's name may end in, and the format that it then has."""
+
+# Whole numbers beyond this may fall between two numbers of float64.
+_EXACT = 2.0**53
+
+_INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
+_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?$"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +56,56 @@ class Source:
     sha256: str
     """Digest of its bytes."""
 
-    state: tuple[int, int, int, int]
+    state: tuple[int, ...]
     """Inode, size, and times of modification and of change, in nanoseconds."""
 
 
 def look_at(path: str | os.PathLike[str]) -> Source:
     """Hash a user's file.
 
-    Raises: BadInput: missing, unreadable or empty.
+    Raises: BadInput: missing, unreadable, empty, no regular file, or of another kind than a table.
     """
     file = Path(path)
+    kind_of(file)
     with _readable(file):
-        state = _state(file)
+        state = tuple(state_of(file))
         sha256 = _sha256(file, state)
     if state[1] == 0:
-        raise BadInput(f"{file} is empty")
+        raise BadInput(f"{shown(file)} is empty")
     return Source(path=file, sha256=sha256, state=state)
+
+
+def kind_of(path: Path) -> Literal["Parquet", "CSV"]:
+    """The format of a table, by its name.
+
+    Raises: BadInput: it has another suffix. Such a file is not opened: it may be anything.
+    """
+    name = path.name.lower()
+    for suffix, kind in SUFFIXES.items():
+        if name.endswith(suffix):
+            return "Parquet" if kind == "Parquet" else "CSV"
+    raise BadInput(f"a table must end in {', '.join(SUFFIXES)}, got {quoted(path)}")
+
+
+def wanted_columns(data: Data) -> tuple[str, ...]:
+    """The features and, last, the target of the user's file, by its header alone.
+
+    Raises: BadInput: a column is missing, there twice, or not numeric by its type; there is no feature.
+    """
+    assert data.path is not None
+    assert data.target is not None
+    path = Path(data.path)
+    names = column_names(path)
+    features = data.features or tuple(name for name in names if name != data.target)
+    wanted = (*features, data.target)
+    _check_names(path, names, wanted)
+    if not features:
+        raise BadInput(f"{shown(path)} has no column beside the target {quoted(data.target, MAX_NAME)}")
+    if data.polynomial is not None and len(features) > 1:
+        raise BadInput(
+            f"data.polynomial takes the powers of one feature, and {shown(path)} has {len(features)}: name it"
+        )
+    return wanted
 
 
 def import_table(data: Data, source: Source, path: Path) -> str:
@@ -61,32 +115,23 @@ def import_table(data: Data, source: Source, path: Path) -> str:
 
     Raises: BadInput: a column is missing, not numeric, has a null, NaN or infinity, or the file changed meanwhile.
     """
-    assert data.target is not None
-    names = column_names(source.path)
-    features = data.features or tuple(name for name in names if name != data.target)
-    if not features:
-        raise BadInput(f"{source.path} has no column beside the target {data.target!r}")
-    if data.polynomial is not None and len(features) > 1:
-        raise BadInput(
-            f"data.polynomial takes the powers of one feature, and {source.path} has {len(features)}: name it"
-        )
-    wanted = (*features, data.target)
+    wanted = wanted_columns(data)
     blocks = (dict(zip(wanted, values, strict=True)) for _, values in _read(source.path, wanted, others=False))
     num_rows, sha256 = write_dataset(
         path,
         blocks,
-        features=features,
-        target=data.target,
+        features=wanted[:-1],
+        target=wanted[-1],
         types=dict.fromkeys(wanted, np.dtype(np.float64)),
         repetitive=frozenset(),
         origin={"kind": "file", "sha256": source.sha256},
         degree=data.polynomial or 1,
     )
     if num_rows == 0:
-        raise BadInput(f"{source.path} has no rows")
+        raise BadInput(f"{shown(source.path)} has no rows")
     with _readable(source.path):
-        if _state(source.path) != source.state:
-            raise BadInput(f"{source.path} changed while it was read: run again when it is complete")
+        if tuple(state_of(source.path)) != source.state:
+            raise BadInput(f"{shown(source.path)} changed while it was read: run again when it is complete")
     return sha256
 
 
@@ -101,70 +146,188 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBa
         yield batch, np.stack(values, axis=1)
 
 
+def passed_through(path: Path, *, typed: bool) -> Iterator[pa.RecordBatch]:
+    """The rows of a CSV file as text, in the blocks of `read_table`.
+
+    typed: columns whose every value is a number, written without leading zeros, become numbers.
+    """
+    names = column_names(path)
+    types = _number_types(path, names) if typed else {}
+    for batch in _text_batches(path, names):
+        columns = [
+            # An empty value is no number.
+            pc.cast(pc.if_else(pc.equal(column, ""), None, column), types[name]) if name in types else column
+            for name, column in zip(names, batch.columns, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(columns, names)
+
+
+def read_frame(frame: Any, columns: Sequence[str]) -> np.ndarray:
+    """Columns of a pandas data frame or a pyarrow table by their names, float64, shape (n, len(columns)).
+
+    Raises: BadInput: as `import_table`.
+    """
+    is_arrow = hasattr(frame, "column_names")
+    _check_names("the data frame", [*(frame.column_names if is_arrow else frame.columns)], columns)
+    values = []
+    for name in columns:
+        column = frame.column(name).combine_chunks() if is_arrow else pa.array(frame[name], from_pandas=True)
+        _check_type("the data frame", name, column.type)
+        values.append(_values(column, name, "the data frame", 1))
+    return np.stack(values, axis=1)
+
+
 def column_names(path: Path) -> list[str]:
     """Names of a table's columns.
 
     Raises: BadInput: the file cannot be read as Parquet or CSV.
     """
+    kind = kind_of(path)
     with _readable(path):
-        if _is_parquet(path):
+        if kind == "Parquet":
             return list(pq.read_schema(path).names)
-        with pyarrow.csv.open_csv(path, read_options=pyarrow.csv.ReadOptions(use_threads=False)) as reader:
+        # Nothing is converted: a value is of no interest yet.
+        with pyarrow.csv.open_csv(path, **_csv_options([])) as reader:
             return list(reader.schema.names)
 
 
 def _read(path: Path, columns: Sequence[str], *, others: bool) -> Iterator[tuple[pa.RecordBatch, list[np.ndarray]]]:
     """Rows and the checked values of `columns`; the rows hold the other columns too if asked."""
     names = column_names(path)
-    for name in columns:
-        if name not in names:
-            raise BadInput(f"{path} has no column {name!r}: it has {', '.join(map(repr, names))}")
-        if names.count(name) > 1:
-            raise BadInput(f"{path} has {names.count(name)} columns named {name!r}")
+    _check_names(path, names, columns)
     first_row = 1
     kept = names if others else list(columns)
+    is_parquet = kind_of(path) == "Parquet"
+    exact: set[str] = set()
     with _readable(path):
-        for batch in _parquet_batches(path, columns, kept) if _is_parquet(path) else _csv_batches(path, columns, kept):
-            yield batch, [_values(batch.column(name), name, path, first_row) for name in columns]
+        for batch in _parquet_batches(path, columns, kept) if is_parquet else _csv_batches(path, columns, kept):
+            values = [_values(batch.column(name), name, path, first_row) for name in columns]
+            if not is_parquet:
+                for name, column in zip(columns, values, strict=True):
+                    if name not in exact and np.abs(column).max(initial=0.0) >= _EXACT:
+                        _refuse_rounded(path, name)
+                        exact.add(name)
+            yield batch, values
             first_row += batch.num_rows
+
+
+def _check_names(path: Path | str, names: Sequence[object], columns: Sequence[str]) -> None:
+    for name in columns:
+        if name not in names:
+            raise BadInput(f"{shown(path)} has no column {quoted(name, MAX_NAME)}: it has {listed(names)}")
+        if names.count(name) > 1:
+            raise BadInput(f"{shown(path)} has {names.count(name)} columns named {quoted(name, MAX_NAME)}")
+
+
+def _check_type(path: Path | str, name: str, kind: pa.DataType) -> None:
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise BadInput(
+            f"{shown(path)}: column {quoted(name, MAX_NAME)} is not numeric but {shown(kind, MAX_NAME)}: "
+            "choose columns with --features"
+        )
 
 
 def _parquet_batches(path: Path, columns: Sequence[str], kept: list[str]) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path, memory_map=False) as file:
         for name in columns:
-            kind = file.schema_arrow.field(name).type
-            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-                raise BadInput(f"{path}: column {name!r} is not numeric but {kind}: choose columns with --features")
+            _check_type(path, name, file.schema_arrow.field(name).type)
         yield from file.iter_batches(columns=kept, use_threads=False)
 
 
 def _csv_batches(path: Path, columns: Sequence[str], kept: list[str]) -> Iterator[pa.RecordBatch]:
     # Columns that are only passed through stay text: 007 is not 7.
     types = {**dict.fromkeys(kept, pa.string()), **dict.fromkeys(columns, pa.float64())}
-    convert = pyarrow.csv.ConvertOptions(
-        include_columns=kept, column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False
-    )
-    read = pyarrow.csv.ReadOptions(use_threads=False)
-    with pyarrow.csv.open_csv(path, read_options=read, convert_options=convert) as reader:
+    with pyarrow.csv.open_csv(path, **_csv_options(kept, types)) as reader:
         yield from reader
 
 
-def _values(column: pa.Array, name: str, path: Path, first_row: int) -> np.ndarray:
+def _text_batches(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """All columns as text, an empty value as empty text."""
+    options = _csv_options(names, dict.fromkeys(names, pa.string()), nulls=False)
+    with _readable(path), pyarrow.csv.open_csv(path, **options) as reader:
+        yield from reader
+
+
+def _csv_options(kept: Sequence[str], types: dict[str, pa.DataType] | None = None, *, nulls: bool = True) -> Any:
+    return {
+        "read_options": pyarrow.csv.ReadOptions(use_threads=False),
+        "convert_options": pyarrow.csv.ConvertOptions(
+            include_columns=[*kept],
+            column_types=types,
+            strings_can_be_null=nulls,
+            quoted_strings_can_be_null=False,
+        ),
+    }
+
+
+def _number_types(path: Path, names: Sequence[str]) -> dict[str, pa.DataType]:
+    """Columns of a CSV file that hold numbers alone, and the type that holds them."""
+    left: dict[str, pa.DataType] = dict.fromkeys(names, pa.int64())
+    for batch in _text_batches(path, names):
+        for name in [*left]:
+            column = batch.column(names.index(name))
+            filled = column.filter(pc.not_equal(column, ""))
+            if left[name] == pa.int64() and not _all_match(filled, _INTEGER):
+                left[name] = pa.float64()
+            if left[name] == pa.float64() and not _all_match(filled, _NUMBER):
+                del left[name]
+    return left
+
+
+def _all_match(column: pa.Array, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(column, pattern), min_count=0).as_py())
+
+
+def _refuse_rounded(path: Path, name: str) -> None:
+    """Refuse whole numbers of a CSV column that float64 would round."""
+    row = 0
+    with pyarrow.csv.open_csv(path, **_csv_options([name], {name: pa.string()})) as reader:
+        for batch in reader:
+            for text in batch.column(0).to_pylist():
+                row += 1
+                if text is not None and re.fullmatch(r"\s*[+-]?[0-9]{16,300}(\.0*)?\s*", text):
+                    whole = int(text.strip().split(".")[0])
+                    if float(whole) != whole:
+                        raise _rounded(path, name, row)
+
+
+def _rounded(path: Path | str, name: str, row: int) -> BadInput:
+    return BadInput(
+        f"{shown(path)}: column {quoted(name, MAX_NAME)} has a whole number in row {row} that float64 cannot hold: "
+        "subtract an offset, or leave the column out with --features"
+    )
+
+
+def _values(column: pa.Array, name: str, path: Path | str, first_row: int) -> np.ndarray:
+    where = f"{shown(path)}: column {quoted(name, MAX_NAME)}"
     if column.null_count:
         row = first_row + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise BadInput(f"{path}: column {name!r} has no value in row {row}: fill it or drop the row")
+        raise BadInput(f"{where} has no value in row {row}: fill it or drop the row")
+    if pa.types.is_integer(column.type):
+        whole = column.to_numpy(zero_copy_only=False)
+        values: np.ndarray = whole.astype(np.float64)
+        # 2^63 and 2^64 are numbers of float64 that no integer of 64 bits is.
+        inside = (values < 2.0**63) | ((whole.dtype.kind == "u") & (values < 2.0**64))
+        same = np.zeros(len(values), dtype=bool)
+        same[inside] = values[inside].astype(whole.dtype) == whole[inside]
+        if not same.all():
+            raise _rounded(path, name, first_row + int(np.flatnonzero(~same)[0]))
+        return values
     if pa.types.is_decimal(column.type):
+        for row, number in enumerate(column.to_pylist(), start=first_row):
+            if abs(number) >= _EXACT and number == int(number) and int(float(number)) != int(number):
+                raise _rounded(path, name, row)
         # pyarrow's own cast of decimals is off in the last bits; that of text is exact.
         column = pc.cast(column, pa.string())
-    values: np.ndarray = pc.cast(column, pa.float64(), safe=True).to_numpy(zero_copy_only=False)
+    values = pc.cast(column, pa.float64(), safe=True).to_numpy(zero_copy_only=False)
     finite = np.isfinite(values)
     if not finite.all():
         place = int(np.flatnonzero(~finite)[0])
-        raise BadInput(f"{path}: column {name!r} is {values[place]} in row {first_row + place}: values must be finite")
+        raise BadInput(f"{where} is {values[place]} in row {first_row + place}: values must be finite")
     if np.abs(values).max(initial=0.0) >= MAX_MAGNITUDE:
         place = int(np.abs(values).argmax())
         raise BadInput(
-            f"{path}: column {name!r} is {values[place]:g} in row {first_row + place}: "
+            f"{where} is {values[place]:g} in row {first_row + place}: "
             f"values must stay below {MAX_MAGNITUDE:g}: rescale it"
         )
     return values
@@ -172,48 +335,55 @@ def _values(column: pa.Array, name: str, path: Path, first_row: int) -> np.ndarr
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn what the operating system and the parser say into one line about the file."""
+    """Refuse all but regular files, and turn what the operating system and the parser say into one line of our own."""
     try:
+        with open_regular(path):
+            pass
         yield
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        kind = "Parquet" if _is_parquet(path) else "CSV"
-        raise BadInput(f"{path} cannot be read as {kind}: {_said(error, path)}") from None
+        raise BadInput(f"{shown(path)} cannot be read as {kind_of(path)}{_place(error, path)}") from None
     except OSError as error:
         # pyarrow raises OSError without errno for a broken file.
-        said = error.strerror or str(error).splitlines()[0]
-        raise BadInput(f"{path} cannot be read: {said}") from None
+        if error.errno is None:
+            raise BadInput(f"{shown(path)} cannot be read as {kind_of(path)}: it is damaged") from None
+        raise BadInput(f"{shown(path)} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        if isinstance(error, BadInput):
+            raise
+        # A null byte in the name.
+        raise BadInput(f"{shown(path)} cannot be read: it is no name of a file") from None
 
 
-def _said(error: Exception, path: Path) -> str:
-    """A parser's words, with the column by its name."""
-    said = str(error).splitlines()[0].rstrip(".")
-    found = re.match(r"In CSV column #(\d+): (?:Row #(\d+): )?(.*)", said)
-    if found is None:
-        return said
-    column, row, problem = found.groups()
-    with path.open("rb") as stream:
-        header = stream.readline().decode("utf-8-sig", errors="replace").strip()
-    names = next(csv.reader([header]), [])
-    name = repr(names[int(column)]) if int(column) < len(names) else f"#{column}"
-    # The header is row 1 of the file, and the data begin with row 1 of theirs.
-    place = f" in row {int(row) - 1}" if row else ""
-    return f"column {name}{place}: {problem}"
+def _place(error: Exception, path: Path) -> str:
+    """Where a parser stopped and what it expected: never what it read."""
+    said = str(error)
+    found = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\w+)", said)
+    if found is not None:
+        column, row, kind = found.groups()
+        problem = "it is not UTF-8 text" if kind == "string" else "it is not a number"
+        # The header is row 1 of the file, and the data begin with row 1 of theirs.
+        place = f" in row {int(row) - 1}" if row else ""
+        return f": column {_name_of(path, int(column))}{place}: {problem}"
+    found = re.search(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", said)
+    if found is not None:
+        row, expected, got = found.groups()
+        return f":{f' row {int(row) - 1}:' if row else ''} expected {expected} columns, got {got}"
+    if isinstance(error, UnicodeDecodeError) or "UTF8" in said:
+        return ": it is not UTF-8 text"
+    return ": it is damaged, or of another format"
 
 
-def _is_parquet(path: Path) -> bool:
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return True
-    with path.open("rb") as stream:
-        return stream.read(4) == b"PAR1"
+def _name_of(path: Path, column: int) -> str:
+    """A column's name, for a message; its number where the header cannot be read."""
+    try:
+        with pyarrow.csv.open_csv(path, **_csv_options([])) as reader:
+            return quoted(reader.schema.names[column], MAX_NAME)
+    except (pa.ArrowException, OSError, UnicodeDecodeError, IndexError):
+        return f"#{column + 1}"
 
 
 # Every stage of a run asks; the state is part of the question, so a changed file is read again.
 @functools.lru_cache(maxsize=8)
-def _sha256(path: Path, _state: tuple[int, int, int, int]) -> str:
-    with path.open("rb") as stream:
+def _sha256(path: Path, _state: tuple[int, ...]) -> str:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _state(path: Path) -> tuple[int, int, int, int]:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -7,6 +7,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from lntx.canary.results import Canary, FaultReport
+from lntx.files import write_whole
+
+SUITE = "lntx canary"
+"""Name of the test suite."""
+
+_FIRST_LINE = "<?xml version='1.0' encoding='utf-8'?>\n"
 
 
 def write_junit(canary: Canary, path: Path) -> None:
@@ -33,7 +39,7 @@ def write_faults_junit(faults: Sequence[FaultReport], path: Path) -> None:
 
 def write_error_junit(error: BaseException, path: Path) -> None:
     """A canary that did not come to an answer: neither right nor wrong."""
-    suite = ElementTree.Element("testsuite", name="lntx canary", tests="1", failures="0", errors="1", skipped="0")
+    suite = ElementTree.Element("testsuite", name=SUITE, tests="1", failures="0", errors="1", skipped="0")
     case = ElementTree.SubElement(suite, "testcase", classname="lntx.canary", name="canary")
     ElementTree.SubElement(case, "error", type=type(error).__name__, message=_legible(str(error)))
     _save(suite, path)
@@ -44,7 +50,7 @@ def _write(cases: Sequence[tuple[str, float, tuple[str, str] | None]], path: Pat
     seconds = sum(taken for _, taken, _ in cases)
     suite = ElementTree.Element(
         "testsuite",
-        name="lntx canary",
+        name=SUITE,
         tests=str(len(cases)),
         failures=str(wrong),
         errors="0",
@@ -64,9 +70,8 @@ def _write(cases: Sequence[tuple[str, float, tuple[str, str] | None]], path: Pat
 def _save(suite: ElementTree.Element, path: Path) -> None:
     suites = ElementTree.Element("testsuites")
     suites.append(suite)
-    path.parent.mkdir(parents=True, exist_ok=True)
     ElementTree.indent(suites)
-    ElementTree.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
+    write_whole(path, _FIRST_LINE + ElementTree.tostring(suites, encoding="unicode"))
 
 
 def _legible(text: str) -> str:

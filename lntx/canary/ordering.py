@@ -58,7 +58,7 @@ def settle_order(*, level: Level, blind: bool, seed: int | None, repeat: int, de
     try:
         return Order(level=level, seed=drawn, repeat=repeat, device=device)
     except ValidationError as error:
-        raise BadInput(explain(error, section="canary").replace("canary.", "--")) from None
+        raise BadInput(*(line.replace("canary.", "--") for line in explain(error, section="canary"))) from None
 
 
 def refuse_repeated_fault(inject: str | None, repeat: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from lntx.config import PRESETS, Pipeline
 from lntx.errors import BadInput
@@ -18,7 +20,7 @@ from lntx.selection import STAGES, select
     [
         ({"data": {"num_row": 5}}, "unknown key data.num_row: did you mean data.num_rows?"),
         ({"dta": {"num_rows": 5}}, "unknown section dta: did you mean data?"),
-        ({"data": {"num_rows": "many"}}, "data.num_rows must be integer, unable to parse string as an integer"),
+        ({"data": {"num_rows": "many"}}, "data.num_rows must be integer, got 'many'"),
         ({"data": {"num_rows": 0}}, "data.num_rows must be greater than or equal to 1, got 0"),
         ({"data": {"num_rows": -3}}, "data.num_rows must be greater than or equal to 1, got -3"),
         ({"data": {"weights": []}}, "data.weights must have at least one weight, got none"),
@@ -131,3 +133,81 @@ def test_stages_are_selected_as_asked() -> None:
         select(only="train", force=["export"])
     with pytest.raises(BadInput, match="must name stages"):
         select(force=["trian"])
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("data", "seed", True),
+        ("data", "num_rows", 3.0),
+        ("data", "weights", ["1"]),
+        ("data", "weights", [True]),
+        ("data", "bias", "1"),
+        ("train", "bias", "yes"),
+        ("train", "bias", 1),
+        ("train", "max_epochs", 3.0),
+        ("train", "max_epochs", "3"),
+        ("train", "max_epochs", 10**30),
+        ("train", "learning_rate", True),
+        ("train", "momentum", "0.5"),
+        ("export", "formats", "pt2"),
+    ],
+)
+def test_a_value_has_its_type_already(tmp_path: Path, section: str, key: str, value: Any) -> None:
+    """In Python, as flow parameters, and in TOML alike."""
+    with pytest.raises(BadInput, match=rf"{section}\.{key}"):
+        settle(overrides={section: {key: value}})
+    with pytest.raises(ValidationError):
+        type(getattr(Pipeline(), section)).model_validate({key: value})
+    if value != 10**30:
+        file = tmp_path / "a.toml"
+        file.write_text(f"[{section}]\n{key} = {json.dumps(value)}\n")
+        with pytest.raises(BadInput, match=rf"{section}\.{key}"):
+            settle(file=file)
+
+
+def test_whole_numbers_are_numbers_and_lists_are_tuples() -> None:
+    found = settle(overrides={"data": {"weights": [1, 2.5], "bias": 2}, "train": {"learning_rate": 1}})
+    assert found.data.weights == (1.0, 2.5)
+    assert found.data.bias == 2.0
+    assert type(found.train.learning_rate) is float
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("LNTX_TRAIN_MAX_EPOCHS", "30", 30),
+        ("LNTX_TRAIN_BIAS", "true", True),
+        ("LNTX_TRAIN_BIAS", "auto", "auto"),
+        ("LNTX_TRAIN_BATCH_SIZE", "null", None),
+        ("LNTX_TRAIN_LEARNING_RATE", "1e-3", 0.001),
+        ("LNTX_EXPORT_FORMATS", "pt2,onnx", ("pt2", "onnx")),
+    ],
+)
+def test_the_environment_is_read_by_the_type_of_its_key(name: str, text: str, value: Any) -> None:
+    _, section, key = name.lower().split("_", 2)
+    found = getattr(getattr(settle(environment={name: text}), section), key)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_every_parameter_has_bounds_that_a_server_can_check() -> None:
+    """No number beyond 64 bits, no text without end, no list without end, and no half of a surrogate pair."""
+    schema = Pipeline.model_json_schema()
+    waiting = [schema, *schema["$defs"].values()]
+    checked = 0
+    while waiting:
+        one = waiting.pop()
+        waiting += [*one.get("properties", {}).values(), *one.get("anyOf", []), *filter(None, [one.get("items")])]
+        kind = one.get("type")
+        if kind in ("integer", "number"):
+            assert max(abs(one.get("maximum", one.get("exclusiveMaximum", 1e99))), -one.get("minimum", 0)) < 2**63 + 1
+            assert "minimum" in one or "exclusiveMinimum" in one
+        elif kind == "string" and not {"const", "enum"} & set(one):
+            assert one["maxLength"] <= 10_000
+            assert one["pattern"] == r"^[^\ud800-\udfff]*$"
+        elif kind == "array":
+            assert one["maxItems"] <= 10_000
+        elif kind == "object":
+            assert one["additionalProperties"] is False
+        checked += kind is not None
+    assert checked > 30

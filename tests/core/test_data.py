@@ -154,7 +154,7 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
     empty.touch()
     with pytest.raises(BadInput, match="is empty"):
         look_at(empty)
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="a table must end in"):
         look_at(tmp_path)
     whole = _file(tmp_path / "whole.parquet", {"y": np.arange(1000.0), "a": np.arange(1000.0)})
     truncated = tmp_path / "truncated.parquet"
@@ -214,3 +214,35 @@ def test_a_table_keeps_its_other_columns(tmp_path: Path) -> None:
     assert batch.schema.names == ["name", "a"]
     assert batch.column("name").to_pylist() == ["007", "q"]
     assert values.tolist() == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("values", "row"),
+    [
+        ([1, 2**53, 2**53 + 1], 3),
+        ([-(2**53) - 1, 0, 5], 1),
+        ([2**60, 2**62, 2**62 + 1], 3),
+        ([2**63 - 1, 1, 2], 1),
+        ([2**53 + 2, 2**60, -(2**62)], None),
+    ],
+)
+def test_whole_numbers_that_float64_cannot_hold_are_refused(
+    tmp_path: Path, suffix: str, values: list[int], row: int | None
+) -> None:
+    path = _file(tmp_path / f"table.{suffix}", {"y": [1.0, 2.0, 3.0], "a": values})
+    if row is None:
+        assert _imported(path, tmp_path)[1][:, 0].tolist() == values
+    else:
+        with pytest.raises(BadInput, match=f"column 'a' has a whole number in row {row} that float64 cannot hold"):
+            _imported(path, tmp_path)
+
+
+def test_unsigned_and_decimal_whole_numbers_are_refused_alike(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    for values in (pa.array([2**64 - 1, 1], pa.uint64()), pa.array([decimal.Decimal(2**53 + 1), decimal.Decimal(1)])):
+        pq.write_table(pa.table({"y": [1.0, 2.0], "a": values}), path)
+        with pytest.raises(BadInput, match="in row 1 that float64 cannot hold"):
+            _imported(path, tmp_path)
+    pq.write_table(pa.table({"y": [1.0, 2.0], "a": pa.array([2**63, 1], pa.uint64())}), path)
+    assert _imported(path, tmp_path)[1][0, 0] == 2.0**63

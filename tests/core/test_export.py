@@ -18,6 +18,7 @@ import torch
 from lntx.config import Format
 from lntx.errors import BadInput
 from lntx.exporting import WRITERS, prove
+from lntx.files import sha256_of
 from lntx.model import LNTXLinearModel
 from lntx.prediction import load_model, load_predictor
 
@@ -47,7 +48,7 @@ def test_every_format_answers_any_number_of_rows(
 ) -> None:
     model = _model(3.7, -1.2, 0.5, bias=bias, dtype=dtype)
     path = _written(model, name, tmp_path)
-    predict = load_predictor(path)
+    predict = load_predictor(path, trusted={sha256_of(path)})
     for rows in (1, 2, 7, 1000):
         x = np.linspace(-1, 1, rows * 3).reshape(rows, 3)
         answer = predict(x)
@@ -121,10 +122,10 @@ def test_what_is_not_a_model_is_refused(tmp_path: Path) -> None:
         junk = tmp_path / f"junk.{suffix}"
         junk.write_bytes(b"junk")
         with pytest.raises(BadInput, match="cannot be loaded as a model"):
-            load_predictor(junk)
+            load_predictor(junk, trusted={sha256_of(junk)})
         path = _written(_model(3.7), suffix, tmp_path)  # type: ignore[arg-type]
         with pytest.raises(BadInput, match="cannot take 2 numbers a row"):
-            load_predictor(path)(np.array([[1.0, 2.0]]))
+            load_predictor(path, trusted={sha256_of(path)})(np.array([[1.0, 2.0]]))
     text = tmp_path / "model.txt"
     text.touch()
     with pytest.raises(BadInput, match=r"must end in .safetensors, .pt2, .onnx"):

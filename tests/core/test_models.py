@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import lntx
 from lntx.errors import BadInput, Damaged
+from lntx.models import find_model, write_predictions
+from lntx.store import Store
 
 
 def test_predictions_come_from_the_last_passing_run(tmp_path: Path) -> None:
@@ -18,7 +24,7 @@ def test_predictions_come_from_the_last_passing_run(tmp_path: Path) -> None:
     assert lntx.predict(3, root=tmp_path).tolist() == [3 * 3.7]
     assert lntx.predict([[1.0], [2.0]], run=run.run, root=tmp_path).tolist() == [3.7, 7.4]
     assert lntx.predict(3, model=tmp_path / run.exports["safetensors"], root=tmp_path).tolist() == [3 * 3.7]
-    with pytest.raises(BadInput, match=r"takes 1 numbers \(x\), got 2"):
+    with pytest.raises(BadInput, match=r"takes 1 numbers \('x'\), got 2"):
         lntx.predict([1.0, 2.0], root=tmp_path)
     with pytest.raises(BadInput, match="there is no run 'x'"):
         lntx.predict(3, run="x", root=tmp_path)
@@ -34,3 +40,42 @@ def test_predictions_come_from_the_last_passing_run(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(BadInput, match="is gone"):
         lntx.predict(3, root=tmp_path)
+
+
+def _fitted(root: Path) -> tuple[pd.DataFrame, np.ndarray]:
+    """A model of a and b, whose order and neighbours in other tables may differ, and its predictions of the rows."""
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0, 5.0], "b": [7.0, 1.0, 4.0, 2.0]})
+    frame["y"] = 2 * frame["a"] - 3 * frame["b"] + 1
+    frame.to_csv(root / "table.csv", index=False)
+    assert lntx.fit(root / "table.csv", target="y", root=root).verdict == "pass"
+    return frame, frame["y"].to_numpy()
+
+
+def test_a_frame_is_predicted_by_its_columns_names(tmp_path: Path) -> None:
+    frame, y = _fitted(tmp_path)
+    for table in (frame[["b", "a"]], frame[["y", "b", "a"]], frame, pa.Table.from_pandas(frame[["b", "a"]])):
+        assert np.allclose(lntx.predict(table, root=tmp_path), y, rtol=1e-12)
+    with pytest.raises(BadInput, match="the data frame has no column 'b': it has 'a', 'c'"):
+        lntx.predict(frame[["a"]].assign(c=1.0), root=tmp_path)
+    with pytest.raises(BadInput, match="column 'b' is not numeric"):
+        lntx.predict(frame.assign(b="x"), root=tmp_path)
+    with pytest.raises(BadInput, match="column 'b' has no value in row 2"):
+        lntx.predict(frame.assign(b=[1.0, None, 2.0, 3.0]), root=tmp_path)
+
+
+@pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
+def test_columns_that_are_not_asked_for_pass_unchanged(tmp_path: Path, target: str) -> None:
+    _, y = _fitted(tmp_path)
+    text = 'code,b,note,n,z,a\n007,7,"a, b",1,0.50,1\n010,1.0,,2,1e3,2\n011,4,NA,,3,3\n012,2,"say ""x""",4,4,5\n'
+    (tmp_path / "in.csv").write_text(text)
+    write_predictions(find_model(Store(tmp_path)), tmp_path / "in.csv", tmp_path / target)
+    if target.endswith("csv"):
+        lines = (tmp_path / target).read_text().splitlines()
+        assert [line.rpartition(",")[0] for line in lines] == text.splitlines()
+        assert np.allclose([float(line.rpartition(",")[2]) for line in lines[1:]], y, rtol=1e-12)
+    else:
+        found = pq.read_table(tmp_path / target).to_pydict()
+        assert found["code"] == ["007", "010", "011", "012"]
+        assert found["note"] == ["a, b", "", "NA", 'say "x"']
+        assert (found["n"], found["z"], found["a"]) == ([1, 2, None, 4], [0.5, 1000.0, 3.0, 4.0], [1, 2, 3, 5])
+        assert np.allclose(found["prediction"], y, rtol=1e-12)

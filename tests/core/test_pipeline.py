@@ -19,6 +19,7 @@ from planned import planned as _planned
 import lntx
 from lntx.config import Data
 from lntx.errors import BadInput, NotFresh
+from lntx.layers import parse_text
 from lntx.runs import Run
 from lntx.selection import STAGES
 from lntx.store import Store
@@ -200,7 +201,7 @@ def test_the_tutorial_fails_says_why_and_its_advice_passes(tmp_path: Path) -> No
     assert "the fault is deterministic" in (again.reason or "")
     words = run.reason.split("add ")[1].split()
     advice = {
-        key.removeprefix("--train.").replace("-", "_"): value
+        key.removeprefix("--train.").replace("-", "_"): parse_text(value, key.removeprefix("--").replace("-", "_"))
         for key, value in zip(words[::2], words[1::2], strict=True)
     }
     cured = lntx.run(preset="tutorial", train=advice, root=tmp_path)
@@ -320,7 +321,7 @@ def test_a_users_file_is_known_by_its_content(tmp_path: Path) -> None:
         ("y,a\n1,2\n2,2\n5,2\n", True, "feature 'a' is constant (2), and so is the bias"),
         ("y,a,b\n1,2,3\n", False, "1 rows cannot decide 2 weights"),
         ("y,a\n1,\n2,2\n", True, "column 'a' has no value in row 1"),
-        ("y,a\n1,x\n2,2\n", True, "invalid value 'x'"),
+        ("y,a\n1,x\n2,2\n", True, "column 'a' in row 1: it is not a number"),
     ],
 )
 def test_a_table_that_cannot_be_fitted_is_refused(tmp_path: Path, text: str, bias: bool, line: str) -> None:

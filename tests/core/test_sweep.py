@@ -33,7 +33,7 @@ from lntx.layers import settle
         (["train.seed=0:10:5,77"], {"train.seed": [0, 5, 77]}),
         (["train.learning_rate=0.01,auto"], {"train.learning_rate": [0.01, "auto"]}),
         (["train.learning_rate=0.001:0.1:x3"], {"train.learning_rate": [0.001, pytest.approx(0.01), 0.1]}),
-        (["train.bias=true,false", "data.weights=1.5,2"], {"train.bias": [True, False], "data.weights": ["1.5", "2"]}),
+        (["train.bias=true,false", "data.weights=1.5,2"], {"train.bias": [True, False], "data.weights": [1.5, 2.0]}),
     ],
 )
 def test_values_are_read(words: list[str], found: dict[str, list[Any]]) -> None:
