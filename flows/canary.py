@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, tags, task
 from prefect.artifacts import acreate_markdown_artifact
@@ -13,9 +11,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
+from pydantic import Field
 
 from flows.canary_printing import canary_table
-from flows.tasks import TASKS, send_core_logs
+from flows.tasks import TASKS, root, send_core_logs
 from lntx.canary.attempt import Attempt, Judged
 from lntx.canary.cases import Case
 from lntx.canary.faults import Fault, find_fault
@@ -23,8 +22,10 @@ from lntx.canary.levels import Device, Level
 from lntx.canary.ordering import Order, refuse_repeated_fault, settle_order, sum_up
 from lntx.canary.results import Canary
 from lntx.canary.running import keep_one, named_if_interrupted, witness_at
+from lntx.config import MAX_SEED
 from lntx.errors import LntxError
 from lntx.store import Store
+from lntx.text import MAX_MESSAGE, shown
 from lntx.usage import running
 
 TAG = "canary"
@@ -56,12 +57,11 @@ def _run_name() -> str:
 )
 async def canary(
     level: Level = 1,
-    blind: bool = False,
-    seed: int | None = None,
-    repeat: int = 1,
-    inject: str | None = None,
+    blind: Annotated[bool, Field(strict=True)] = False,
+    seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] | None = None,
+    repeat: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1,
+    inject: Annotated[str, Field(max_length=100, pattern="^[a-z0-9-]+$")] | None = None,
     device: Device = "auto",
-    root: str | None = None,
 ) -> State[Any]:
     """Run the cases of a level and judge each.
 
@@ -73,8 +73,6 @@ async def canary(
         repeat: How often.
         inject: A fault to plant, to see it caught.
         device: Where to train.
-        root: Where the bits of right trainings are kept, under artifacts/canary/; LNTX_ROOT or the working directory
-            by default.
     """
     send_core_logs()
     try:
@@ -82,7 +80,7 @@ async def canary(
         fault = None if inject is None else find_fault(inject)
         refuse_repeated_fault(inject, repeat)
         # What is drawn, and what a fault was planted in, is no witness of the stack.
-        witness = None if fault is not None or order.seed is not None else witness_at(_root(root))
+        witness = None if fault is not None or order.seed is not None else witness_at(root())
         found = await _run_cases(order, fault, witness)
     except LntxError as error:
         return Failed(name=error.kind, message=str(error), data=error)
@@ -129,7 +127,7 @@ def _judge_task(attempt: Attempt, witness: Store | None) -> State[Any]:
     judged = attempt.conclude(witness)
     report = judged.report
     if report.verdict == "fail":
-        return Failed(name="WrongAnswer", message=f"{report.blame}: {report.reason}", data=judged)
+        return Failed(name="WrongAnswer", message=shown(f"{report.blame}: {report.reason}", MAX_MESSAGE), data=judged)
     return Completed(message="everything is as it should be", data=judged)
 
 
@@ -149,7 +147,7 @@ def _concluded(found: Canary) -> State[Any]:
             return Completed(name="FaultCaught", message=_headline(found), data=found)
         return Failed(name="FaultMissed", message=_headline(found), data=found)
     if found.verdict == "fail":
-        return Failed(name="WrongAnswer", message=f"{found.blame}: {found.reason}", data=found)
+        return Failed(name="WrongAnswer", message=shown(f"{found.blame}: {found.reason}", MAX_MESSAGE), data=found)
     return Completed(message=_headline(found), data=found)
 
 
@@ -160,7 +158,3 @@ def _headline(found: Canary) -> str:
     right = sum(case.verdict == "pass" for case in found.cases)
     drift = f", drift in {len(found.drift)}" if found.drift else ""
     return f"{right} of {len(found.cases)} right{drift}"
-
-
-def _root(root: str | None) -> Path:
-    return Path(root or os.environ.get("LNTX_ROOT") or ".")

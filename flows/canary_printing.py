@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flows.printing import print_table
+from flows.printing import print_table, say
+from lntx.text import markdown
 
 if TYPE_CHECKING:
     from lntx.canary.faults import Fault
@@ -15,20 +16,20 @@ if TYPE_CHECKING:
 def print_canary(canary: Canary) -> None:
     """One line per case, and the verdict last."""
     print_table([["case", "verdict", "epochs", "seconds", ""], *_case_rows(canary)])
-    print()
+    say()
     for drift in canary.drift:
-        print(drift.sentence)
+        say(drift.sentence)
     for case in canary.cases:
         for warning in case.warnings:
-            print(f"warning: {case.name}: {warning}")
+            say(f"warning: {case.name}: {warning}")
     if canary.blind_seed is not None:
-        print(f"drawn blind: --seed {canary.blind_seed} draws it again")
+        say(f"drawn blind: --seed {canary.blind_seed} draws it again")
     if canary.root is not None:
-        print(f"the files of the wrong case are in {canary.root}")
+        say(f"the files of the wrong case are in {canary.root}")
     if canary.fault is not None:
         said = f"put down to {canary.fault.blame}" if canary.fault.caught else "not seen"
-        print(f"{canary.fault.name}: {said}; to blame is {canary.fault.expected}")
-    print(_canary_line(canary))
+        say(f"{canary.fault.name}: {said}; to blame is {canary.fault.expected}")
+    say(_canary_line(canary))
 
 
 def _canary_line(canary: Canary) -> str:
@@ -42,9 +43,15 @@ def _canary_line(canary: Canary) -> str:
 def canary_table(canary: Canary) -> str:
     """A canary in Markdown."""
     header = ["case", "verdict", "epochs", "seconds", "reason"]
-    lines = [header, ["---"] * len(header), *_case_rows(canary)]
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    notes = [f"> {text}" for text in (canary.reason, *(drift.sentence for drift in canary.drift)) if text]
+    rows = _case_rows(canary)
+    table = "\n".join(
+        [
+            "| " + " | ".join(header) + " |",
+            "|" + " --- |" * len(header),
+            *("| " + " | ".join(markdown(cell) for cell in line) + " |" for line in rows),
+        ]
+    )
+    notes = [f"> {markdown(text)}" for text in (canary.reason, *(drift.sentence for drift in canary.drift)) if text]
     return "\n\n".join([f"# {_canary_line(canary).split(':')[0]}", *notes, table]) + "\n"
 
 
@@ -77,5 +84,5 @@ def print_fault_results(faults: Sequence[FaultReport]) -> None:
     print_table([["fault", "caught", "blame", "expected", ""], *rows])
     missed = sum(not fault.caught for fault in faults)
     wrongly = sum(fault.caught and not fault.is_right for fault in faults)
-    print()
-    print(f"{len(faults)} faults: {missed} missed, {wrongly} blamed wrongly")
+    say()
+    say(f"{len(faults)} faults: {missed} missed, {wrongly} blamed wrongly")

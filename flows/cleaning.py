@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from pydantic import Field
 
-from flows.tasks import send_core_logs
+from flows.tasks import root, send_core_logs
 from lntx.errors import LntxError
 from lntx.garbage import collect_garbage
 from lntx.store import Store
@@ -22,17 +21,19 @@ from lntx.store import Store
     flow_run_name="keep {keep} runs, or {older_than_days:g} days",
     persist_result=False,
 )
-async def clean(keep: int = 100, older_than_days: float = 30.0, root: str | None = None) -> State[Any]:
+async def clean(
+    keep: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 100,
+    older_than_days: Annotated[float, Field(strict=True, ge=0, le=36_500)] = 30.0,
+) -> State[Any]:
     """Remove old runs and what only they needed.
 
     Args:
         keep: Runs that stay at least, the latest ones.
         older_than_days: Age in days up to which every run stays.
-        root: Folder of data/ and artifacts/; LNTX_ROOT or the working directory by default.
     """
     send_core_logs()
-    store = Store(Path(root or os.environ.get("LNTX_ROOT") or "."))
     try:
+        store = Store(root())
         store.prepare()
         found = collect_garbage(store, keep=keep, older_than_s=older_than_days * 86400)
     except LntxError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import itertools
-import json
 import logging
 import os
 import sys
@@ -19,12 +18,14 @@ from pydantic import ValidationError
 import flows.lifecycle
 import flows.upkeep
 import flows.watch  # noqa: F401 (their commands join the others)
-from flows.commands import app
+from flows.commands import app, print_json
 from flows.options import SECTIONS
+from flows.printing import EscapedLines
 from flows.signals import ended_by_signals
 from lntx.errors import BadInput, LntxError
 from lntx.layers import KEYS, explain, unknown
 from lntx.selection import STAGES
+from lntx.text import shown
 
 _INTERRUPTED = 130
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -63,11 +64,14 @@ def _describe(error: Exception) -> tuple[str, str, int]:
     if isinstance(error, LntxError):
         return error.kind, str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        place = f" {error.filename}" if error.filename else ""
+        place = f" {shown(error.filename)}" if error.filename else ""
         return "DiskFull", f"cannot write{place}: {error.strerror}: free some space, or choose another --root", 1
-    if isinstance(error, PermissionError) and error.filename:
-        return "NotPermitted", f"cannot use {error.filename}: {error.strerror}: see its owner and mode, or --root", 1
-    said = str(error).splitlines()[0] if str(error) else "no message"
+    if isinstance(error, OSError) and error.filename:
+        is_permitted = error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS)
+        advice = "see what is there" if is_permitted else "see its owner and mode, or choose another --root"
+        kind = type(error).__name__ if is_permitted else "NotPermitted"
+        return kind, f"cannot use {shown(error.filename)}: {error.strerror}: {advice}", 1
+    said = shown(error) or "no message"
     return type(error).__name__, f"{type(error).__name__}: {said} (-v shows where)", 1
 
 
@@ -75,15 +79,15 @@ def _usage(error: CycloptsError) -> str:
     cause = error.__cause__ or error.__context__
     if isinstance(cause, ValidationError):
         name = cause.title.removeprefix("nullable[").removesuffix("]")
-        return explain(cause, section=SECTIONS.get(name))
+        return str(BadInput(*explain(cause, section=SECTIONS.get(name))))
     if isinstance(error, UnknownOptionError) and error.token.keyword is not None:
         return unknown("option", error.token.keyword, [f"--{key.replace('_', '-')}" for key in KEYS])
-    return str(error).splitlines()[0]
+    return shown(str(error).splitlines()[0])
 
 
 def _fail(kind: str, message: str, code: int, *, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}, ensure_ascii=False))
+        print_json({"error": {"kind": kind, "message": message, "exit_code": code}})
     print(f"lntx: {message}", file=sys.stderr)
     return code
 
@@ -100,6 +104,8 @@ def _globals_last(words: list[str]) -> list[str]:
 
 def _spell_out_force(words: list[str]) -> list[str]:
     """Give `--force` the stages that follow it, or "all", so that it never takes the file of `fit` for a stage."""
+    if words[:1] not in (["run"], ["fit"], ["plan"]):
+        return words
     spelled: list[str] = []
     has_positional = words[:1] == ["fit"]
     while words:
@@ -123,6 +129,7 @@ def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setLevel(level)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(EscapedLines())
     core = logging.getLogger("lntx")
     core.setLevel(logging.INFO)
     core.propagate = False

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from flows.options import Common, Configuration, Range
-from flows.printing import print_details, print_plan, print_run, print_sweep
+from flows.outputs import refuse_output
+from flows.printing import print_details, print_plan, print_run, print_sweep, say
 from lntx import __version__
 from lntx.config import Pipeline
 from lntx.errors import BadInput, NotFresh, WrongAnswer
@@ -19,6 +20,8 @@ from lntx.planning import plan as plan_stages
 from lntx.runs import Run, read_run
 from lntx.selection import Selection
 from lntx.store import Store
+from lntx.tables import kind_of, wanted_columns
+from lntx.text import shown
 
 app = App(
     name="lntx",
@@ -144,6 +147,8 @@ def predict(
     output: Path | None = None,
     run_: Annotated[str | None, Parameter(name="--run")] = None,
     model: Path | None = None,
+    trust: list[str] | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
     """Use a model: the last passing run's by default.
@@ -154,6 +159,8 @@ def predict(
         output: Where to write the table with a column of predictions: Parquet or CSV, by its suffix.
         run_: The run whose model to use.
         model: A model file to use.
+        trust: sha256 of a .pt2 file that is no export of this root, to load it all the same: it can run code.
+        force: Replace the file at --output, if there is one.
     """
     from lntx.models import find_model, write_predictions
 
@@ -161,21 +168,29 @@ def predict(
         raise BadInput("give either numbers, one per feature, or --input FILE")
     if (input_ is None) != (output is None):
         raise BadInput("--input and --output go together: a table in, a table out")
-    found = find_model(Store(common.folder), run=run_, path=model)
+    store = Store(common.folder)
+    if input_ is not None and output is not None:
+        kind_of(input_)
+        refuse_output("--output", output, store, inputs=[input_, *([] if model is None else [model])], force=force)
+    found = find_model(store, run=run_, path=model, trust=trust or ())
+    which: dict[str, Any] = {"run": found.run, "features": found.features}
+    if run_ is None and model is None and not common.quiet:
+        of = f" of {', '.join(found.features)}" if found.features else ""
+        print(shown(f"lntx: by run {found.run}, a model{of}"), file=sys.stderr)
     if input_ is not None and output is not None:
         count = write_predictions(found, input_, output)
         if common.json:
-            print_json({"output": str(output), "num_rows": count})
+            print_json({"output": str(output), "num_rows": count, **which})
         else:
-            print(f"{count} predictions in {output}")
+            say(f"{count} predictions in {output}")
         return 0
     import numpy as np
 
     prediction = float(found.predict(np.array([values], dtype=np.float64))[0])
     if common.json:
-        print_json({"prediction": prediction})
+        print_json({"prediction": prediction, **which})
     else:
-        print(f"{prediction:.12g}")
+        say(f"{prediction:.12g}")
     return 0
 
 
@@ -201,6 +216,8 @@ def show(name: str | None = None, /, *, common: Annotated[Common, Flat] = Common
 def _run(pipeline: Pipeline, range_: Range, common: Common, *, local: bool) -> int:
     selection = range_.selection()
     # Bad input is known before a server is started for it.
+    if pipeline.data.path is not None:
+        wanted_columns(pipeline.data)
     plan_stages(Store(common.folder), pipeline, selection)
     if local:
         done = _run_here(pipeline, selection, common)
@@ -225,4 +242,8 @@ def print_json(value: dict[str, Any]) -> None:
     """Print the one object of --json."""
     # A terminal that cannot show a letter still gets JSON.
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    print(json_format.dumps(value, allow_nan=False, ensure_ascii=not is_unicode))
+    text = json_format.dumps(value, allow_nan=False, ensure_ascii=not is_unicode)
+    if not text.isprintable():
+        # Control characters beyond ASCII, and marks that turn the direction of text.
+        text = "".join(sign if sign.isprintable() else json_format.dumps(sign)[1:-1] for sign in text)
+    print(text)

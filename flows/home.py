@@ -12,17 +12,42 @@ import os
 import re
 import secrets
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field
 
 from lntx.config import Section
 from lntx.errors import LntxError
+from lntx.files import open_regular, read_json, read_regular
+from lntx.text import shown
 
 _LOOKS_WITHIN_S = 1.0
+
+
+def refuse_other_database(prefect_home: Path) -> None:
+    """Refuse a file in the place of the server's database that is none: the server would die of it, and not say why.
+
+    Raises: LntxError.
+    """
+    path = prefect_home / "prefect.db"
+    if not (path.exists() or path.is_symlink()):
+        return
+    try:
+        with open_regular(path):
+            pass
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            # Locked, or to be recovered: the server knows how.
+            return
+        raise LntxError(f"{shown(path)} is not a database: move it away, and Prefect makes a new one") from None
+    except OSError as error:
+        raise LntxError(f"{shown(path)} cannot be used: {error.strerror}: move it away") from None
 
 
 class Running(LntxError):
@@ -37,8 +62,8 @@ class ServerState(Section):
     pid: int
     """The process that watches over it."""
 
-    url: str
-    """Where its UI is; its API is below /api."""
+    url: str = Field(pattern=r"^http://127\.0\.0\.1:[0-9]{1,5}$")
+    """Where its UI is, on loopback: the password is sent there; its API is below /api."""
 
     started_at: str
     """When, ISO 8601 in UTC."""
@@ -83,8 +108,8 @@ class Home:
             with contextlib.suppress(FileExistsError):
                 os.link(beside, self._secret)
             beside.unlink()
-        found = self._secret.read_text(encoding="ascii").strip()
-        if not re.fullmatch(r"[^:]+:.{8,}", found):
+        found = read_regular(self._secret).decode("ascii", errors="replace").strip()
+        if not re.fullmatch(r"[!-9;-~]+:[!-~]{8,}", found):
             raise LntxError(
                 f"{self._secret} must hold USER:PASSWORD, eight characters or more: remove it for a new one"
             )
@@ -103,8 +128,13 @@ class Home:
 
     def read_options(self) -> dict[str, Any]:
         """What the server is to be started with."""
-        found: dict[str, Any] = json.loads(self._options.read_text(encoding="utf-8"))
-        return found
+        try:
+            found = read_json(self._options)
+        except (OSError, ValueError) as error:
+            raise LntxError(
+                f"{shown(self._options)} cannot be read ({type(error).__name__}): run lntx up again"
+            ) from None
+        return found if isinstance(found, dict) else {}
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -112,7 +142,7 @@ class Home:
 
         Raises: Running: there is one.
         """
-        with self._lock.open("a+") as handle:
+        with os.fdopen(os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+") as handle:
             deadline = time.monotonic() + _LOOKS_WITHIN_S
             while True:
                 try:
@@ -140,14 +170,15 @@ class Home:
     def tell_to_end(self) -> None:
         """Tell the process that holds the lock, if one does."""
         with contextlib.suppress(ValueError, OSError):
-            pid = int(self._lock.read_text(encoding="ascii"))
-            if self.is_held():
+            pid = int(read_regular(self._lock))
+            # 0 and below are groups of processes.
+            if pid > 1 and self.is_held():
                 os.kill(pid, signal.SIGTERM)
 
     def is_held(self) -> bool:
         """Whether a server of this root is up, or on its way up or down."""
         try:
-            with self._lock.open("r") as handle:
+            with open_regular(self._lock) as handle:
                 # Shared: two who look do not take each other for a server.
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
@@ -161,6 +192,6 @@ class Home:
         if not self.is_held():
             return None
         try:
-            return ServerState.model_validate_json(self._state.read_bytes())
-        except (OSError, ValidationError):
+            return ServerState.model_validate(read_json(self._state))
+        except (OSError, ValueError):
             return None

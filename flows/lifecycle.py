@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +15,14 @@ from cyclopts import Parameter
 from pydantic import ValidationError
 
 from flows.commands import Flat, app, print_json
-from flows.home import Home, Running, ServerState
+from flows.home import Home, Running, ServerState, refuse_other_database
 from flows.options import Common, Configuration
+from flows.printing import say
 from flows.schedules import check_schedules, patient_hours
-from flows.settings import ServerOptions
+from flows.settings import ServerOptions, prefect_home
 from lntx.errors import BadInput, LntxError
 from lntx.layers import explain
+from lntx.text import quoted
 
 _UP_WITHIN_S = 400.0
 _DOWN_WITHIN_S = 60.0
@@ -64,6 +68,7 @@ def up(
     retention_days: float = 90.0,
     keep: int = 100,
     keep_days: float = 30.0,
+    allow_folder: list[Path] | None = None,
     foreground: Annotated[bool, Parameter(negative=())] = False,
     systemd: Annotated[bool, Parameter(negative=())] = False,
     configuration: Annotated[Configuration, Flat] = Configuration(),
@@ -88,6 +93,7 @@ def up(
         retention_days: Days after which Prefect forgets flow runs and events.
         keep: Runs that the daily garbage collection keeps at least.
         keep_days: Days that it keeps any run.
+        allow_folder: A folder that flows may read tables from, as well as from the root; repeat for more.
         foreground: Stay in the foreground, for a service manager.
         systemd: Print a systemd unit for these options, and start nothing.
     """
@@ -119,6 +125,7 @@ def up(
         retention_days=retention_days,
         keep_runs=keep,
         keep_days=keep_days,
+        folders=[str(folder.absolute()) for folder in allow_folder or ()],
         pipeline=_pipeline(configuration),
     )
     check_schedules(options)
@@ -126,9 +133,12 @@ def up(
         options = options.model_copy(update={"dead_man_hours": patient_hours(options)})
     home = Home(common.folder)
     if systemd:
-        print(_UNIT.format(root=home.root, folder=Path.cwd(), command=_foreground_command(home)))
+        for line in unit(home, sys.argv[1:]).splitlines():
+            say(line)
         return 0
     home.prepare()
+    if database is None:
+        refuse_other_database(prefect_home(home))
     running = home.running()
     if running is not None:
         raise Running(f"a server of this root is up already at {running.url}: lntx down ends it")
@@ -154,7 +164,7 @@ def down(*, common: Annotated[Common, Flat] = Common()) -> int:
         if common.json:
             print_json({"was_up": False})
         else:
-            print("no server of this root is up")
+            say("no server of this root is up")
         return 0
     deadline = time.monotonic() + _DOWN_WITHIN_S
     # On its way up, it has a process too.
@@ -166,7 +176,7 @@ def down(*, common: Annotated[Common, Flat] = Common()) -> int:
     if common.json:
         print_json({"was_up": True})
     else:
-        print("down")
+        say("down")
     return 0
 
 
@@ -174,8 +184,9 @@ def _options(**values: Any) -> ServerOptions:
     try:
         return ServerOptions.model_validate(values)
     except ValidationError as error:
+        lines = explain(error, section="up")
         raise BadInput(
-            explain(error, section="up").replace("up.", "--").replace("_s ", " ").replace("_", "-")
+            *(line.replace("up.", "--").replace("_s ", " ").replace("_", "-").replace("-runs", "") for line in lines)
         ) from None
 
 
@@ -219,18 +230,50 @@ def _start(home: Home) -> ServerState:
     return state
 
 
-def _foreground_command(home: Home) -> str:
-    """This very command, to stay in the foreground."""
-    import shlex
+def unit(home: Home, words: Sequence[str]) -> str:
+    """A systemd unit that runs this very command in the foreground.
 
-    words = sys.argv[1:]
+    words: the command, without its program.
+
+    Raises: BadInput: a value that no unit can hold.
+    """
+    words = [*words]
     if "--root" in words:
         k = words.index("--root")
         words = [*words[:k], *words[k + 2 :]]
     words = [word for word in words if word not in ("--systemd", "--foreground") and not word.startswith("--root=")]
-    command = shlex.join([sys.executable, "-m", "flows.cli", *words, "--foreground", "--root", str(home.root)])
-    # What systemd would expand.
-    return command.replace("%", "%%").replace("$", "$$")
+    command = [sys.executable, "-m", "flows.cli", *words, "--foreground", "--root", str(home.root)]
+    if "$" in sys.executable:
+        raise BadInput(f"a systemd unit cannot hold the program {quoted(sys.executable)}: install lntx elsewhere")
+    return _UNIT.format(
+        root=_unit_text(str(home.root)),
+        folder=_unit_path(str(Path.cwd())),
+        command=" ".join(_unit_word(word) for word in command),
+    )
+
+
+def _unit_text(value: str) -> str:
+    """A value where systemd unquotes nothing: % begins a specifier, and a last \\ would go on with a line."""
+    if not value.isprintable() or value != value.strip() or value.endswith("\\"):
+        raise BadInput(f"a systemd unit cannot hold {quoted(value)}: rename it")
+    return value.replace("%", "%%")
+
+
+def _unit_path(value: str) -> str:
+    # systemd takes these for quoting where it does and does not, depending on its version.
+    if any(sign in value for sign in "\"'\\"):
+        raise BadInput(f"a systemd unit cannot hold the folder {quoted(value)}: start lntx up elsewhere")
+    return _unit_text(value)
+
+
+def _unit_word(word: str) -> str:
+    """A word of a command by systemd's rules for quoting: systemd.service(5), command lines."""
+    if not word.isprintable():
+        raise BadInput(f"a systemd unit cannot hold {quoted(word)}: put it into a file for --config")
+    word = word.replace("%", "%%").replace("$", "$$")
+    if re.fullmatch(r"[A-Za-z0-9%$_/.,:=+-]+", word):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _print_up(home: Home, options: ServerOptions, state: ServerState | None, common: Common) -> None:
@@ -243,13 +286,13 @@ def _print_up(home: Home, options: ServerOptions, state: ServerState | None, com
         facts = {"url": options.url, "secret_file": str(home.secret_path), "logs": str(home.logs), "limits": limits}
         print_json({**facts, "pid": None if state is None else state.pid})
         return
-    print(f"{'up at' if state is not None else 'starting at'} {options.url}")
-    print(f"log in with the text of {home.secret_path}")
-    print(f"logs in {home.logs}")
+    say(f"{'up at' if state is not None else 'starting at'} {options.url}")
+    say(f"log in with the text of {home.secret_path}")
+    say(f"logs in {home.logs}")
     pipeline = options.cron or (f"every {options.interval_s:g} s" if options.interval_s else "on demand")
     every = f"every {options.canary_interval_s:g} s" if options.canary_interval_s else "on demand"
-    print(f"pipeline: {pipeline}; canary: {options.canary_cron or every} ({options.timezone})")
-    print(
+    say(f"pipeline: {pipeline}; canary: {options.canary_cron or every} ({options.timezone})")
+    say(
         f"kept: flow runs and events {options.retention_days:g} days; {options.keep_runs} runs, and any for "
         f"{options.keep_days:g} days"
     )
@@ -257,5 +300,5 @@ def _print_up(home: Home, options: ServerOptions, state: ServerState | None, com
     dead_man = (
         f"; no passing canary for {options.dead_man_hours:g} hours raises one" if options.schedules_canary else ""
     )
-    print(f"alerts: {alerts}{dead_man}")
+    say(f"alerts: {alerts}{dead_man}")
     sys.stdout.flush()

@@ -1,36 +1,51 @@
 """Runs that no runner looks after any more: after a power cut, and when the server is told to end.
 
 Prefect would show them as pending or running for good, and their slots would keep scheduled runs from starting.
+
+A client of the API can store a run that the server cannot give back: a whole number beyond 64 bits, or half of a
+surrogate pair, makes every page of runs that it is on answer 500. So runs are listed without their parameters, and one
+that cannot be read is named and ended.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import PrefectClient
+import httpx
+import orjson
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    DeploymentFilterTags,
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Crashed
+
+from lntx.selection import STAGES
+
+logger = logging.getLogger("lntx.serving")
 
 _UNENDED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _VARIABLE = b"PREFECT__FLOW_RUN_ID="
+_SERVED = [
+    *(f"lntx/{name}" for name in ("pipeline", *STAGES, "pipeline-scheduled")),
+    *("lntx-canary/canary", "lntx-canary/canary-scheduled", "lntx-gc/gc-scheduled"),
+]
+# The most that the server lists at once.
+_PAGE = 1000
+
+
+@contextlib.asynccontextmanager
+async def patient_client() -> AsyncIterator[PrefectClient]:
+    """A client with a connection a request: the server closes one that it answered 500 on, and the next would fail."""
+    async with get_client(httpx_settings={"limits": httpx.Limits(max_keepalive_connections=0)}) as client:
+        yield client
 
 
 async def settle_orphans(client: PrefectClient) -> None:
@@ -40,9 +55,13 @@ async def settle_orphans(client: PrefectClient) -> None:
     """
     processes = _processes()
     for deployment in await served(client):
+        # Prefect's runner dies of one that is scheduled and cannot be read.
+        waiting = await _runs(client, deployment, [StateType.SCHEDULED])
+        await _end(client, await _unreadable(client, waiting), Cancelled(message="the server cannot read it"))
         left = await _runs(client, deployment, _UNENDED)
-        gone = [run for run in left if _is_gone(run, processes)]
+        gone = [run_id for run_id, kind in left.items() if _is_gone(run_id, kind, processes)]
         await _end(client, gone, Crashed(message="the process that served it ended"))
+        await _unreadable(client, left)
         await _hold_slots(client, deployment, len(left) - len(gone))
 
 
@@ -53,47 +72,100 @@ async def cancel_all(client: PrefectClient) -> None:
         left = await _runs(client, deployment, _UNENDED)
         # Cancelled before what is left of it is killed: nobody is to be told of a crash.
         await _end(client, left, Cancelled(message="lntx down ended it"))
-        for run in left:
-            for pid in processes.get(run.id, ()):
+        for run_id in left:
+            for pid in processes.get(run_id, ()):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         await _hold_slots(client, deployment, 0)
 
 
 async def renew_late_runs(client: PrefectClient) -> None:
-    """Give late scheduled runs the settings of today. Those that are not due yet Prefect makes anew by itself."""
+    """Give late scheduled runs the settings of today. Those that are not due yet Prefect makes again by itself."""
     for deployment in await served(client):
-        for run in await _runs(client, deployment, [StateType.SCHEDULED]):
-            if run.auto_scheduled and not run.run_count:
-                await client.update_flow_run(run.id, parameters=deployment.parameters)
+        late: dict[str, dict[str, Any]] = {
+            "tags": {"all_": ["auto-scheduled"]},
+            "state": {"name": {"any_": ["Scheduled", "Late"]}},
+        }
+        for run_id in await _runs(client, deployment, [StateType.SCHEDULED], late):
+            await client.update_flow_run(run_id, parameters=deployment.parameters)
 
 
 async def served(client: PrefectClient) -> list[DeploymentResponse]:
-    """The deployments of our flows, but for those that workers run."""
-    found = await client.read_deployments(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=["lntx", "lntx-canary", "lntx-gc"])),
-        deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=["lntx"])),
-    )
+    """The deployments that `lntx up` makes, but for those that workers run."""
+    found = []
+    for name in _SERVED:
+        # One by one: another deployment that cannot be read would spoil a list.
+        with contextlib.suppress(ObjectNotFound):
+            found.append(await client.read_deployment_by_name(name))
     return [one for one in found if one.work_pool_name is None]
 
 
-async def _runs(client: PrefectClient, deployment: DeploymentResponse, types: list[StateType]) -> list[FlowRun]:
-    return await client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
-    )
+async def _runs(
+    client: PrefectClient,
+    deployment: DeploymentResponse,
+    types: list[StateType],
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[UUID, StateType]:
+    """The runs of a deployment in states of some types, whether or not they can be read, and their types.
+
+    more: another filter of flow runs, whose part on states is added.
+    """
+    asked: dict[str, Any] = {**(more or {})}
+    asked["state"] = {**asked.get("state", {}), "type": {"any_": [kind.value for kind in types]}}
+    found: dict[UUID, StateType] = {}
+    while True:
+        answer = await client.request(
+            "POST",
+            "/ui/flow_runs/history",
+            json={
+                "sort": "ID_DESC",
+                "limit": _PAGE,
+                "offset": len(found),
+                "deployments": {"id": {"any_": [str(deployment.id)]}},
+                "flow_runs": asked,
+            },
+        )
+        page = answer.json()
+        found |= {UUID(run["id"]): StateType(run["state_type"]) for run in page}
+        if len(page) < _PAGE:
+            return found
 
 
-def _is_gone(run: FlowRun, processes: Mapping[UUID, list[int]] | None) -> bool:
+async def _unreadable(client: PrefectClient, run_ids: Iterable[UUID]) -> list[UUID]:
+    """Those that the server cannot give back, each named in the log."""
+    bad = [run_id for run_id in run_ids if await _is_unreadable(client, run_id)]
+    for run_id in bad:
+        logger.warning(
+            "flow run %s cannot be read: its parameters hold a number beyond 64 bits, or broken text; it is ended, and "
+            "prefect flow-run delete %s removes it",
+            run_id,
+            run_id,
+        )
+    return bad
+
+
+async def _is_unreadable(client: PrefectClient, run_id: UUID) -> bool:
+    try:
+        answer = await client.request("GET", "/flow_runs/{id}", path_params={"id": run_id})
+        # The server writes a page of runs so; one alone it writes with more patience.
+        orjson.dumps(answer.json())
+    except orjson.JSONEncodeError:
+        return True
+    except PrefectHTTPStatusError as error:
+        return error.response.status_code == httpx.codes.INTERNAL_SERVER_ERROR
+    return False
+
+
+def _is_gone(run_id: UUID, kind: StateType, processes: Mapping[UUID, list[int]] | None) -> bool:
     if processes is None:
         # One that runs is left to its heartbeats.
-        return run.state_type == StateType.PENDING
-    return run.id not in processes
+        return kind == StateType.PENDING
+    return run_id not in processes
 
 
-async def _end(client: PrefectClient, runs: list[FlowRun], state: State[Any]) -> None:
-    for run in runs:
-        await client.set_flow_run_state(run.id, state, force=True)
+async def _end(client: PrefectClient, run_ids: Iterable[UUID], state: State[Any]) -> None:
+    for run_id in run_ids:
+        await client.set_flow_run_state(run_id, state, force=True)
 
 
 async def _hold_slots(client: PrefectClient, deployment: DeploymentResponse, slots: int) -> None:

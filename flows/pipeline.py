@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact
@@ -12,8 +11,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
+from pydantic import Field
 
-from flows.tasks import TASKS, Force, send_core_logs
+from flows.folders import refuse_other_folders
+from flows.tasks import TASKS, Force, root, send_core_logs
 from lntx.conclusion import conclude
 from lntx.config import Data, Evaluate, Export, Train
 from lntx.errors import LntxError
@@ -23,6 +24,7 @@ from lntx.pipeline import begin
 from lntx.runs import Run
 from lntx.selection import Stage, select
 from lntx.store import Store
+from lntx.text import MAX_MESSAGE, MAX_NAME, shown
 from lntx.usage import running
 
 
@@ -31,7 +33,7 @@ def _run_name() -> str:
     data = parameters.get("data") or Data()
     data = data if isinstance(data, Data) else Data.model_validate(data)
     if data.path is not None:
-        return f"fit {Path(data.path).name}"
+        return f"fit {shown(Path(data.path).name, MAX_NAME)}"
     assert data.true_weights is not None
     weights = ", ".join(f"{weight:.4g}" for weight in data.true_weights[:3]) + (
         ", …" if len(data.true_weights) > 3 else ""
@@ -54,8 +56,7 @@ async def pipeline(
     from_stage: Stage | None = None,
     until: Stage | None = None,
     only: Stage | None = None,
-    force: list[Force] | None = None,
-    root: str | None = None,
+    force: Annotated[list[Force], Field(max_length=5)] | None = None,
 ) -> State[Any]:
     """Run the stages and conclude with a verdict.
 
@@ -68,15 +69,15 @@ async def pipeline(
         until: Stop after this stage.
         only: Run this stage alone.
         force: Stages to compute although their results are stored.
-        root: Folder of data/ and artifacts/; LNTX_ROOT or the working directory by default.
     """
     send_core_logs()
     try:
+        refuse_other_folders(data)
         config = validate({"data": data, "train": train, "evaluate": evaluate, "export": export})
         request = Request(
             pipeline=config,
             selection=select(from_stage=from_stage, until=until, only=only, force=force or ()),
-            root=Path(root or os.environ.get("LNTX_ROOT") or "."),
+            root=root(),
         )
         store = begin(request)
     except LntxError as error:
@@ -111,7 +112,7 @@ async def _run_tasks(store: Store, request: Request) -> State[Any]:
         (store.root / run.report).read_text(encoding="utf-8"), key="lntx-report", description=_headline(run)
     )
     if run.verdict == "fail":
-        return Failed(name="WrongAnswer", message=f"{run.blame}: {run.reason}", data=run)
+        return Failed(name="WrongAnswer", message=shown(f"{run.blame}: {run.reason}", MAX_MESSAGE), data=run)
     return Completed(message=_headline(run), data=run)
 
 

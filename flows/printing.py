@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from lntx.garbage import Collection
@@ -10,22 +11,37 @@ from lntx.planning import StagePlan
 from lntx.runs import Run
 from lntx.selection import Stage
 from lntx.sweeping import Sweep
+from lntx.text import escape, shown
 
 _MAX_COEFFICIENTS = 20
+
+
+def say(line: str = "") -> None:
+    """Print one line; what it quotes from outside cannot control the terminal."""
+    print(escape(line))
+
+
+class EscapedLines(logging.Filter):
+    """Makes each log line one line of text, whatever it quotes."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always true."""
+        record.msg, record.args = escape(record.getMessage()), None
+        return True
 
 
 def print_run(run: Run) -> None:
     """Stages, learned beside true weights, and the verdict last."""
     for stage, done in run.stages.items():
         seconds = "" if done.state != "ran" else f"{done.seconds:.2f} s"
-        print(f"{stage:<10} {done.state:<8} {seconds}".rstrip())
+        say(f"{stage:<10} {done.state:<8} {seconds}".rstrip())
     if run.learned_weights is not None:
-        print()
+        say()
         print_coefficients(run)
-    print()
+    say()
     for warning in run.warnings:
-        print(f"warning: {warning}")
-    print(verdict_line(run))
+        say(f"warning: {warning}")
+    say(verdict_line(run))
 
 
 def print_coefficients(run: Run) -> None:
@@ -55,7 +71,7 @@ def print_coefficients(run: Run) -> None:
     ]
     print_table([["", *columns], *rows])
     if len(names) > _MAX_COEFFICIENTS:
-        print(f"… and {len(names) - _MAX_COEFFICIENTS} more (--json has them all)")
+        say(f"… and {len(names) - _MAX_COEFFICIENTS} more (--json has them all)")
 
 
 def verdict_line(run: Run) -> str:
@@ -70,27 +86,29 @@ def verdict_line(run: Run) -> str:
 def print_plan(plans: Mapping[Stage, StagePlan]) -> None:
     """One line per stage: state and reason."""
     for stage, plan in plans.items():
-        print(f"{stage:<10} {plan.state:<8} {plan.reason or ''}".rstrip())
+        say(f"{stage:<10} {plan.state:<8} {plan.reason or ''}".rstrip())
 
 
 def print_details(run: Run, lineage: Sequence[Ancestor]) -> None:
     """A run as `show` tells it: when, what was asked and differs from the defaults, what came, and the files, from
     the export back to the rows.
     """
-    print(f"run {run.run}, {run.created_at}")
+    say(f"run {run.run}, {run.created_at}")
     for section, values in run.config.model_dump(mode="json", exclude_defaults=True).items():
         for key, value in values.items():
-            print(f"{section}.{key} = {value}")
-    print()
+            say(f"{section}.{key} = {shown(value)}")
+    say()
     print_run(run)
-    print()
+    say()
     for step in lineage:
         made_from = f", from {' and '.join(step.made_from)}" if step.made_from else ""
-        print(f"{step.stage} {step.key[:12]}{made_from}")
+        say(f"{step.stage} {step.key[:12]}{made_from}")
         for file in step.files:
-            print(f"  {file.path}")
+            say(f"  {file.path}")
     if run.report is not None:
-        print(run.report)
+        say(run.report)
+    for path in run.lost:
+        say(f"lost: {path} was damaged or gone, and lntx verify --heal set it aside")
 
 
 def print_sweep(sweep: Sweep) -> None:
@@ -109,16 +127,16 @@ def print_sweep(sweep: Sweep) -> None:
     ]
     print_table([[*keys, "verdict", "digits", "epochs", ""], *rows])
     if len(sweep.trials) > len(shown):
-        print(f"… and {len(sweep.trials) - len(shown)} more (--json has them all)")
+        say(f"… and {len(sweep.trials) - len(shown)} more (--json has them all)")
     right = sum(row.verdict == "pass" for row in sweep.trials)
-    print()
-    print(f"{right} of {len(sweep.trials)} right, {sweep.resumed} known from before; {sweep.picture}")
+    say()
+    say(f"{right} of {len(sweep.trials)} right, {sweep.resumed} known from before; {sweep.picture}")
 
 
 def print_runs(runs: Sequence[RunSummary]) -> None:
     """One line per run."""
     if not runs:
-        print("no run yet: lntx run makes one")
+        say("no run yet: lntx run makes one")
         return
     rows = [
         [
@@ -139,25 +157,24 @@ def print_difference(difference: Difference) -> None:
     for section, pairs in difference:
         for name, (old, new) in pairs.items():
             nothing = False
-            print(f"{section:<9} {name}: {_short(old)} → {_short(new)}")
+            say(f"{section:<9} {name}: {_short(old)} → {_short(new)}")
     if nothing:
-        print("no difference")
+        say("no difference")
 
 
 def print_collection(collection: Collection) -> None:
     """What goes, and why the rest stays."""
     for removal in collection.removed:
-        print(f"{'would remove' if collection.dry_run else 'removed'} {removal.path} ({removal.num_bytes:,} bytes)")
+        say(f"{'would remove' if collection.dry_run else 'removed'} {removal.path} ({removal.num_bytes:,} bytes)")
     for keeping in collection.kept:
-        print(f"kept run {keeping.run}: {keeping.why}")
+        say(f"kept run {keeping.run}: {keeping.why}")
     if collection.in_use:
-        print(f"kept {collection.in_use} results that a running run uses")
-    print(f"{collection.freed_bytes:,} bytes {'would be ' if collection.dry_run else ''}freed")
+        say(f"kept {collection.in_use} results that a running run uses")
+    say(f"{collection.freed_bytes:,} bytes {'would be ' if collection.dry_run else ''}freed")
 
 
 def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"
+    return "none" if value is None else shown(value, 40)
 
 
 def _number(value: float | None) -> str:
@@ -166,6 +183,7 @@ def _number(value: float | None) -> str:
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Columns as wide as they need, two spaces apart."""
+    rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

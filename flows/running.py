@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +18,7 @@ from lntx.config import Pipeline
 from lntx.errors import LntxError
 from lntx.runs import Run
 from lntx.store import Store
+from lntx.text import quoted
 
 if TYPE_CHECKING:
     from lntx.canary.ordering import Order
@@ -39,7 +42,6 @@ def run_flow(pipeline: Pipeline, range_: Range, common: Common) -> Run:
             until=range_.until,
             only=range_.only,
             force=range_.forced,
-            root=str(common.folder),
             return_state=True,
         )
         return _bring_back(state, Run, common)
@@ -62,7 +64,6 @@ def run_canary_flow(order: Order, inject: str | None, common: Common) -> Canary:
             repeat=order.repeat,
             inject=inject,
             device=order.device,
-            root=str(common.folder),
             return_state=True,
         )
         return _bring_back(state, Canary, common)
@@ -71,13 +72,23 @@ def run_canary_flow(order: Order, inject: str | None, common: Common) -> Canary:
 def _bring_back(state: Awaitable[State[Any]], kind: type[_R], common: Common) -> _R:
     """Wait for a flow run that has not begun, and give what it came to."""
     Store(common.folder).prepare()
+    os.environ["LNTX_ROOT"] = str(common.folder.absolute())
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_tells_more)
     with connected(common.folder) as stays:
         came = asyncio.run(_outcome(state))
     if isinstance(came, BaseException):
         raise came
     if not isinstance(came, kind):
-        raise LntxError(f"the flow run ended without a verdict: {came!r}")
+        raise LntxError(f"the flow run ended without a verdict: {quoted(came)}")
     return came if stays else came.model_copy(update={"flow_run_url": None})
+
+
+def _tells_more(record: logging.LogRecord) -> bool:
+    """Whether a log line is not the failure of a run or a task: the command tells that itself, once."""
+    is_engine = record.name in ("prefect.flow_runs", "prefect.task_runs")
+    says_failed = record.getMessage().startswith(("Finished in state", "Task run failed with state"))
+    return not (is_engine and says_failed and record.levelno >= logging.ERROR)
 
 
 async def _outcome(state: Awaitable[State[Any]]) -> object:

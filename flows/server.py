@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -25,9 +24,11 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.home import Home, ServerState
+from flows.home import Home, ServerState, refuse_other_database
 from flows.settings import HEARTBEAT_S, without_proxy
 from lntx.errors import LntxError, ServerUnreachable
+from lntx.locks import locked
+from lntx.text import shown
 
 _STARTUP_TIMEOUT_S = 180
 
@@ -101,7 +102,8 @@ def _embedded(root: Path) -> Iterator[None]:
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LntxError(f"cannot write to {home}: {error.strerror}") from None
+        raise LntxError(f"cannot write to {shown(home)}: {error.strerror}") from None
+    refuse_other_database(home)
     settings: dict[Any, Any] = {
         PREFECT_HOME: home,
         PREFECT_SERVER_EPHEMERAL_ENABLED: True,
@@ -113,8 +115,7 @@ def _embedded(root: Path) -> Iterator[None]:
     }
     with temporary_settings(settings):
         # Two servers that migrate one new database at once lock each other out.
-        with (home / ".starting.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(home / ".starting.lock"):
             # Prefect's clients find this one instance, and Prefect stops it at exit, once logs and events are sent.
             SubprocessASGIServer().start()
         yield

@@ -25,12 +25,13 @@ from prefect.flows import Flow
 from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.callables import ParameterSchema
 
 from flows import alerts
 from flows.canary import TAG, canary
 from flows.cleaning import clean
 from flows.home import Home
-from flows.orphans import cancel_all, renew_late_runs, served, settle_orphans
+from flows.orphans import cancel_all, patient_client, renew_late_runs, served, settle_orphans
 from flows.pipeline import pipeline
 from flows.settings import LAST_WORDS_S, ServerOptions
 from flows.tasks import TASKS
@@ -46,22 +47,21 @@ _DAY = timedelta(days=1)
 _ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-async def deployments(root: Path, options: ServerOptions) -> list[RunnerDeployment]:
+async def deployments(options: ServerOptions) -> list[RunnerDeployment]:
     """What is served.
 
     What a person starts and what a schedule starts are deployments of their own: of scheduled runs one at a time is
     enough, and what a person starts is never cancelled for them (locks keep both from harm).
     """
-    where = {"root": str(root)}
-    asked = {**where, **options.pipeline}
+    asked: dict[str, Any] = {**options.pipeline}
     made = [
         await _deployment(pipeline, "pipeline", asked),
-        await _deployment(canary, "canary", where, tags=[TAG]),
+        await _deployment(canary, "canary", {}, tags=[TAG]),
         *[await _deployment(pipeline, stage, {**asked, "only": stage}, tags=["stage"]) for stage in TASKS],
         await _deployment(
             clean,
             "gc-scheduled",
-            {**where, "keep": options.keep_runs, "older_than_days": options.keep_days},
+            {"keep": options.keep_runs, "older_than_days": options.keep_days},
             schedule=Interval(_DAY, anchor_date=_ANCHOR),
         ),
     ]
@@ -70,7 +70,7 @@ async def deployments(root: Path, options: ServerOptions) -> list[RunnerDeployme
         made.append(await _deployment(pipeline, "pipeline-scheduled", asked, schedule=when))
     when = schedule(options.canary_cron, options.canary_interval_s, options.timezone)
     if when is not None:
-        made.append(await _deployment(canary, "canary-scheduled", where, tags=[TAG], schedule=when))
+        made.append(await _deployment(canary, "canary-scheduled", {}, tags=[TAG], schedule=when))
     return made
 
 
@@ -91,7 +91,7 @@ async def _deployment(
     tags: list[str] | None = None,
     schedule: Schedule | None = None,
 ) -> RunnerDeployment:
-    return await flow.ato_deployment(
+    made = await flow.ato_deployment(
         name,
         parameters=parameters,
         tags=["lntx", *(tags or []), *(["scheduled"] if schedule is not None else [])],
@@ -101,25 +101,34 @@ async def _deployment(
         # By name, so that a run needs no checkout.
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+    schema = made._parameter_openapi_schema
+    made._parameter_openapi_schema = _Closed(**schema.model_dump(exclude_unset=True), additionalProperties=False)
+    return made
+
+
+class _Closed(ParameterSchema):
+    """A schema of parameters that has no others: the server would store any, whatever it is."""
+
+    additionalProperties: bool  # noqa: N815 (the name is JSON Schema's)
 
 
 async def serve(home: Home) -> None:
     """Make the alerts and the deployments, and serve until told to end."""
     options = ServerOptions.model_validate(home.read_options())
-    async with get_client() as client:
+    async with patient_client() as client:
         # First, so that a crash that is found now is told.
         await alerts.install(client, options)
         await settle_orphans(client)
-        made = await deployments(home.root, options)
+        made = await deployments(options)
         await _drop_old_schedules(client, {one.name for one in made})
     runner = _Runner(limit=_RUNS_AT_ONCE, pause_on_shutdown=False, query_seconds=_POLL_S, prefetch_seconds=_AHEAD_S)
     ids = {await runner.aadd_deployment(deployment) for deployment in made}
-    async with get_client() as client:
+    async with patient_client() as client:
         await renew_late_runs(client)
     ready = asyncio.create_task(_say_when_served(home, ids))
     await runner.serve()
     ready.cancel()
-    async with get_client() as client:
+    async with patient_client() as client:
         await cancel_all(client)
 
 

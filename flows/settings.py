@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from flows.folders import served_folders
 from flows.home import Home
 from lntx.config import Section
 
@@ -53,14 +54,17 @@ class ServerOptions(Section):
     timezone: str = "UTC"
     """Time zone of both crons."""
 
-    keep_runs: int = Field(100, ge=1)
+    keep_runs: int = Field(100, ge=1, le=10**9)
     """Runs that the daily garbage collection keeps at least."""
 
-    keep_days: float = Field(30.0, gt=0)
+    keep_days: float = Field(30.0, gt=0, le=36_500)
     """Days that it keeps any run."""
 
     webhook: str | None = None
     """Where alerts are posted."""
+
+    folders: tuple[str, ...] = ()
+    """Folders, other than the root, that flows may read tables from."""
 
     dead_man_hours: float = Field(6.0, gt=0, le=_YEAR_S / 3600)
     """Hours without a passing canary that raise an alert."""
@@ -96,6 +100,8 @@ def client_environment(home: Home, options: ServerOptions) -> dict[str, str]:
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "DO_NOT_TRACK": "1",
         "LNTX_ROOT": str(home.root),
+        # What a person configured may be read too.
+        **served_folders([home.root, *options.folders, *_configured(options)]),
         "PYTHONUNBUFFERED": "1",
         # A folder named flows under the root, where they start, is not this package.
         "PYTHONSAFEPATH": "1",
@@ -140,6 +146,11 @@ def prefect_home(home: Home) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     return folder
+
+
+def _configured(options: ServerOptions) -> list[str]:
+    path = options.pipeline.get("data", {}).get("path")
+    return [] if path is None else [str(path)]
 
 
 def _without_prefect() -> dict[str, str]:

@@ -6,6 +6,8 @@ Each task obtains its stage's result from the core's runner; what a stage does i
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect import Task, task
@@ -15,6 +17,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed, Failed
 
 from flows.headway import shown
+from flows.printing import EscapedLines
 from lntx.errors import LntxError
 from lntx.outcomes import Outcome, Request
 from lntx.pipeline import obtain
@@ -107,9 +110,19 @@ def send_core_logs() -> None:
     """Show the core's log lines in the UI."""
     core = logging.getLogger("lntx")
     if not any(isinstance(handler, _CoreLogHandler) for handler in core.handlers):
-        core.addHandler(_CoreLogHandler(level=logging.INFO))
+        handler = _CoreLogHandler(level=logging.INFO)
+        handler.addFilter(EscapedLines())
+        core.addHandler(handler)
     if core.getEffectiveLevel() > logging.INFO:
         core.setLevel(logging.INFO)
+
+
+def root() -> Path:
+    """The folder of data/ and artifacts/ of a flow run: LNTX_ROOT, else the working directory.
+
+    No parameter: whoever can start a run could name any folder.
+    """
+    return Path(os.environ.get("LNTX_ROOT") or ".")
 
 
 Force = Literal["all", "generate", "train", "evaluate", "export"]

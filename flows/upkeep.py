@@ -11,9 +11,12 @@ from cyclopts import Parameter
 
 from flows.commands import Flat, app, print_json
 from flows.options import Common
-from flows.printing import print_collection, print_difference, print_runs
+from flows.outputs import refuse_output
+from flows.printing import print_collection, print_difference, print_runs, say
 from lntx.errors import BadInput, Damaged
+from lntx.files import write_whole
 from lntx.store import Store
+from lntx.text import quoted, shown
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
@@ -55,6 +58,7 @@ def report(
     /,
     *,
     output: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
     """Write a run's report: one HTML file that opens anywhere, without a network.
@@ -62,19 +66,33 @@ def report(
     Args:
         name: The run, or a beginning of its name. [default: the latest]
         output: Where to write it. [default: artifacts/reports/RUN.html]
+        force: Replace the file there, if it is another.
     """
+    from lntx.conclusion import report_path, write_report_file
     from lntx.report import gather_page, html
     from lntx.runs import read_run
 
     store = Store(common.folder)
     run = read_run(store, name)
-    path = output or store.artifacts / "reports" / f"{run.run}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html(gather_page(store, run)), encoding="utf-8")
+    path = output or report_path(store, run, "html")
+    is_own = output is None and store.is_own(path, store.journal.known())
+    if output is not None:
+        refuse_output("--output", path, store, force=force)
+    elif path.exists() and not is_own and not force:
+        raise BadInput(
+            f"{shown(path)} exists, and lntx did not write it: --output writes elsewhere, --force replaces it"
+        )
+    page = html(gather_page(store, run))
+    if output is not None:
+        write_whole(path, page)
+    else:
+        store.prepare()
+        with store.shared():
+            write_report_file(store, run, "html", page)
     if common.json:
         print_json({"run": run.run, "report": str(path)})
     else:
-        print(path)
+        say(str(path))
     return 0
 
 
@@ -87,7 +105,8 @@ def verify(
     """Read every stored file again; exit code 5 if bytes are damaged.
 
     Args:
-        heal: Move what is damaged to artifacts/.damaged/: what is needed of it is computed again by the next run.
+        heal: Move what is damaged to artifacts/.damaged/, with the record that names it: what is needed of it is
+            computed again by the next run. The runs whose file it was note the loss, and lntx show says so.
     """
     from lntx.verification import verify as verify_store
 
@@ -98,12 +117,14 @@ def verify(
         print_json(found.model_dump(mode="json"))
     else:
         for damage in found.damaged:
-            print(f"{damage.path}: {damage.problem}")
-        print(f"{found.files} files, {found.num_bytes:,} bytes: {len(found.damaged) or 'none'} damaged")
+            say(f"{damage.path}: {damage.problem}")
+        for loss in found.losses:
+            say(f"{loss.path}: known to be lost, of run {loss.run}")
+        say(f"{found.files} files, {found.num_bytes:,} bytes: {len(found.damaged) or 'none'} damaged")
         if found.set_aside:
-            print("moved to artifacts/.damaged/; the next lntx run computes what it needs of them")
+            say("moved to artifacts/.damaged/; the next lntx run computes what it needs of them")
         elif found.damaged:
-            print("lntx run computes what it needs of them again; lntx verify --heal sets all of them aside")
+            say("lntx run computes what it needs of them again; lntx verify --heal sets all of them aside")
     return Damaged.exit_code if found.damaged and not found.set_aside else 0
 
 
@@ -112,6 +133,7 @@ def gc(
     *,
     keep: int,
     older_than: str | None = None,
+    damaged: Annotated[bool, Parameter(negative=())] = False,
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
@@ -120,6 +142,7 @@ def gc(
     Args:
         keep: How many of the latest runs stay.
         older_than: Only what is older goes: 30d, 12h, 90m.
+        damaged: Empty artifacts/.damaged/ too.
         dry_run: Say what would go, and touch nothing.
     """
     from lntx.garbage import collect_garbage
@@ -127,8 +150,10 @@ def gc(
     if keep < 0:
         raise BadInput(f"--keep must not be negative, got {keep}")
     store = Store(common.folder)
-    store.prepare()
-    found = collect_garbage(store, keep=keep, older_than_s=_seconds(older_than), dry_run=dry_run)
+    older_than_s = _seconds(older_than)
+    if not dry_run:
+        store.prepare()
+    found = collect_garbage(store, keep=keep, older_than_s=older_than_s, damaged=damaged, dry_run=dry_run)
     if common.json:
         print_json(found.model_dump(mode="json"))
     else:
@@ -158,7 +183,7 @@ def pin(
     if common.json:
         print_json({"run": run, "pinned": not remove, "pins": pins(store)})
     else:
-        print(f"run {run} is {'no longer pinned' if remove else 'pinned'}")
+        say(f"run {run} is {'no longer pinned' if remove else 'pinned'}")
     return 0
 
 
@@ -167,7 +192,7 @@ def _seconds(text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
     if found is None:
-        raise BadInput(f"--older-than takes a number and a unit, such as 30d, 12h or 90m, got {text!r}")
+        raise BadInput(f"--older-than takes a number and a unit, such as 30d, 12h or 90m, got {quoted(text)}")
     return float(found[1]) * _UNITS[found[2]]
 
 

@@ -13,14 +13,17 @@ from cyclopts import Parameter
 from flows.canary_printing import print_canary, print_fault_results, print_faults
 from flows.commands import Flat, Local, app, print_json
 from flows.options import Common
+from flows.outputs import refuse_output
 from lntx.canary.levels import Device, Level
-from lntx.errors import BadInput, WrongAnswer
+from lntx.errors import WrongAnswer
+from lntx.store import Store
 
 if TYPE_CHECKING:
     from lntx.canary.ordering import Order
     from lntx.canary.results import Canary
 
 _MISSED = 1
+_EARLIER_JUNIT = b'<testsuite name="lntx canary"'
 
 
 @app.command
@@ -33,6 +36,7 @@ def canary(
     inject: str | None = None,
     device: Device = "auto",
     junit: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
     local: Local = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
@@ -48,7 +52,8 @@ def canary(
         repeat: How often; says whether a wrong answer is deterministic or intermittent.
         inject: A fault to plant, to see it caught; list names them, all tries each and prints a table.
         device: Where to train. [default: the CPU]
-        junit: Write a JUnit file, for a CI to show.
+        junit: Write a JUnit file, for a CI to show; that of an earlier canary is replaced.
+        force: Replace any other file at --junit.
         local: Run without Prefect.
     """
     if inject == "list":
@@ -59,7 +64,9 @@ def canary(
     order = settle_order(level=level, blind=blind, seed=seed, repeat=repeat, device=device)
     refuse_repeated_fault(inject, repeat)
     if junit is not None:
-        _refuse_unwritable(junit)
+        with contextlib.suppress(OSError):
+            junit.parent.mkdir(parents=True, exist_ok=True)
+        refuse_output("--junit", junit, Store(common.folder), earlier=_EARLIER_JUNIT, force=force)
     if inject == "all":
         return _try_faults(order, junit, common)
     if inject is not None:
@@ -83,16 +90,6 @@ def canary(
     if found.fault is not None and not found.fault.caught:
         return _MISSED
     return WrongAnswer.exit_code if found.verdict == "fail" else 0
-
-
-def _refuse_unwritable(path: Path) -> None:
-    """A verdict is not to be lost for a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise BadInput(f"--junit {path} cannot be written: {error.strerror}") from None
 
 
 def _run(order: Order, inject: str | None, common: Common, *, local: bool) -> Canary:

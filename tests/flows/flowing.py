@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, TaskRun
@@ -16,10 +17,12 @@ from prefect.flows import Flow
 
 def run_flow(flow: Flow[..., Any], root: Path, **parameters: Any) -> tuple[State[Any], Any]:
     async def go() -> tuple[State[Any], Any]:
-        state = await flow(root=str(root), return_state=True, **parameters)
+        state = await flow(return_state=True, **parameters)
         return state, await state.aresult(raise_on_failure=False)
 
-    return asyncio.run(go())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LNTX_ROOT", str(root))
+        return asyncio.run(go())
 
 
 def task_runs(client: SyncPrefectClient, state: State[Any]) -> dict[str, TaskRun]:

@@ -164,7 +164,7 @@ def test_every_field_of_the_run_form_is_described() -> None:
         for name, field in definition.get("properties", {}).items():
             assert field.get("description"), f"{model}.{name}"
     assert set(schema["properties"]) == {
-        "data", "train", "evaluate", "export", "from_stage", "until", "only", "force", "root",
+        "data", "train", "evaluate", "export", "from_stage", "until", "only", "force",
     }  # fmt: skip
 
 

@@ -71,7 +71,7 @@ class Service:
         """Start a run of a deployment, as the form in the UI does."""
         found = self.ask(
             f"/deployments/{self.deployment(name)['id']}/create_flow_run",
-            {"parameters": {"root": str(self.root), **parameters}, "state": {"type": "SCHEDULED"}},
+            {"parameters": parameters, "state": {"type": "SCHEDULED"}},
         )
         return str(found["id"])
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import signal
 import stat
+import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
 from driving import lntx
+from hypothesis import given
+from hypothesis import strategies as st
 from service import Service, commands, environment, holders, process_of
 
 from flows.home import Home
+from flows.lifecycle import unit
 from flows.schedules import patient_hours
 from flows.settings import ServerOptions
+from lntx.errors import BadInput
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
 
@@ -124,6 +130,40 @@ def test_a_systemd_unit_is_printed(tmp_path: Path) -> None:
     assert "loginctl enable-linger" in done.out
     assert "Restart=on-failure" in done.out, "lntx down is the end of it"
     assert "KillMode=mixed" in done.out, "the supervisor ends the others in order"
+
+
+_WORDS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), max_size=4)
+
+
+@given(_WORDS, st.text(" abc\"'\\\\%$;\n\u202e#", min_size=1, max_size=10))
+def test_a_unit_says_what_was_said_or_nothing(words: list[str], folder: str) -> None:
+    """Read back by systemd's rules for quoting, every word is what it was; what no unit can hold is refused."""
+    try:
+        text = unit(Home(Path("/srv") / folder), ["up", *words])
+    except BadInput:
+        return
+    lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    said = [_unquoted(word) for word in re.findall(r'"(?:[^"\\]|\\.)*"|[^" ]+', lines["ExecStart"])]
+    kept = [word for word in words if word not in ("--systemd", "--foreground") and not word.startswith("--root=")]
+    if "--root" not in words:
+        assert said[3:] == ["up", *kept, "--foreground", "--root", str(Path("/srv") / folder)]
+
+
+def _unquoted(word: str) -> str:
+    if word.startswith('"'):
+        word = re.sub(r"\\(.)", r"\1", word[1:-1])
+    return word.replace("%%", "%").replace("$$", "$")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd: apt-get install systemd")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    """Names with spaces, quotes, specifiers and dollars."""
+    for name in ("plain", "two words", "50% off", "$HOME", 'a "quoted" one', "it's", "back\\slash;", "数据"):
+        text = unit(Home(tmp_path / name), ["up", "--data.target", name, "--cron", "0 6 * * *"])
+        path = tmp_path / "lntx.service"
+        path.write_text(text)
+        done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)
+        assert "lntx.service" not in done.stderr, (name, done.stderr)
 
 
 def test_options_of_a_unit_are_as_they_were_said(tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+"""Which folders the flows that `lntx up` serves may read tables from: whoever can start a run chooses `data.path`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from lntx.config import Data
+from lntx.errors import BadInput
+from lntx.text import shown
+
+_VARIABLE = "LNTX_SERVED_FOLDERS"
+
+
+def served_folders(folders: Iterable[str | Path]) -> dict[str, str]:
+    """The variable that tells a flow run what it may read: folders, with all that is in them, or single files."""
+    return {_VARIABLE: json.dumps([str(folder) for folder in folders])}
+
+
+def refuse_other_folders(data: Data, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a table elsewhere, in a run that `lntx up` serves; links count by where they lead.
+
+    Raises: BadInput.
+    """
+    if data.path is None or _VARIABLE not in environment:
+        return
+    allowed = json.loads(environment[_VARIABLE])
+    place = Path(data.path).resolve()
+    if not any(place.is_relative_to(Path(folder).resolve()) for folder in allowed):
+        raise BadInput(
+            f"data.path {shown(data.path)} is outside the folders that this server reads tables from: put the table "
+            "under its root, or start it with lntx up --allow-folder FOLDER"
+        )
