@@ -80,7 +80,7 @@ def test_a_blind_one_says_how_to_draw_it_again(cli: Cli) -> None:
         (("--inject", "nan", "--repeat", "2"), "drop --repeat 2"),
         (("--inject", "nix"), "unknown fault nix"),
         (("--device", "tpu"), "--device"),
-        (("--junit", "."), "--junit . cannot be written: Is a directory"),
+        (("--junit", "."), "--junit . is not a regular file"),
     ],
 )
 def test_bad_options_are_one_line(cli: Cli, words: tuple[str, ...], said: str) -> None:

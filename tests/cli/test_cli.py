@@ -46,7 +46,9 @@ def test_a_run_prints_stages_weights_and_the_verdict_last(process: Cli) -> None:
     assert process("plan").code == 0
     predicted = process("predict", "3")
     assert (predicted.code, predicted.out) == (0, "11.1\n")
-    assert process("predict", "--json", "3").json == {"prediction": 3 * 3.7}
+    predicted = process("predict", "--json", "3")
+    assert predicted.json == {"prediction": 3 * 3.7, "run": predicted.json["run"], "features": ["x"]}
+    assert f"by run {predicted.json['run']}, a model of x" in predicted.err
     shown = process("show")
     assert again.json["run"] in shown.out
     told = process("show", again.json["run"], "--json").json
