@@ -1,7 +1,7 @@
 """How often the joint test against the truth raises a false alarm, and the smallest fault that it catches.
 
 Run: make bench, or python benchmarks/false_alarms.py. Thousands of datasets are batched in one tensor; the test is the
-one that `lntx.evaluation` applies.
+one that `lntx.evaluation.evaluate` applies.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import math
 import numpy as np
 import torch
 
-from lntx.config import Evaluate
-from lntx.jointtest import chance_of_gaps
+from lntx.config.schema import Evaluate
+from lntx.evaluation.chi2 import chance_of_gaps
 
 DATASETS = 10_000
 ROWS = 100

@@ -10,8 +10,8 @@ import sys
 import torch
 from torch import nn
 
-from lntx.backpropagation import backward, gradient
 from lntx.model import LNTXLinearModel
+from lntx.training.gradients import backward, gradient
 
 
 def main() -> None:

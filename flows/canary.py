@@ -13,26 +13,26 @@ from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 from pydantic import Field
 
-from flows.canary_printing import canary_table
 from flows.tasks import TASKS, root, send_core_logs
 from lntx.canary.attempt import Attempt, Judged
 from lntx.canary.cases import Case
 from lntx.canary.faults import Fault, find_fault
 from lntx.canary.levels import Device, Level
-from lntx.canary.ordering import Order, refuse_repeated_fault, settle_order, sum_up
+from lntx.canary.order import Order, refuse_repeated_fault, settle_order, sum_up
+from lntx.canary.page import canary_table
 from lntx.canary.results import Canary
-from lntx.canary.running import keep_one, named_if_interrupted, witness_at
-from lntx.config import MAX_SEED
+from lntx.canary.run import keep_one, named_if_interrupted, witness_at
+from lntx.config.schema import MAX_SEED
 from lntx.errors import LntxError
-from lntx.store import Store
+from lntx.store.leases import running
+from lntx.store.store import Store
 from lntx.text import MAX_MESSAGE, shown
-from lntx.usage import running
 
 TAG = "canary"
 """On every run of the canary."""
 
 INJECTED = "injected"
-"""On those with a planted fault besides: a red one is as it should be."""
+"""Also on those with a planted fault: a red one is as it should be."""
 
 
 def _run_name() -> str:
@@ -48,7 +48,7 @@ def _run_name() -> str:
 
 @flow(
     name="lntx-canary",
-    description="Prove that this stack still trains right: everything is computed anew in a throw-away root and held "
+    description="Prove that this stack still trains right: everything is computed again in a throw-away root and held "
     "against the known answer, epoch by epoch, and nothing is published.",
     flow_run_name=_run_name,
     persist_result=False,
@@ -67,7 +67,7 @@ async def canary(
 
     Args:
         level: 1, one case, a second; 2, several shapes, dtypes, thread counts and formats, half a minute; 3, as many
-            rows as a quarter of the free memory holds besides, minutes.
+            rows as a quarter of the free memory holds as well, minutes.
         blind: Draw fresh weights, rows and settings.
         seed: Draw these blind ones again.
         repeat: How often.
@@ -79,7 +79,7 @@ async def canary(
         order = settle_order(level=level, blind=blind, seed=seed, repeat=repeat, device=device)
         fault = None if inject is None else find_fault(inject)
         refuse_repeated_fault(inject, repeat)
-        # What is drawn, and what a fault was planted in, is no witness of the stack.
+        # What is drawn, and what a fault was planted in, is not kept as a drift baseline.
         witness = None if fault is not None or order.seed is not None else witness_at(root())
         found = await _run_cases(order, fault, witness)
     except LntxError as error:
@@ -153,8 +153,8 @@ def _concluded(found: Canary) -> State[Any]:
 
 def _headline(found: Canary) -> str:
     if found.fault is not None:
-        said = f"put down to {found.fault.blame}" if found.fault.caught else "not seen"
-        return f"{found.fault.name}: {said}, to blame is {found.fault.expected}"
+        said = f"blamed on {found.fault.blame}" if found.fault.caught else "not seen"
+        return f"{found.fault.name}: {said}, expected {found.fault.expected}"
     right = sum(case.verdict == "pass" for case in found.cases)
     drift = f", drift in {len(found.drift)}" if found.drift else ""
     return f"{right} of {len(found.cases)} right{drift}"

@@ -1,4 +1,4 @@
-"""Which folders the flows that `lntx up` serves may read tables from: whoever can start a run chooses `data.path`."""
+"""Which folders the flows of `lntx up` may read tables from: anyone who can start a run chooses `data.path`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lntx.config import Data
+from lntx.config.schema import Data
 from lntx.errors import BadInput
 from lntx.text import shown
 

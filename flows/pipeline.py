@@ -15,17 +15,17 @@ from pydantic import Field
 
 from flows.folders import refuse_other_folders
 from flows.tasks import TASKS, Force, root, send_core_logs
-from lntx.conclusion import conclude
-from lntx.config import Data, Evaluate, Export, Train
+from lntx.config.loading import validate
+from lntx.config.schema import Data, Evaluate, Export, Train
 from lntx.errors import LntxError
-from lntx.layers import validate
-from lntx.outcomes import Outcome, Request
-from lntx.pipeline import begin
-from lntx.runs import Run
-from lntx.selection import Stage, select
-from lntx.store import Store
+from lntx.pipeline.conclude import conclude
+from lntx.pipeline.outcome import Outcome, Request
+from lntx.pipeline.runner import begin
+from lntx.runs.run import Run
+from lntx.stages import Stage, select
+from lntx.store.leases import running
+from lntx.store.store import Store
 from lntx.text import MAX_MESSAGE, MAX_NAME, shown
-from lntx.usage import running
 
 
 def _run_name() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,26 +17,37 @@ from prefect.exceptions import MissingContextError
 from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed, Failed
 
-from flows.headway import shown
-from flows.printing import EscapedLines
+from flows.progress import shown
 from lntx.errors import LntxError
-from lntx.outcomes import Outcome, Request
-from lntx.pipeline import obtain
-from lntx.selection import Stage
+from lntx.pipeline.outcome import Outcome, Request
+from lntx.pipeline.runner import obtain
+from lntx.stages import Stage
+from lntx.text import EscapedLines
 
-_TITLES: dict[Stage, str] = {
-    "generate": "Generate the rows",
-    "train": "Train the model",
-    "evaluate": "Evaluate what was learned",
-    "export": "Export and read back",
-}
 _HOUR = 3600.0
-_TIMEOUTS: dict[Stage, float] = {
-    "generate": 6 * _HOUR,
-    "train": 12 * _HOUR,
-    "evaluate": 6 * _HOUR,
-    "export": 0.5 * _HOUR,
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry:
+    """What Prefect adds to a stage."""
+
+    title: str
+    """Its name in the UI."""
+
+    timeout_s: float
+    """How long it may take, in seconds."""
+
+    retry_delays_s: tuple[float, ...] = (5.0, 30.0)
+    """Pauses before its retries, in seconds."""
+
+
+TABLE: dict[Stage, TaskEntry] = {
+    "generate": TaskEntry(title="Generate the rows", timeout_s=6 * _HOUR),
+    "train": TaskEntry(title="Train the model", timeout_s=12 * _HOUR),
+    "evaluate": TaskEntry(title="Evaluate what was learned", timeout_s=6 * _HOUR),
+    "export": TaskEntry(title="Export and read back", timeout_s=0.5 * _HOUR),
 }
+"""Every stage; what it computes is in `lntx/pipeline/table.py`."""
 
 
 def transient(_task: Task[..., Any], _run: object, state: State[Any]) -> bool:
@@ -49,14 +61,14 @@ def transient(_task: Task[..., Any], _run: object, state: State[Any]) -> bool:
 
 def _stage_task(stage: Stage) -> Task[[Request, dict[Stage, Outcome]], Any]:
     @task(
-        name=_TITLES[stage],
+        name=TABLE[stage].title,
         task_run_name=stage,
         description=f"Obtain the result of the stage {stage}: from the store if it is fresh, else computed.",
-        retries=2,
-        retry_delay_seconds=[5, 30],
+        retries=len(TABLE[stage].retry_delays_s),
+        retry_delay_seconds=[*TABLE[stage].retry_delays_s],
         retry_jitter_factor=0.3,
         retry_condition_fn=transient,
-        timeout_seconds=_TIMEOUTS[stage],
+        timeout_seconds=TABLE[stage].timeout_s,
         persist_result=False,
     )
     def obtain_stage(request: Request, outcomes: dict[Stage, Outcome]) -> State[Any]:
@@ -92,7 +104,7 @@ def _failed(outcome: Outcome) -> State[Any]:
 
 _STATES = {"ran": _ran, "cached": _cached, "skipped": _skipped, "failed": _failed}
 
-TASKS = {stage: _stage_task(stage) for stage in _TITLES}
+TASKS = {stage: _stage_task(stage) for stage in TABLE}
 """One task per stage, in order."""
 
 
@@ -120,7 +132,7 @@ def send_core_logs() -> None:
 def root() -> Path:
     """The folder of data/ and artifacts/ of a flow run: LNTX_ROOT, else the working directory.
 
-    No parameter: whoever can start a run could name any folder.
+    No parameter: anyone who can start a run could name any folder.
     """
     return Path(os.environ.get("LNTX_ROOT") or ".")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lntx.api import fit, predict, run
+    from lntx.export.formats import load_model
     from lntx.model import LNTXLinearModel
-    from lntx.prediction import load_model
 
 __all__ = ["LNTXLinearModel", "fit", "load_model", "predict", "run"]
 __version__ = "0.1.0"
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "LNTXLinearModel": "lntx.model",
     "fit": "lntx.api",
-    "load_model": "lntx.prediction",
+    "load_model": "lntx.export.formats",
     "predict": "lntx.api",
     "run": "lntx.api",
 }

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from lntx.config import Data, Evaluate, Export, Pipeline, Section, Train
+from lntx.config.loading import settle
+from lntx.config.schema import Data, Evaluate, Export, Pipeline, Section, Train
 from lntx.errors import BadInput
-from lntx.layers import settle
 from lntx.models import find_model
-from lntx.outcomes import Request
-from lntx.pipeline import run_stages
-from lntx.runs import Run
-from lntx.selection import Stage, select
-from lntx.store import Store
+from lntx.pipeline.outcome import Request
+from lntx.pipeline.runner import run_stages
+from lntx.runs.run import Run
+from lntx.stages import Stage, select
+from lntx.store.store import Store
 
 Root = str | os.PathLike[str]
 
@@ -37,7 +37,7 @@ def run(
     force: str | Iterable[str] = (),
     root: Root | None = None,
 ) -> Run:
-    """Run the pipeline and return what came of it; a wrong answer is a result (`verdict`), not an exception.
+    """Run the pipeline and return its outcome; a wrong answer is a result (`verdict`), not an exception.
 
     config: a whole configuration; or give sections, as models or as mappings of their keys, over a preset or a TOML
     file. force: stages to compute although stored, or "all". root: folder of data/ and artifacts/; LNTX_ROOT or the
@@ -101,9 +101,26 @@ def predict(
     Raises: BadInput: there is no such model, it takes other features, or it is not trusted.
     """
     found = find_model(Store(_root(root)), run=run, path=model, trust=[trust] if isinstance(trust, str) else trust)
+    if hasattr(rows, "to_frame"):
+        # A pandas series: one row, whose index names the columns.
+        rows = rows.to_frame().T
     if hasattr(rows, "columns"):
         return found.predict_frame(rows)
-    return found.predict(np.atleast_2d(np.asarray(rows, dtype=np.float64)))
+    return found.predict(_numbers(rows))
+
+
+def _numbers(rows: Any) -> np.ndarray:
+    """Rows of numbers without names, shape (num_rows, num_features)."""
+    try:
+        given = np.asarray(rows)
+        if given.dtype.names is not None:
+            raise TypeError
+        numbers = np.atleast_2d(given.astype(np.float64))
+    except (ValueError, TypeError, OverflowError):
+        raise BadInput("rows to predict must be numbers, or a data frame whose columns have names") from None
+    if given.dtype.kind in "iu" and (given.astype(np.float64).astype(given.dtype) != given).any():
+        raise BadInput("rows to predict hold a whole number that float64 cannot")
+    return numbers
 
 
 def _keys(section: Section | Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from typing import Any, BinaryIO
 MAX_JSON_BYTES = 2**24
 """Largest JSON file that is read: parsed, one may take thirty times as much memory."""
 
+MAX_MODEL_BYTES = 2**28
+"""Largest file of a model, or of a sweep, that is read."""
+
 
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading.
@@ -31,10 +34,13 @@ def open_regular(path: Path) -> BufferedReader:
     raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file. Raises: OSError: as `open_regular`."""
+def read_regular(path: Path, *, most: int = MAX_JSON_BYTES) -> bytes:
+    """The bytes of a regular file of at most so many. Raises: OSError: as `open_regular`, or it is larger."""
     with open_regular(path) as stream:
-        return stream.read()
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return content
 
 
 def read_json(path: Path) -> Any:
@@ -42,11 +48,7 @@ def read_json(path: Path) -> Any:
 
     Raises: OSError: as `open_regular`. ValueError: it is not JSON, or larger or deeper than any of ours.
     """
-    with open_regular(path) as stream:
-        content = stream.read(MAX_JSON_BYTES + 1)
-    if len(content) > MAX_JSON_BYTES:
-        raise ValueError(f"it is larger than {MAX_JSON_BYTES:,} bytes")
-    return parse_json(content)
+    return parse_json(read_regular(path))
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -128,7 +130,7 @@ class HashingWriter:
         self._stream.flush()
 
     def close(self) -> None:
-        """Nothing: whoever opened the stream closes it."""
+        """Nothing: the caller opened the stream, and closes it."""
         self.closed = True
 
     @property

@@ -1,9 +1,10 @@
-"""The model: one linear layer. Knows nothing of data, training or files."""
+"""The model: one linear layer, and its weights as bytes. Knows nothing of data, training or files."""
 
 from __future__ import annotations
 
 import math
 
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -49,3 +50,9 @@ class LNTXLinearModel(nn.Module):
     def bias(self) -> float | None:
         """The learned bias as the float64 that it equals; none where the model has none."""
         return None if self.linear.bias is None else float(self.linear.bias.detach().double().cpu())
+
+
+def dump_weights(model: LNTXLinearModel) -> bytes:
+    """The weights, and nothing else: equal weights give equal bytes."""
+    data: bytes = safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    return data

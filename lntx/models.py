@@ -6,7 +6,7 @@ import csv
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,20 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lntx.config import Section
-from lntx.dataset import Block
+from lntx.config.schema import Section
+from lntx.data.dataset import Block
+from lntx.data.tables import read_frame, read_table
 from lntx.errors import BadInput, Damaged
-from lntx.figures import residuals
-from lntx.files import parse_json, read_regular
-from lntx.powers import powers
-from lntx.records import Record
-from lntx.runs import DamagedRun, pointer_path, read_pointer, read_run
-from lntx.store import Store
-from lntx.tables import kind_of, passed_through, read_frame, read_table
+from lntx.evaluation.residuals import residuals
+from lntx.files import MAX_MODEL_BYTES, parse_json, read_regular
+from lntx.numerics.powers import powers
+from lntx.runs.run import DamagedRun, pointer_path, read_pointer, read_run
+from lntx.store.record import Record
+from lntx.store.store import Store
 from lntx.text import listed, quoted, shown
 
 if TYPE_CHECKING:
-    from lntx.prediction import Predictor
+    from lntx.export.formats import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def find_model(
     trusted = {file.sha256 for record in records for file in record.files} | set(trust)
     if path is not None:
         # Likewise.
-        from lntx.prediction import read_model
+        from lntx.export.formats import read_model
 
         content = read_model(Path(path))
         return _load(Path(path), content, _inputs_of(store, records, content), None, trusted)
@@ -115,7 +115,7 @@ def find_model(
     file = store.root / place
     stored = {known.path: known.sha256 for known in found.stages["export"].files}
     try:
-        content = read_regular(file)
+        content = read_regular(file, most=MAX_MODEL_BYTES)
     except OSError:
         raise BadInput(f"{shown(file)} is gone: lntx run computes it again") from None
     if hashlib.sha256(content).hexdigest() != stored.get(place):
@@ -127,7 +127,7 @@ def find_model(
 
 def _load(file: Path, content: bytes, inputs: _Inputs | None, run: str | None, trusted: set[str]) -> Model:
     # Here, because it imports torch: a missing model is known without.
-    from lntx.prediction import predictor_of
+    from lntx.export.formats import predictor_of
 
     if inputs is None or inputs.degree == 1:
         terms = None if inputs is None else inputs.features
@@ -140,7 +140,7 @@ def _of_powers(content: bytes, file: Path, degree: int, trusted: set[str]) -> Pr
     """A polynomial's predictions from its one feature, as exact as its fit: powers rounded to float64 would lose what
     the condition number asks for.
     """
-    from lntx.prediction import model_of, predictor_of
+    from lntx.export.formats import model_of, predictor_of
 
     if file.suffix != ".safetensors":
         ask = predictor_of(content, file, trusted=trusted)
@@ -202,7 +202,7 @@ def write_predictions(model: Model, source: Path, target: Path) -> int:
         with tempfile.TemporaryDirectory(prefix=".lntx-", dir=target.parent) as folder:
             partial = Path(folder) / "partial"
             writer: Any = None
-            for read, rows in _rows(source, names, typed=not is_csv):
+            for read, rows in read_table(source, names, typed=not is_csv):
                 if "prediction" in read.schema.names:
                     raise BadInput(f"{shown(source)} already has a column 'prediction': rename it")
                 batch = read.append_column("prediction", pa.array(model.predict(rows)))
@@ -219,18 +219,6 @@ def write_predictions(model: Model, source: Path, target: Path) -> int:
     except OSError as error:
         raise BadInput(f"cannot write {shown(target)}: {error.strerror or type(error).__name__}") from None
     return num_rows
-
-
-def _rows(source: Path, names: Sequence[str], *, typed: bool) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-    """Rows with all columns as they are, and the values of the features. typed: text of CSV becomes numbers where every
-    value of a column is one.
-    """
-    if kind_of(source) == "Parquet":
-        yield from read_table(source, names)
-        return
-    for (batch, values), rest in zip(read_table(source, names), passed_through(source, typed=typed), strict=True):
-        assert batch.num_rows == rest.num_rows
-        yield rest, values
 
 
 class _CsvWriter:

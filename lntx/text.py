@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import re
 from collections.abc import Iterable
 
@@ -47,3 +48,12 @@ def listed(names: Iterable[object]) -> str:
 def markdown(value: object) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no link."""
     return html.escape(_MARKUP.sub(r"\\\g<0>", escape(str(value))), quote=False)
+
+
+class EscapedLines(logging.Filter):
+    """Makes each log line one line of text, whatever it quotes."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always true."""
+        record.msg, record.args = shorten(escape(record.getMessage()), MAX_MESSAGE), None
+        return True

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commandline import Cli, Finished
 
-from flows.cli import main
+from flows.cli.main import main
 
 
 @pytest.fixture(autouse=True)

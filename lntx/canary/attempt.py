@@ -1,6 +1,6 @@
 """One case in a throw-away root: begun, its stages taken down one by one, and judged.
 
-Whoever runs the stages, the core's runner or Prefect's tasks, goes through this.
+The core's runner and Prefect's tasks both go through this.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lntx.canary.cases import Case
+from lntx.canary.checks.judge import Broken, Judgement, judge
 from lntx.canary.drift import Drift, watch
-from lntx.canary.judging import Broken, Judgement, judge
 from lntx.canary.results import CaseReport
-from lntx.fitting import Epoch, history_digest
-from lntx.outcomes import Outcome, Request
-from lntx.pipeline import begin
-from lntx.report import Page, markdown
-from lntx.runs import Run
-from lntx.selection import Stage
-from lntx.store import Store
-from lntx.training import find_device
+from lntx.pipeline.outcome import Outcome, Request
+from lntx.pipeline.runner import begin
+from lntx.report.report import Page, markdown
+from lntx.runs.run import Run
+from lntx.stages import Stage
+from lntx.store.store import Store
+from lntx.training.fit import find_device
+from lntx.training.result import Epoch, history_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Judged:
     """One case, done."""
 
     report: CaseReport
-    """What came of it."""
+    """Its outcome."""
 
     run: Run
     """Its run, with the canary's verdict."""
@@ -74,7 +74,7 @@ class Attempt:
         return begin(self.request)
 
     def take(self, stage: Stage, came: Outcome | BaseException) -> bool:
-        """Take down what came of a stage; says whether the next one may go on."""
+        """Record the outcome of a stage; says whether the next one may go on."""
         if isinstance(came, BaseException):
             self.broken = Broken(stage=stage, error=came)
             return False

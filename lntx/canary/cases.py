@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from lntx.canary.levels import Device, Level
-from lntx.config import Format, Pipeline, Section
-from lntx.layers import validate
+from lntx.config.loading import validate
+from lntx.config.schema import Format, Pipeline, Section
 
 # Rows of the large case: minutes of work, and no more of the memory and the disk than leaves others alone.
 _LARGE_ROWS = 20_000_000

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from lntx.config import Data
-from lntx.generation import feature_names, generate_blocks
+from lntx.config.schema import Data
+from lntx.data.synthetic import feature_names, generate_blocks
 
 _ROWS = 400
 # Of a normal law, once in 10^15.

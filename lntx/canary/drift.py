@@ -15,11 +15,12 @@ from typing import Any
 
 from lntx import __version__
 from lntx.canary.cases import Case
-from lntx.config import Section
+from lntx.config.schema import Section
 from lntx.files import read_json
-from lntx.fitting import Epoch
-from lntx.identity import CODE, code_digest, digest_of, identify
-from lntx.store import Store
+from lntx.pipeline.table import TABLE, identify
+from lntx.store.key import code_digest, digest_of
+from lntx.store.store import Store
+from lntx.training.result import Epoch
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ def watch(store: Store, case: Case, device: str, history: Sequence[Epoch]) -> Dr
         store.locks.mkdir(parents=True, exist_ok=True)
         with store.lock(f"canary-{key}"):
             records = _load(path)
+            if not records and path.exists():
+                store.set_aside(path)
             drift = _compare(case, records, now)
             if drift is not None or not records or records[-1]["versions"] != now["versions"]:
                 records = [*records, now][-_KEPT:]
@@ -123,7 +126,7 @@ def _compare(case: Case, records: Sequence[dict[str, Any]], now: dict[str, Any])
 def _versions(case: Case) -> dict[str, str]:
     """What may change the bits of a training."""
     found = identify("train", case.pipeline, source_sha256=None, inputs={}).versions
-    code = digest_of({name: code_digest(name) for name in {*CODE["generate"], *CODE["train"]}})
+    code = digest_of({name: code_digest(name) for name in {*TABLE["generate"].modules, *TABLE["train"].modules}})
     return {**found, "lntx": __version__, "code of lntx": code[:12]}
 
 
@@ -132,7 +135,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
         records = read_json(path)["records"]
         return [_Witness.model_validate(one).model_dump() for one in records]
     except (OSError, ValueError, LookupError, TypeError):
-        # What is not there, or not whole, is no witness: the history begins anew.
+        # What is not there, or not whole, is no drift baseline: the history begins again.
         return []
 
 

@@ -29,7 +29,7 @@ def write_junit(canary: Canary, path: Path) -> None:
 
 
 def write_faults_junit(faults: Sequence[FaultReport], path: Path) -> None:
-    """One test case per planted fault; one that is missed, or put down to another part, is a failure."""
+    """One test case per planted fault; one that is missed, or blamed on another part, is a failure."""
     cases = [
         (fault.name, fault.seconds, None if fault.is_right else (fault.blame or "missed", _missed(fault)))
         for fault in faults
@@ -82,4 +82,4 @@ def _legible(text: str) -> str:
 def _missed(fault: FaultReport) -> str:
     if not fault.caught:
         return "the planted fault was not seen"
-    return f"put down to {fault.blame}, where {fault.expected} is to blame: {fault.reason}"
+    return f"blamed on {fault.blame}, expected {fault.expected}: {fault.reason}"

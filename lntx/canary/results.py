@@ -6,14 +6,14 @@ from typing import Literal
 
 from lntx.canary.drift import Drift
 from lntx.canary.levels import Level
-from lntx.canary.trajectory import PathCheck
-from lntx.config import Pipeline, Section
-from lntx.runs import Run
-from lntx.verdict import Blame
+from lntx.canary.oracle.trajectory import PathCheck
+from lntx.config.schema import Pipeline, Section
+from lntx.runs.run import Run
+from lntx.stages import Blame
 
 
 class CaseReport(Section):
-    """What came of one case."""
+    """The outcome of one case."""
 
     name: str
     """What is special about it."""
@@ -31,7 +31,7 @@ class CaseReport(Section):
     """Why, and what to look at."""
 
     warnings: tuple[str, ...]
-    """What to know besides."""
+    """Warnings."""
 
     seconds: float
     """How long it took."""
@@ -47,7 +47,7 @@ class CaseReport(Section):
 
 
 class FaultReport(Section):
-    """What came of a planted fault."""
+    """The outcome of a planted fault."""
 
     name: str
     """The fault."""
@@ -72,12 +72,12 @@ class FaultReport(Section):
 
     @property
     def is_right(self) -> bool:
-        """Whether it was caught and put down to the right part."""
+        """Whether it was caught and blamed on the right part."""
         return self.caught and self.blame == self.expected
 
 
 class Canary(Run):
-    """What came of a canary: the run of the first case that is wrong, else of the first, and all of the cases."""
+    """The outcome of a canary: the run of the first case that is wrong, else of the first, and all of the cases."""
 
     level: Level
     """How much was tried."""

@@ -14,11 +14,11 @@ from lntx.canary import drift as drifts
 from lntx.canary.cases import blind_case, fixed_cases
 from lntx.canary.faults import FAULTS
 from lntx.canary.faults.planting import once_stored
-from lntx.canary.ordering import Order
-from lntx.canary.running import run_canary, run_case
+from lntx.canary.order import Order
+from lntx.canary.run import run_canary, run_case
+from lntx.config.loading import validate
 from lntx.errors import BadInput
-from lntx.layers import validate
-from lntx.selection import Stage
+from lntx.stages import Stage
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,8 @@ def test_a_wrong_one_keeps_its_files_and_says_why(tmp_path: Path) -> None:
     found = run_canary(root=tmp_path / "root", fault=FAULTS["flipped-gradient-bit"])
     assert (found.verdict, found.blame) == ("fail", "training")
     assert re.match(
-        r"epoch 2 left the path: the weight of x1 is .+ where descent on these rows gives", found.reason or ""
+        r"epoch 2 deviates from the expected path by .+; the weight of x1 is .+, and descent on these rows gives",
+        found.reason or "",
     )
     assert found.root is not None
     assert found.report is not None
@@ -60,7 +61,7 @@ def test_a_wrong_one_keeps_its_files_and_says_why(tmp_path: Path) -> None:
     assert list(Path(found.root).rglob("history-*.parquet"))
     assert found.fault is not None
     assert found.fault.is_right
-    assert not (tmp_path / "root").exists(), "the bits of a planted fault are no witness"
+    assert not (tmp_path / "root").exists(), "the bits of a planted fault are no drift baseline"
 
 
 def test_the_end_is_right_although_the_path_is_not(tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_a_stored_file_that_is_gone_or_cut_is_put_down_to_its_part(
 def test_what_is_found_before_an_interrupt_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import lntx.canary.running as canaries
+    import lntx.canary.run as canaries
 
     real, runs = canaries.run_case, []
 
@@ -264,7 +265,7 @@ def test_what_is_found_before_an_interrupt_is_told(
     monkeypatch.setattr(canaries, "run_case", interrupted)
     with FAULTS["scaled-predictions"].planted(fixed_cases(1)[0]), pytest.raises(KeyboardInterrupt):
         run_canary(Order(repeat=3))
-    assert "before the end: training: epoch 1 left the path" in caplog.text
+    assert "before the end: training: epoch 1 deviates from the expected path" in caplog.text
     assert "lntx-canary-" in caplog.text
 
 

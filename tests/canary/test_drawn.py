@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lntx.canary.drawn import implausible_rows
-from lntx.canary.eigenvalues import is_largest, is_smallest
-from lntx.config import Data
+from lntx.canary.oracle.eigenvalues import is_largest, is_smallest
+from lntx.config.schema import Data
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every fault that can be planted is caught and put down to the right part. Run: pytest tests/canary/test_faults.py"""
+"""Every fault that can be planted is caught and blamed on the right part. Run: pytest tests/canary/test_faults.py"""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from lntx.canary.faults import FAULTS, find_fault
-from lntx.canary.ordering import Order
-from lntx.canary.running import run_canary, run_faults
+from lntx.canary.order import Order
+from lntx.canary.run import run_canary, run_faults
 from lntx.errors import BadInput
 
 

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 from lntx.canary.cases import fixed_cases
 from lntx.canary.faults import FAULTS
 from lntx.canary.junit import write_error_junit, write_junit
-from lntx.canary.ordering import Order
-from lntx.canary.running import run_canary
+from lntx.canary.order import Order
+from lntx.canary.run import run_canary
 
 
 def test_junit_has_a_test_case_per_case(tmp_path: Path) -> None:
@@ -26,4 +26,4 @@ def test_junit_has_a_test_case_per_case(tmp_path: Path) -> None:
     write_error_junit(RuntimeError("no\x1b[31m room"), tmp_path / "error.xml")
     suite = ElementTree.parse(tmp_path / "error.xml").getroot()[0]
     assert (suite.get("errors"), suite.get("failures")) == ("1", "0")
-    assert "left the path" in (failure.get("message") or "")
+    assert "deviates from the expected path" in (failure.get("message") or "")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-# Runs a function on a module as soon as it is imported, whoever imports it.
+# Runs a function on a module as soon as it is imported, by any importer.
 _HOOK = """
 import importlib.abc, importlib.util, os, pathlib, sys
 
@@ -288,7 +288,7 @@ def test_a_fault_from_outside_is_caught_and_put_down_to_the_right_part(tmp_path:
     assert (exit_code, found["verdict"], found["blame"]) == (3, "fail", expected), found["reason"]
     assert ": look at " in found["reason"]
     if name == "linear-from-the-third-call":
-        assert found["reason"].startswith("epoch 3 left the path")
+        assert found["reason"].startswith("epoch 3 deviates from the expected path")
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lntx.canary.trajectory import PathCheck, follow
-from lntx.canary.wholenumbers import WholeNumberSums
-from lntx.config import Pipeline
-from lntx.dataset import open_dataset
-from lntx.fitting import Epoch, Fit
-from lntx.generation import feature_names, generate_blocks, generate_dataset
-from lntx.gram import Gram
-from lntx.training import fit
+from lntx.canary.oracle.trajectory import PathCheck, follow
+from lntx.canary.oracle.whole_numbers import WholeNumberSums
+from lntx.config.schema import Pipeline
+from lntx.data.dataset import open_dataset
+from lntx.data.synthetic import feature_names, generate_blocks, generate_dataset
+from lntx.numerics.gram import Gram
+from lntx.training.fit import fit
+from lntx.training.result import Epoch, Fit
 
 DATA = {"weights": (3.7, -1.2), "bias": 2.0, "num_rows": 500, "low": -3, "high": 3}
 

@@ -42,7 +42,7 @@ def test_a_planted_fault_exits_3_and_a_missed_one_1(cli: Cli, monkeypatch: pytes
     monkeypatch.setattr(faults, "FAULTS", {"nan": harmless})
     missed = cli("canary", "--inject", "nan", "--local", "--json")
     assert (missed.code, missed.json["fault"]["caught"]) == (1, False)
-    monkeypatch.setattr("lntx.canary.running.FAULTS", {"nan": harmless})
+    monkeypatch.setattr("lntx.canary.run.FAULTS", {"nan": harmless})
     table = cli("canary", "--inject", "all")
     assert table.code == 1
     assert table.out.splitlines()[0].split() == ["fault", "caught", "blame", "expected"]

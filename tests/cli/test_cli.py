@@ -89,7 +89,7 @@ def test_plan_says_what_would_run_and_exits_4(cli: Cli) -> None:
     assert changed.json["stages"] == {
         "generate": {"state": "fresh", "reason": None},
         "train": {"state": "stale", "reason": "train.learning_rate: auto → 0.01"},
-        "evaluate": {"state": "depends", "reason": "cached if train comes out the same"},
+        "evaluate": {"state": "depends", "reason": "reused if train gives the same results"},
         "export": {"state": "missing", "reason": "never computed"},
     }
     assert cli("plan", "--until", "train").code == 0
@@ -113,16 +113,16 @@ def test_nist_files_are_fitted_to_their_digits(cli: Cli) -> None:
     ("words", "line"),
     [
         (["run", "--data.num-rowz", "5"], "unknown option --data.num-rowz: did you mean --data.num-rows?"),
-        (["run", "--data.num-rows", "many"], "data.num_rows must be integer"),
+        (["run", "--data.num-rows", "many"], "data.num_rows must be an integer"),
         (["run", "--data.num-rows", "0"], "data.num_rows must be greater than or equal to 1, got 0"),
         (["run", "--data.num-rows", "-5"], "data.num_rows must be greater than or equal to 1, got -5"),
         (["run", "--data.weights", "nan"], "data.weights.0 must be a finite number, got nan"),
         (["run", "--data.weights", "inf"], "data.weights.0 must be a finite number, got inf"),
-        (["run", "--train.learning-rate", "fast"], "train.learning_rate must be 'auto' or number"),
+        (["run", "--train.learning-rate", "fast"], "train.learning_rate must be 'auto' or a number"),
         (["run", "--train.learning-rate", "1"], "must be below the stable limit"),
         (["run", "--train.device", "cuda"], "train.device is cuda, but torch finds no CUDA device"),
         (["run", "--train.bias", "--data.low", "5", "--data.high", "5"], "feature 'x' is constant (5)"),
-        (["run", "--train.bias", "--data.num-rows", "1"], "1 rows cannot decide 2 weights"),
+        (["run", "--train.bias", "--data.num-rows", "1"], "1 row is too few for 2 weights"),
         (["run", "--preset", "tutorail"], "preset must be one of tutorial"),
         (["run", "--config", "none.toml"], "config file none.toml: No such file or directory"),
         (["run", "--from", "trian"], '"trian"'),

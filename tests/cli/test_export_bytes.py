@@ -9,11 +9,11 @@ from pathlib import Path
 
 _WRITE = """
 import sys, torch
-from lntx.exporting import WRITERS
+from lntx.export.formats import FORMATS
 from lntx.model import LNTXLinearModel
 model = LNTXLinearModel(3, bias=True, generator=torch.Generator().manual_seed(1))
 for name in ("safetensors", "pt2", "onnx"):
-    open(f"{sys.argv[1]}.{name}", "wb").write(WRITERS[name](model))
+    open(f"{sys.argv[1]}.{name}", "wb").write(FORMATS[name].write(model))
 """
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from commandline import Cli
 
 import lntx
-from lntx.store import Store
+from lntx.store.store import Store
 
 EVIL = "a\x1b[2J\nPASS  15.95 digits\u202e\x9b"
 
@@ -31,7 +33,7 @@ def fitted(tmp_path: Path) -> Path:
 
 def test_an_output_never_replaces_its_input_or_a_file_of_the_store(cli: Cli, fitted: Path) -> None:
     root = fitted.parent
-    run = lntx.runs.read_run(Store(root))
+    run = lntx.runs.run.read_run(Store(root))
     (root / "link.csv").symlink_to(fitted)
     (root / "hard.csv").hardlink_to(fitted)
     rows = run.stages["generate"].files[0].path
@@ -125,7 +127,7 @@ def test_a_read_only_root_is_said_in_a_line(fitted: Path) -> None:
         subprocess.run(["true"], preexec_fn=lambda: _read_only(root), check=True)
     except subprocess.SubprocessError:
         pytest.skip("needs the right to mount: run as root")
-    run = lntx.runs.read_run(Store(root)).run
+    run = lntx.runs.run.read_run(Store(root)).run
     for words in (
         ("pin", run),
         ("report",),
@@ -144,3 +146,41 @@ def test_a_read_only_root_is_said_in_a_line(fitted: Path) -> None:
         assert done.returncode in (1, 2), words
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert "Read-only file system" in json.loads(done.stdout)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("gc", "--keep", "0.5"), "must be an integer, got '0.5'"),
+        (("canary", "--repeat", "0.6"), "must be an integer, got '0.6'"),
+        (("sweep", "--over", "train.seed=1,2", "--processes", "1.5"), "must be an integer, got '1.5'"),
+        (("up", "--port", "4200.6"), "must be an integer, got '4200.6'"),
+        (("plan", "--train.max-epochs", "3.0"), "train.max_epochs must be an integer, got '3.0'"),
+        (("sweep", "--over", "train.max_epochs=0:99999999999999999999999"), "is no range"),
+        (("up", "--cron", "0 0 30 2 *"), "a day that never comes"),
+        (("up", "--webhook", "http://"), "--webhook names no host"),
+        (("up", "--timezone", ""), "--timezone must be a name"),
+    ],
+)
+def test_options_are_never_rounded_or_taken_for_others(cli: Cli, words: tuple[str, ...], said: str) -> None:
+    done = cli(*words)
+    assert (done.code, said in done.err, len(done.err.splitlines())) == (2, True, 1), done.err
+
+
+def test_output_that_cannot_be_written_is_a_line_at_most(tmp_path: Path) -> None:
+    for redirect, code in ((">/dev/full", 1), (">&-", 0)):
+        line = f"{sys.executable} -m flows.cli runs --root {tmp_path} {redirect}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+        assert (done.returncode, "Traceback" in done.stderr, len(done.stderr.splitlines()) <= 1) == (code, False, True)
+
+
+def test_ctrl_c_during_the_imports_is_no_traceback(tmp_path: Path) -> None:
+    for delay in (0.1, 0.3):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "plan", "--root", str(tmp_path)], stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert "flows" not in err
+        assert "lntx/" not in err

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lntx.layers import settle
-from lntx.planning import plan
-from lntx.selection import select
-from lntx.store import Store
+from lntx.config.loading import settle
+from lntx.pipeline.plan import plan
+from lntx.stages import select
+from lntx.store.store import Store
 
 
 def planned(root: Path, **options: Any) -> dict[str, tuple[str, str | None]]:

@@ -16,11 +16,11 @@ import torch
 from exact import least_squares
 
 import lntx
-from lntx import training
-from lntx.dataset import open_dataset, read_blocks
-from lntx.generation import generate_dataset
-from lntx.layers import settle
-from lntx.reference import solve
+from lntx.config.loading import settle
+from lntx.data.dataset import open_dataset, read_blocks
+from lntx.data.synthetic import generate_dataset
+from lntx.evaluation.least_squares import solve
+from lntx.training import fit as training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -96,7 +96,7 @@ def test_a_thousand_seeds_are_the_correctly_rounded_exact_solution(tmp_path: Pat
 
 _MEASURED = """
 import json, re, sys
-import lntx.evaluation, lntx.generation, lntx.training
+import lntx.evaluation.evaluate, lntx.data.synthetic, lntx.training.fit
 import torch._dynamo  # torch.optim imports it at the first step
 from lntx import run
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lntx.config import PRESETS, Pipeline
+from lntx.config.loading import settle
+from lntx.config.schema import PRESETS, Pipeline
 from lntx.errors import BadInput
-from lntx.layers import settle
-from lntx.selection import STAGES, select
+from lntx.stages import STAGES, select
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from lntx.selection import STAGES, select
     [
         ({"data": {"num_row": 5}}, "unknown key data.num_row: did you mean data.num_rows?"),
         ({"dta": {"num_rows": 5}}, "unknown section dta: did you mean data?"),
-        ({"data": {"num_rows": "many"}}, "data.num_rows must be integer, got 'many'"),
+        ({"data": {"num_rows": "many"}}, "data.num_rows must be an integer, got 'many'"),
         ({"data": {"num_rows": 0}}, "data.num_rows must be greater than or equal to 1, got 0"),
         ({"data": {"num_rows": -3}}, "data.num_rows must be greater than or equal to 1, got -3"),
         ({"data": {"weights": []}}, "data.weights must have at least one weight, got none"),
@@ -34,7 +34,7 @@ from lntx.selection import STAGES, select
         ({"data": {"path": "rows.csv"}}, "data.target is missing"),
         ({"data": {"path": "rows.csv", "target": "y", "noise": 1.0}}, "data.noise is for generated rows"),
         ({"data": {"path": "rows.csv", "target": "y", "features": ["y"]}}, "data.target 'y' is also among"),
-        ({"train": {"learning_rate": "fast"}}, "train.learning_rate must be 'auto' or number"),
+        ({"train": {"learning_rate": "fast"}}, "train.learning_rate must be 'auto' or a number"),
         ({"train": {"learning_rate": 0}}, "train.learning_rate must be 'auto' or greater than 0, got 0"),
         ({"train": {"momentum": 1.0}}, "train.momentum must be less than 1, got 1.0"),
         ({"train": {"dtype": "float16"}}, "train.dtype must be 'float64' or 'float32', got 'float16'"),

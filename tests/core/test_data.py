@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lntx import generation
-from lntx.config import Data
-from lntx.dataset import block_rows, open_dataset, read_blocks
+from lntx.config.schema import Data
+from lntx.data import synthetic as generation
+from lntx.data.dataset import block_rows, open_dataset, read_blocks
+from lntx.data.tables import import_table, look_at, read_table
 from lntx.errors import BadInput
-from lntx.tables import import_table, look_at, read_table
 
 
 def _rows(data: Data) -> tuple[np.ndarray, np.ndarray]:

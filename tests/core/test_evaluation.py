@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 from exact import least_squares
 
-from lntx import training
-from lntx.config import Pipeline
-from lntx.dataset import Block, open_dataset, read_blocks
-from lntx.evaluation import correct_digits, evaluate
-from lntx.figures import residual_figures
-from lntx.fitting import Fit
-from lntx.generation import generate_dataset
-from lntx.jointtest import chance_of_gaps, chi_squared_tail
-from lntx.layers import settle
-from lntx.reference import solve
-from lntx.verdict import Evaluation
+from lntx.config.loading import settle
+from lntx.config.schema import Pipeline
+from lntx.data.dataset import Block, open_dataset, read_blocks
+from lntx.data.synthetic import generate_dataset
+from lntx.evaluation.chi2 import chance_of_gaps, chi_squared_tail
+from lntx.evaluation.evaluate import correct_digits, evaluate
+from lntx.evaluation.least_squares import solve
+from lntx.evaluation.residuals import residual_figures
+from lntx.evaluation.verdict import Evaluation
+from lntx.training import fit as training
+from lntx.training.result import Fit
 
 
 def _trained(folder: Path, **overrides: Any) -> tuple[Pipeline, Path, Fit]:
@@ -89,7 +89,7 @@ def test_a_file_that_is_not_the_stored_one_is_blamed_on_the_data(tmp_path: Path)
 
 def test_rows_of_another_truth_are_blamed_on_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A generator that errs does so twice alike: only the truth shows it."""
-    monkeypatch.setattr("lntx.generation._target", lambda _data, _weights, drawn, _noise, _count: 3.8 * drawn[0])
+    monkeypatch.setattr("lntx.data.synthetic._target", lambda _data, _weights, drawn, _noise, _count: 3.8 * drawn[0])
     found = _judged(*_trained(tmp_path))
     assert (found.verdict, found.blame) == ("fail", "reference")
     assert "x = 3.8 where the truth is 3.7" in (found.reason or "")
@@ -104,7 +104,7 @@ def test_noise_is_no_fault_and_a_shift_beyond_noise_is(tmp_path: Path) -> None:
     shifted = config.model_copy(update={"data": truth})
     # The rows are compared before the truth: leave that comparison out.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lntx.evaluation.damaged_rows", lambda *_, **__: None)
+        patch.setattr("lntx.evaluation.evaluate.damaged_rows", lambda *_, **__: None)
         found = _judged(shifted, path, fit)
     assert (found.verdict, found.blame) == ("fail", "reference")
     assert "noise alone does that with chance" in (found.reason or "")

@@ -10,12 +10,12 @@ from exact import least_squares
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lntx.dataset import Block
+from lntx.data.dataset import Block
 from lntx.errors import BadInput
-from lntx.exact import ExactMatrix, exactly, exponents, split
-from lntx.gram import Gram
-from lntx.powers import powers
-from lntx.reference import solve
+from lntx.evaluation.least_squares import solve
+from lntx.numerics.exact_matrix import ExactMatrix, exactly, exponents, split
+from lntx.numerics.gram import Gram
+from lntx.numerics.powers import powers
 
 FLOATS = st.floats(-1e99, 1e99).filter(lambda value: value == 0 or abs(value) > 1e-99)
 
@@ -102,7 +102,7 @@ def test_neither_order_nor_blocks_nor_threads_change_a_bit(bias: bool) -> None:
         ([[1.0, 2.0, 4.0], [0.0, 0.0, 0.0]], False, "feature 'b' is 0 in every row"),
         ([[1.0, 2.0, 4.0, 0.0], [1.0, 0.0, 5.0, 2.0], [3.0, 4.0, 13.0, 2.0]], False, "combination of 'a', 'b'"),
         ([[1.0, 2.0, 4.0, 8.0], [3.0, 5.0, 9.0, 17.0]], True, "combination of 'a', the bias"),
-        ([[1.0, 2.0], [2.0, 1.0]], True, "2 rows cannot decide 3 weights"),
+        ([[1.0, 2.0], [2.0, 1.0]], True, "2 rows are too few for 3 weights"),
     ],
 )
 def test_dependent_columns_are_named_by_the_reference_too(columns: list[list[float]], bias: bool, line: str) -> None:

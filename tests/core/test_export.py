@@ -15,14 +15,12 @@ import pytest
 import safetensors.numpy
 import torch
 
-from lntx.config import Format
+from lntx.config.schema import Format
 from lntx.errors import BadInput
-from lntx.exporting import WRITERS, prove
+from lntx.export.export import prove
+from lntx.export.formats import FORMATS, load_model, load_predictor
 from lntx.files import sha256_of
 from lntx.model import LNTXLinearModel
-from lntx.prediction import load_model, load_predictor
-
-FORMATS: tuple[Format, ...] = ("safetensors", "pt2", "onnx")
 
 
 def _model(*weights: float, bias: float | None = None, dtype: torch.dtype = torch.float64) -> LNTXLinearModel:
@@ -36,7 +34,7 @@ def _model(*weights: float, bias: float | None = None, dtype: torch.dtype = torc
 
 def _written(model: LNTXLinearModel, name: Format, folder: Path) -> Path:
     path = folder / f"model.{name}"
-    path.write_bytes(WRITERS[name](model))
+    path.write_bytes(FORMATS[name].write(model))
     return path
 
 

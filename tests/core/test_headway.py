@@ -1,4 +1,4 @@
-"""How far a stage is, told to whoever listens. Run: pytest tests/core/test_headway.py"""
+"""How far a stage is, told to a listener. Run: pytest tests/core/test_headway.py"""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import lntx
-from lntx import dataset
-from lntx.headway import heard_by
+from lntx.data import dataset
+from lntx.progress import heard_by
 
 
 def _told(root: Path, **settings: object) -> list[tuple[float, str]]:

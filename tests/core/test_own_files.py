@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -14,13 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lntx
-from lntx import pipeline
+from lntx.config.loading import settle
 from lntx.errors import BadInput
-from lntx.garbage import collect_garbage
-from lntx.identity import digest_of
-from lntx.runs import load_run, run_names, run_path
-from lntx.store import Store
-from lntx.verification import verify
+from lntx.pipeline.conclude import write_report_file
+from lntx.pipeline.table import TABLE
+from lntx.runs.garbage import collect_garbage
+from lntx.runs.run import load_run, run_names, run_path
+from lntx.runs.verify import verify
+from lntx.store.key import digest_of
+from lntx.store.store import Store
+from lntx.sweep.sweep import sweep
 
 KEY = "0123456789abcdef" * 4
 SMALL: dict[str, Any] = {"export": {"formats": ["safetensors"]}, "data": {"num_rows": 50}}
@@ -43,7 +47,7 @@ def _everything(root: Path) -> None:
         def crash(*_rest: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setitem(pipeline._WORK, "evaluate", crash)
+        patch.setitem(TABLE, "evaluate", dataclasses.replace(TABLE["evaluate"], work=crash))
         with pytest.raises(KeyboardInterrupt):
             lntx.run(**SMALL, train={"seed": 6}, root=root)
     store = Store(root)
@@ -272,3 +276,71 @@ def test_data_and_artifacts_may_be_links(tmp_path: Path) -> None:
     collect_garbage(Store(root), keep=1)
     assert not (root / run.stages["train"].files[0].path).exists()
     assert verify(Store(root)).damaged == ()
+
+
+def test_old_reports_and_sweeps_go_too(tmp_path: Path) -> None:
+    run = lntx.run(**SMALL, root=tmp_path)
+    store = Store(tmp_path)
+    with store.shared():
+        page = write_report_file(store, run, "html", "a page")
+    found = sweep(settle(overrides={"data": {"num_rows": 50}}), {"train.seed": [1, 2]}, root=tmp_path)
+    lntx.run(**SMALL, train={"seed": 1}, root=tmp_path)
+    collect_garbage(store, keep=1)
+    assert not page.exists()
+    assert (tmp_path / found.file).exists()
+    collect_garbage(store, keep=1, older_than_s=0.0)
+    assert list((tmp_path / "artifacts" / "sweeps").iterdir()) == []
+
+
+def test_a_folder_of_somebody_elses_is_not_computed_into(tmp_path: Path) -> None:
+    """Nor is a link followed, or a file taken that stages do not make, in a folder of ours either."""
+    run = lntx.run(**SMALL, root=tmp_path)
+    outside = tmp_path / "outside"
+    (outside / "sub").mkdir(parents=True)
+    for name in ("model.txt", "fit.json", "sub/card.json", ".key"):
+        (outside / name).write_text(run.stages["train"].key or "")
+    keys = {stage: report.key for stage, report in run.stages.items()}
+    (tmp_path / "artifacts" / "train" / f".staging-{keys['train']}").symlink_to(outside)
+    ours = tmp_path / "artifacts" / "evaluate" / f".staging-{keys['evaluate']}"
+    (ours / "mynotes").mkdir(parents=True)
+    (ours / ".key").write_text(str(keys["evaluate"]))
+    mine = [ours / "mynotes" / "model.bak", ours / "dataset.json"]
+    for path in mine:
+        path.write_text("mine")
+    before = _tree(tmp_path, [path.relative_to(tmp_path).as_posix() for path in [*outside.rglob("*"), *mine]])
+    assert lntx.run(**SMALL, root=tmp_path, force="all").verdict == "pass"
+    collect_garbage(Store(tmp_path), keep=9)
+    assert _tree(tmp_path, list(before)) == before
+
+
+def test_files_in_the_places_of_the_journal_the_pointer_and_sweeps_are_kept(tmp_path: Path) -> None:
+    artifacts = tmp_path / "artifacts"
+    artifacts.mkdir()
+    (artifacts / "current.json").write_text("mine")
+    (artifacts / ".journal.jsonl.new").write_text("mine")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").write_text("mine")
+    lntx.run(**SMALL, root=tmp_path)
+    assert [path.read_text() for path in (artifacts / ".damaged").iterdir()] == ["mine"]
+    (artifacts / ".damaged").rename(tmp_path / "before")
+    (artifacts / ".damaged").symlink_to(elsewhere)
+    collect_garbage(Store(tmp_path), keep=1, damaged=True)
+    assert (elsewhere / "file").read_text() == "mine"
+    assert (artifacts / ".journal.jsonl.new").read_text() == "mine"
+    asked = settle(overrides={"data": {"num_rows": 50}}), {"train.seed": [1, 2]}
+    first = sweep(*asked, root=tmp_path / "other")
+    for name in (first.file, first.picture):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    assert sweep(*asked, root=tmp_path).sweep == first.sweep
+    assert sorted(path.read_text() for path in elsewhere.iterdir()) == ["mine"] * 3
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_for_a_journal_stops_a_run_at_once(tmp_path: Path) -> None:
+    lntx.run(**SMALL, root=tmp_path)
+    (tmp_path / "artifacts" / ".journal.jsonl").unlink()
+    os.mkfifo(tmp_path / "artifacts" / ".journal.jsonl")
+    with pytest.raises(OSError, match=r"not a regular file|No such device"):
+        lntx.run(**SMALL, train={"seed": 1}, root=tmp_path)

@@ -5,6 +5,7 @@ Run: pytest tests/core/test_pipeline.py
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -17,12 +18,12 @@ from commandline import DATA
 from planned import planned as _planned
 
 import lntx
-from lntx.config import Data
+from lntx.config.loading import parse_text
+from lntx.config.schema import Data
 from lntx.errors import BadInput, NotFresh
-from lntx.layers import parse_text
-from lntx.runs import Run
-from lntx.selection import STAGES
-from lntx.store import Store
+from lntx.runs.run import Run
+from lntx.stages import STAGES
+from lntx.store.store import Store
 
 
 def _states(run: Run) -> str:
@@ -210,9 +211,9 @@ def test_the_tutorial_fails_says_why_and_its_advice_passes(tmp_path: Path) -> No
 
 
 def test_a_wrong_export_is_blamed_and_never_a_hit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lntx import exporting
+    from lntx.export import export
 
-    real = exporting.WRITERS["pt2"]
+    real = export.FORMATS["pt2"]
 
     def wrong(model: lntx.LNTXLinearModel) -> bytes:
         import torch
@@ -220,10 +221,10 @@ def test_a_wrong_export_is_blamed_and_never_a_hit(tmp_path: Path, monkeypatch: p
         with torch.no_grad():
             other = lntx.LNTXLinearModel(1)
             other.linear.weight.copy_(model.linear.weight * 1.001)
-        return real(other)
+        return real.write(other)
 
     with monkeypatch.context() as patch:
-        patch.setattr(exporting, "WRITERS", {**exporting.WRITERS, "pt2": wrong})
+        patch.setattr(export, "FORMATS", {**export.FORMATS, "pt2": dataclasses.replace(real, write=wrong)})
         run = lntx.run(root=tmp_path)
     assert (run.verdict, run.blame, _states(run)) == ("fail", "export", "rrrf")
     assert "the pt2 file is not the trained model" in (run.reason or "")
@@ -319,7 +320,7 @@ def test_a_users_file_is_known_by_its_content(tmp_path: Path) -> None:
     [
         ("y,a,b\n1,2,2\n2,3,3\n5,4,4\n", True, "feature 'b' duplicates 'a'"),
         ("y,a\n1,2\n2,2\n5,2\n", True, "feature 'a' is constant (2), and so is the bias"),
-        ("y,a,b\n1,2,3\n", False, "1 rows cannot decide 2 weights"),
+        ("y,a,b\n1,2,3\n", False, "1 row is too few for 2 weights"),
         ("y,a\n1,\n2,2\n", True, "column 'a' has no value in row 1"),
         ("y,a\n1,x\n2,2\n", True, "column 'a' in row 1: it is not a number"),
     ],

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import lntx
-from lntx.report import Page, gather_page, html, markdown
-from lntx.store import Store
+from lntx.report.report import Page, gather_page, html, markdown
+from lntx.store.store import Store
 
 SETTINGS = {"weights": (3.7, -1.2), "bias": 2.0, "noise": 0.5}
 
@@ -43,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _page(root: Path, name: str | None = None) -> Page:
-    from lntx.runs import read_run
+    from lntx.runs.run import read_run
 
     store = Store(root)
     return gather_page(store, read_run(store, name))

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from lntx import checkpoints, parts, training
-from lntx.config import Data
-from lntx.dataset import open_dataset, read_blocks
+from lntx.config.loading import settle
+from lntx.config.schema import Data
+from lntx.data import shards as parts
+from lntx.data.dataset import open_dataset, read_blocks
+from lntx.data.synthetic import generate_dataset
 from lntx.files import sha256_of
-from lntx.fitting import Fit
-from lntx.generation import generate_dataset
-from lntx.layers import settle
+from lntx.training import checkpoints
+from lntx.training import fit as training
+from lntx.training.result import Fit
 
 
 class _Killed(BaseException):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from lntx.errors import BadInput, LntxError
-from lntx.identity import Identity
-from lntx.records import Record
-from lntx.store import Store
+from lntx.store.key import Identity
+from lntx.store.record import Record
+from lntx.store.store import Store
 
 IDENTITY = Identity(stage="train", code={"model": "1"}, versions={}, config={"train.seed": 0}, inputs={"generate": "a"})
 
@@ -65,7 +65,7 @@ def test_a_large_file_is_hashed_once_and_again_when_it_changes(tmp_path: Path, m
     content = os.urandom(5 * 2**20)
     path = store.path(_published(store, content).file("model.bin"))
     hashed: list[str] = []
-    from lntx import stat_cache
+    from lntx.store import stat_cache
 
     real = stat_cache.sha256_of
     monkeypatch.setattr(stat_cache, "sha256_of", lambda file: hashed.append(file.name) or real(file))

@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 from commandline import Cli
 
-from lntx import sweeping, training
-from lntx.batched import plan_trial, pose, train_together
-from lntx.config import Pipeline
-from lntx.dataset import open_dataset, read_blocks
+from lntx.config.loading import settle
+from lntx.config.schema import Pipeline
+from lntx.data.dataset import open_dataset, read_blocks
+from lntx.data.synthetic import generate_dataset
 from lntx.errors import BadInput
-from lntx.figures import residual_figures
-from lntx.generation import generate_dataset
-from lntx.grid import configure, parse_over, trials
-from lntx.layers import settle
+from lntx.evaluation.residuals import residual_figures
+from lntx.sweep import sweep as sweeping
+from lntx.sweep.grid import configure, parse_over, trials
+from lntx.sweep.vectorized import plan_trial, pose, train_together
+from lntx.training import fit as training
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_a_sweep_over_data_makes_each_dataset(tmp_path: Path) -> None:
 def test_large_trainings_are_runs_in_processes_and_small_ones_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lntx.trials.BATCHED_NUMBERS", 3000)
+    monkeypatch.setattr("lntx.sweep.trials.BATCHED_NUMBERS", 3000)
     over = {"data.num_rows": [1000, 5000]}
     found = sweeping.sweep(Pipeline(), over, root=tmp_path, processes=1)
     assert {row.settings["data.num_rows"]: row.how for row in found.trials} == {1000: "batched", 5000: "process"}
@@ -166,7 +167,7 @@ def _kill_itself(*_: Any) -> Any:
 
 
 def test_a_process_that_is_killed_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lntx.trials.run_trial", _kill_itself)
+    monkeypatch.setattr("lntx.sweep.trials.run_trial", _kill_itself)
     found = sweeping.sweep(Pipeline(), {"train.batch_size": [10]}, root=tmp_path, processes=1)
     assert found.trials[0].error == "its process was killed"
     monkeypatch.undo()

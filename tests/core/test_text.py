@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import lntx
-from lntx import report
+from lntx.config.loading import settle
+from lntx.data.tables import look_at, wanted_columns
 from lntx.errors import BadInput
-from lntx.layers import settle
-from lntx.store import Store
-from lntx.tables import look_at, wanted_columns
+from lntx.report import report
+from lntx.store.store import Store
 from lntx.text import MAX_MESSAGE, escape, listed, markdown, quoted, shown
 
 EVIL = "a\x1b[2J\n# FAKE \u202e<img src=x onerror=alert(1)>[b](http://e)`|$\x9b"

@@ -11,14 +11,14 @@ import pytest
 import torch
 from exact import least_squares
 
-from lntx import training
-from lntx.curvature import measure
-from lntx.dataset import Block, Dataset, open_dataset, read_blocks
+from lntx.config.loading import settle
+from lntx.data.dataset import Block, Dataset, open_dataset, read_blocks
+from lntx.data.synthetic import generate_dataset
 from lntx.errors import BadInput
-from lntx.fitting import Epoch, Fit, read_history, write_history
-from lntx.generation import generate_dataset
-from lntx.layers import settle
 from lntx.model import LNTXLinearModel
+from lntx.training import fit as training
+from lntx.training.curvature import measure
+from lntx.training.result import Epoch, Fit, read_history, write_history
 
 
 def _fit(folder: Path, read_rows: int = 2**16, **overrides: Any) -> tuple[Dataset, Fit, list[Epoch]]:
@@ -171,7 +171,7 @@ def test_threads_and_reading_change_no_bit(tmp_path: Path, dtype: str, monkeypat
     _, first, history = _fit(tmp_path, **overrides)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    monkeypatch.setattr("lntx.dataset.MEMORY_BYTES", 0)
+    monkeypatch.setattr("lntx.data.dataset.MEMORY_BYTES", 0)
     try:
         _, second, again = _fit(tmp_path, read_rows=1234, **overrides)
     finally:
@@ -240,7 +240,7 @@ def test_float32_gradients_stay_right_for_many_rows(tmp_path: Path) -> None:
         ([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0]], False, "feature 'b' duplicates 'a'"),
         ([[1.0, 2.0, 4.0], [0.0, 0.0, 0.0]], False, "feature 'b' is 0 in every row"),
         ([[1.0, 2.0, 4.0, 0.0], [1.0, 0.0, 5.0, 2.0], [3.0, 4.0, 13.0, 2.0]], False, "combination of 'a', 'b'"),
-        ([[1.0, 2.0], [2.0, 1.0]], True, "2 rows cannot decide 3 weights"),
+        ([[1.0, 2.0], [2.0, 1.0]], True, "2 rows are too few for 3 weights"),
     ],
 )
 def test_columns_that_cannot_be_told_apart_are_named(columns: list[list[float]], bias: bool, line: str) -> None:

@@ -17,12 +17,12 @@ import pytest
 import safetensors.numpy
 
 import lntx
-import lntx.prediction
+import lntx.export.formats
+from lntx.config.loading import settle
+from lntx.data.tables import look_at
 from lntx.errors import BadInput, LntxError
-from lntx.exporting import WRITERS
-from lntx.layers import settle
-from lntx.store import Store
-from lntx.tables import look_at
+from lntx.export.formats import FORMATS
+from lntx.store.store import Store
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def hostile(tmp_path: Path) -> tuple[Path, Path]:
     model = lntx.LNTXLinearModel(1)
     made, marker = tmp_path / "hostile.pt2", tmp_path / "code ran"
     content = tmp_path / "right.pt2"
-    content.write_bytes(WRITERS["pt2"](model))
+    content.write_bytes(FORMATS["pt2"].write(model))
     code = f"__import__('pathlib').Path({str(marker)!r}).touch() or 1"
     with zipfile.ZipFile(content) as old, zipfile.ZipFile(made, "w") as new:
         for name in old.namelist():
@@ -85,11 +85,11 @@ def test_one_function_loads_archives() -> None:
         for line in path.read_text().splitlines()
         if "export.load(" in line and "`" not in line
     ]
-    assert calls == ["prediction.py"]
+    assert calls == ["formats.py"]
 
 
 def test_onnx_with_weights_elsewhere_is_refused(tmp_path: Path) -> None:
-    model = onnx.load_from_string(WRITERS["onnx"](lntx.LNTXLinearModel(3)))
+    model = onnx.load_from_string(FORMATS["onnx"].write(lntx.LNTXLinearModel(3)))
     secret = tmp_path / "secret"
     secret.write_bytes(np.arange(3.0).tobytes())
     tensor = model.graph.initializer[0]
@@ -211,3 +211,43 @@ def test_compressed_csv_is_read_as_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "table.csv.gz").write_bytes(gzip.compress((tmp_path / "table.csv").read_bytes()))
     found = [lntx.fit(tmp_path / name, target="y", root=tmp_path / "root") for name in ("table.csv", "table.csv.gz")]
     assert found[0].learned_weights == found[1].learned_weights
+
+
+@pytest.mark.timeout(60)
+def test_files_of_gigabytes_are_refused_unread(tmp_path: Path) -> None:
+    """Sparse ones, which cost their maker nothing."""
+    run = lntx.run(root=tmp_path, export={"formats": ["safetensors"]})
+    for name in ("big.safetensors", "big.onnx", "big.pt2", "big.toml", run.exports["safetensors"]):
+        with (tmp_path / name).open("ab") as stream:
+            stream.truncate(3 * 10**9)
+    for name in ("big.safetensors", "big.onnx", "big.pt2"):
+        with pytest.raises(BadInput, match="larger than"):
+            lntx.predict(1, model=tmp_path / name, root=tmp_path)
+    with pytest.raises(BadInput, match="larger than"):
+        settle(file=tmp_path / "big.toml")
+    with pytest.raises(BadInput, match="is gone"):
+        lntx.predict(1, root=tmp_path)
+    for name in (".journal.jsonl", ".verified.json", "current.json"):
+        with (tmp_path / "artifacts" / name).open("ab") as stream:
+            stream.truncate(10**9)
+    assert Store(tmp_path).journal.known()
+    with pytest.raises(BadInput, match="damaged"):
+        lntx.predict(1, root=tmp_path)
+
+
+def test_an_onnx_file_says_nothing_on_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load_from_string(FORMATS["onnx"].write(lntx.LNTXLinearModel(1)))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1), "\x1b]0;title\x07\u202e\nPASS"))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    lntx.predict(1, model=path, root=tmp_path)
+    assert capfd.readouterr().err == ""
+    node = onnx.helper.make_node("Concat", ["x", "x"], ["y"], axis=0)
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, [None, 1]) for name in "xy"]
+    twice = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "twice", value[:1], value[1:]), opset_imports=[onnx.helper.make_opsetid("", 20)]
+    )
+    twice.ir_version = 10
+    path.write_bytes(twice.SerializeToString())
+    with pytest.raises(BadInput, match="does not give one number for each row"):
+        lntx.predict(1, model=path, root=tmp_path)

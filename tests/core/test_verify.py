@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lntx
-from lntx.runs import load_run
-from lntx.store import Store
-from lntx.verification import mend_history, verify
+from lntx.runs.history import list_runs
+from lntx.runs.run import load_run, run_path
+from lntx.runs.verify import mend_history, verify
+from lntx.store.key import digest_of
+from lntx.store.store import Store
 
 SMALL: dict[str, Any] = {"export": {"formats": ["safetensors"]}, "data": {"num_rows": 50}}
 
@@ -78,7 +81,7 @@ def test_a_record_that_is_anything_is_one_damaged_record(tmp_path: Path, content
 
 def test_what_is_removed_meanwhile_is_no_damage(tmp_path: Path) -> None:
     """A collection that runs while `verify` reads takes nothing that `verify` then misses."""
-    from lntx.garbage import collect_garbage
+    from lntx.runs.garbage import collect_garbage
 
     lntx.run(**SMALL, root=tmp_path)
     lntx.run(**SMALL, train={"seed": 1}, root=tmp_path)
@@ -91,3 +94,34 @@ def test_what_is_removed_meanwhile_is_no_damage(tmp_path: Path) -> None:
 
     assert verify(Store(tmp_path), progress=collect).damaged == ()
     assert calls
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stages": {}}, {"digits": None}, {"reference_weights": []}, {"true_weights": [1.0, 2.0]},
+        {"standard_errors": []}, {"learned_weights": [1.0] * 5}, {"created_at": "0001-01-01T00:00:00+00:00"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("has_digest", [True, False])
+def test_a_run_that_no_run_writes_breaks_nothing(tmp_path: Path, change: dict[str, Any], has_digest: bool) -> None:
+    first = lntx.run(**SMALL, root=tmp_path)
+    path = run_path(Store(tmp_path), first.run)
+    values = {**json.loads(path.read_text()), **change}
+    del values["digest"]
+    path.write_text(json.dumps({**values, "digest": digest_of(values)} if has_digest else values))
+    assert _damaged(tmp_path) == [f"artifacts/runs/{first.run}.json"]
+    assert [*list_runs(Store(tmp_path))] == []
+    assert lntx.run(**SMALL, root=tmp_path).verdict == "pass"
+    assert _damaged(tmp_path) == []
+
+
+@pytest.mark.parametrize("stage", ["generate", "evaluate"])
+def test_a_record_without_its_files_is_computed_again(tmp_path: Path, stage: Any) -> None:
+    lntx.run(**SMALL, root=tmp_path)
+    (path,) = (tmp_path / "artifacts" / "records" / stage).iterdir()
+    for files in ([], [{"name": "x.txt", "path": "data/x-0.txt", "sha256": "0" * 64, "size": 0}]):
+        values = {**json.loads(path.read_text()), "files": files}
+        del values["digest"]
+        path.write_text(json.dumps({**values, "digest": digest_of(values)}))
+        assert lntx.run(**SMALL, root=tmp_path).stages[stage].state == "ran"

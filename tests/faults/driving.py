@@ -82,7 +82,7 @@ def bits(done: Done) -> dict[str, list[str]]:
 
 
 def states(done: Done) -> dict[str, str]:
-    """What came of each stage."""
+    """The outcome of each stage."""
     return {stage: report["state"] for stage, report in done.json["stages"].items()}
 
 

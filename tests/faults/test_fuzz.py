@@ -24,19 +24,20 @@ import pytest
 from driving import command
 
 import lntx
-from flows.home import Home
-from lntx import stat_cache, sweeping
+from flows.server.home import Home
 from lntx.canary import drift
-from lntx.checkpoints import Checkpoints
+from lntx.config.loading import settle
+from lntx.data.tables import import_table, look_at
 from lntx.errors import LntxError
-from lntx.identity import digest_of
-from lntx.layers import settle
-from lntx.prediction import load_predictor
-from lntx.records import Unreadable, read_record
-from lntx.runs import DamagedRun, load_runs, read_pointer, run_names
-from lntx.store import Store
-from lntx.tables import import_table, look_at
-from lntx.usage import in_use
+from lntx.export.formats import load_predictor
+from lntx.runs.run import DamagedRun, load_runs, read_pointer, run_names
+from lntx.store import stat_cache
+from lntx.store.key import digest_of
+from lntx.store.leases import in_use
+from lntx.store.record import Unreadable, read_record
+from lntx.store.store import Store
+from lntx.sweep import sweep as sweeping
+from lntx.training.checkpoints import Checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 import lntx
-from lntx.garbage import collect_garbage
-from lntx.runs import load_runs, read_pointer
-from lntx.store import Store
-from lntx.verification import verify
+from lntx.runs.garbage import collect_garbage
+from lntx.runs.run import load_runs, read_pointer
+from lntx.runs.verify import verify
+from lntx.store.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -16,12 +16,13 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.utilities.callables import parameter_schema
 
 import lntx
-from flows import headway, tasks
+from flows import progress as headway
+from flows import tasks
 from flows.pipeline import pipeline
-from lntx.config import PRESETS, Data, Train
+from lntx.config.schema import PRESETS, Data, Train
 from lntx.errors import BadInput
-from lntx.runs import Run
-from lntx.selection import STAGES
+from lntx.runs.run import Run
+from lntx.stages import STAGES
 
 pytestmark = pytest.mark.flow
 

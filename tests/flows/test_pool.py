@@ -14,8 +14,8 @@ import yaml
 from flows_server import Server
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.serving import deployments
-from flows.settings import ServerOptions
+from flows.server.serve import deployments
+from flows.server.settings import ServerOptions
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow, pytest.mark.timeout(600)]
 

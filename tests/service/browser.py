@@ -52,7 +52,7 @@ class Browser:
         self._driver.get(url)
 
     def wait(self, done: Callable[[], Any], seconds: float = 60) -> Any:
-        """Wait for something to be so; what React draws anew meanwhile is looked up again."""
+        """Wait for something to be so; what React draws again meanwhile is looked up again."""
         waiting = WebDriverWait(self._driver, seconds, ignored_exceptions=_TRANSIENT)
         try:
             return waiting.until(lambda _driver: done())

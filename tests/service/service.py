@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 from driving import Done, lntx
 
-from flows.home import Home
+from flows.server.home import Home
 
 
 def free_port() -> int:

@@ -15,7 +15,7 @@ import pytest
 from driving import lntx
 from service import Service, serving, up
 
-from flows.home import Home
+from flows.server.home import Home
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
 

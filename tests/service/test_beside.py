@@ -16,7 +16,7 @@ import pytest
 from driving import command, lntx, run, until
 from service import serving, up
 
-from flows.home import Home
+from flows.server.home import Home
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow, pytest.mark.timeout(1200)]
 

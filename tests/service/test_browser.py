@@ -1,6 +1,6 @@
 """What a person sees in Prefect's UI, in a real browser.
 
-Run: pytest tests/service/test_browser.py; --screenshots docs/images makes the pictures of the README anew.
+Run: pytest tests/service/test_browser.py; --screenshots docs/images makes the pictures of the README again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from browser import Browser, chromium
 from driving import lntx
 from service import Service, environment
 
-from lntx.selection import STAGES
+from lntx.stages import STAGES
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow, pytest.mark.timeout(600)]
 

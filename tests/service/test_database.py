@@ -9,7 +9,7 @@ from driving import lntx
 from postgresql import postgresql
 from service import commands, environment, holders, serving, up
 
-from flows.home import Home
+from flows.server.home import Home
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -19,7 +19,7 @@ PASSWORD = "geheim-7f3a"
 def test_runs_are_kept_in_the_database_and_its_password_is_in_no_log(tmp_path: Path) -> None:
     root = tmp_path / "root"
     with postgresql() as trusting:
-        # It trusts whoever comes over loopback; the password is there to be looked for.
+        # It trusts all that comes over loopback; the password is there to be looked for.
         url = trusting.replace("lntx@", f"lntx:{PASSWORD}@")
         with serving(root, "--no-canary", "--database", url) as service:
             done = lntx("run", "--json", root=root, env=environment())

@@ -14,7 +14,7 @@ import pytest
 from driving import lntx
 from service import Service, children, process_of, serving, up, wait
 
-from flows.home import Home
+from flows.server.home import Home
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from service import Service, commands, environment, holders, process_of
 
-from flows.home import Home
-from flows.lifecycle import unit
-from flows.schedules import patient_hours
-from flows.settings import ServerOptions
+from flows.cli.server import unit
+from flows.server.home import Home
+from flows.server.schedules import patient_hours
+from flows.server.settings import ServerOptions
 from lntx.errors import BadInput
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]

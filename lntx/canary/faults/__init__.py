@@ -12,8 +12,8 @@ from lntx.canary.faults.planting import Fault
 from lntx.canary.faults.rows import ROWS
 from lntx.canary.faults.solved import SOLVED
 from lntx.canary.faults.trained import TRAINED
+from lntx.config.loading import unknown
 from lntx.errors import BadInput
-from lntx.layers import unknown
 
 FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in (*ROWS, *SOLVED, *TRAINED, *EXPORTED)}
 """Every fault, by name, in the order of the stages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ def _of_another_model(change: Callable[[_Model], _Model]) -> _Plant:
     """Every format is written from a changed model."""
 
     def plant(_case: Case) -> contextlib.AbstractContextManager[None]:
-        import lntx.exporting
+        import lntx.export.export
 
-        def make(writers: Any) -> Any:
-            return {name: lambda model, write=write: write(change(model)) for name, write in writers.items()}
+        def make(formats: Any) -> Any:
+            return {
+                name: dataclasses.replace(one, write=lambda model, one=one: one.write(change(model)))
+                for name, one in formats.items()
+            }
 
-        return replaced(lntx.exporting, "WRITERS", make)
+        return replaced(lntx.export.export, "FORMATS", make)
 
     return plant
 
@@ -77,18 +81,18 @@ def _transposed(_case: Case) -> contextlib.AbstractContextManager[None]:
 
         return transposing
 
-    import lntx.exporting
+    import lntx.export.export
 
-    def within(writers: Any) -> Any:
+    def within(formats: Any) -> Any:
         def write(model: _Model) -> bytes:
             with replaced(safetensors.torch, "save", make):
-                content: bytes = writers["safetensors"](model)
+                content: bytes = formats["safetensors"].write(model)
             return content
 
-        return {**writers, "safetensors": write}
+        return {**formats, "safetensors": dataclasses.replace(formats["safetensors"], write=write)}
 
     # The export alone: the weights that training stores are right.
-    return replaced(lntx.exporting, "WRITERS", within)
+    return replaced(lntx.export.export, "FORMATS", within)
 
 
 def _rows_inside(case: Case) -> contextlib.AbstractContextManager[None]:
@@ -96,7 +100,7 @@ def _rows_inside(case: Case) -> contextlib.AbstractContextManager[None]:
 
     def make(export: Callable[..., Any]) -> Callable[..., Any]:
         def leaking(model: Any, args: tuple[torch.Tensor, ...], *more: Any, **options: Any) -> Any:
-            from lntx.generation import generate_blocks
+            from lntx.data.synthetic import generate_blocks
 
             x, _ = next(generate_blocks(case.pipeline.data))
             rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)).to(args[0].dtype)
@@ -126,7 +130,7 @@ def _altered(stage: Any) -> _Plant:
 
 def _other_card(_case: Case) -> contextlib.AbstractContextManager[None]:
     """The card says more digits than there are."""
-    import lntx.exporting
+    import lntx.export.export
 
     def make(card: Callable[..., Any]) -> Callable[..., Any]:
         def boasting(**fields: Any) -> Any:
@@ -135,7 +139,7 @@ def _other_card(_case: Case) -> contextlib.AbstractContextManager[None]:
 
         return boasting
 
-    return replaced(lntx.exporting, "Card", make)
+    return replaced(lntx.export.export, "Card", make)
 
 
 @contextlib.contextmanager
@@ -143,14 +147,14 @@ def _stale_export(case: Case) -> Iterator[None]:
     """The files of an earlier run lie in place of the fresh ones."""
 
     def tamper(files: dict[str, Path]) -> None:
-        from lntx.exporting import WRITERS
+        from lntx.export.formats import FORMATS
 
         generator = torch.Generator().manual_seed(2)
         dtype = getattr(torch, case.pipeline.train.dtype)
         count = len(case.pipeline.data.true_weights or ())
         earlier = LNTXLinearModel(count, bias=case.pipeline.learns_bias, dtype=dtype, generator=generator)
         for name in case.pipeline.export.formats:
-            files[f"model.{name}"].write_bytes(WRITERS[name](earlier))
+            files[f"model.{name}"].write_bytes(FORMATS[name].write(earlier))
 
     with once_stored("export", tamper):
         yield
@@ -187,4 +191,4 @@ EXPORTED = (
     _export("altered-weights", "the last bit of a weight flips in the file that training stores", _altered("train")),
     _export("stale-export", "the files of an earlier run lie in place of the fresh ones", _stale_export),
 )
-"""They are put down to the export."""
+"""Blamed on the export."""

@@ -1,4 +1,4 @@
-"""How a fault is planted: a library's function, or one of ours, is replaced for the while."""
+"""How a fault is planted: a library's function, or one of ours, is replaced for a time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from lntx.canary.cases import Case
-from lntx.selection import Stage
-from lntx.verdict import Blame
+from lntx.stages import Blame, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +33,12 @@ class Fault:
     """Below what it cannot be seen; none if it always can."""
 
     planted: Callable[[Case], AbstractContextManager[None]]
-    """Plants it for the while of a block."""
+    """Plants it for the duration of a block."""
 
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Replace an attribute for the while of a block. make: the original to what stands in for it."""
+    """Replace an attribute for the duration of a block. make: the original to what stands in for it."""
     original = getattr(owner, name)
     setattr(owner, name, make(original))
     try:
@@ -51,7 +50,7 @@ def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None
 @contextlib.contextmanager
 def once_stored(stage: Stage, tamper: Callable[[dict[str, Path]], None]) -> Iterator[None]:
     """Tamper with the files of a stage as soon as they are stored. tamper: is given them by name."""
-    from lntx.store import Store
+    from lntx.store.store import Store
 
     def make(publish: Callable[..., Any]) -> Callable[..., Any]:
         def tampering(self: Store, identity: Any, *args: Any, **options: Any) -> Any:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from lntx.canary.cases import Case
 from lntx.canary.faults.planting import Fault, flipped, once_stored, replaced
-from lntx.config import Data
+from lntx.config.schema import Data
 
 _Columns = dict[str, np.ndarray]
 
@@ -121,12 +121,12 @@ def _with(batch: pa.RecordBatch, name: str, change: Callable[[np.ndarray], np.nd
 
 def _shared_stream(_case: Case) -> contextlib.AbstractContextManager[None]:
     """All features are drawn from one random stream, each time alike."""
-    import lntx.generation
+    import lntx.data.synthetic
 
     def make(stream: Callable[[int, int, int], np.random.Generator]) -> Callable[..., np.random.Generator]:
         return lambda seed, rows, _column: stream(seed, rows, 0)
 
-    return replaced(lntx.generation, "_stream", make)
+    return replaced(lntx.data.synthetic, "_stream", make)
 
 
 def _other_history(_case: Case) -> contextlib.AbstractContextManager[None]:
@@ -142,7 +142,7 @@ def _other_history(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _wrong_seed(_case: Case) -> contextlib.AbstractContextManager[None]:
-    import lntx.parts
+    import lntx.data.shards
 
     def make(generate_dataset: Callable[..., str]) -> Callable[..., str]:
         def seeded(data: Data, *args: Any, **options: Any) -> str:
@@ -150,14 +150,14 @@ def _wrong_seed(_case: Case) -> contextlib.AbstractContextManager[None]:
 
         return seeded
 
-    return replaced(lntx.parts, "generate_dataset", make)
+    return replaced(lntx.data.shards, "generate_dataset", make)
 
 
 def _stale_file(case: Case) -> contextlib.AbstractContextManager[None]:
     """The file of an earlier run, with other rows, lies where the fresh one should."""
 
     def tamper(files: dict[str, Path]) -> None:
-        from lntx.generation import generate_dataset
+        from lntx.data.synthetic import generate_dataset
 
         earlier = case.pipeline.data.model_copy(update={"seed": case.pipeline.data.seed ^ 1})
         generate_dataset(earlier, next(iter(files.values())))
@@ -219,4 +219,4 @@ ROWS = (
     ),
     Fault(name="wrong-unit", what="a feature is read in thousandths", blame="data", planted=_read(_in_thousandths)),
 )
-"""They are put down to the data."""
+"""Blamed on the data."""

@@ -10,14 +10,14 @@ import numpy as np
 
 from lntx.canary.cases import Case
 from lntx.canary.faults.planting import Fault, replaced
-from lntx.exact import ExactMatrix
-from lntx.gram import Gram
-from lntx.normal_equations import Solution
+from lntx.numerics.exact_matrix import ExactMatrix
+from lntx.numerics.gram import Gram
+from lntx.numerics.normal_equations import Solution
 
 
 def _wrong_product(_case: Case) -> contextlib.AbstractContextManager[None]:
     """An entry of XᵀX and its like are wrong, as if the first feature were larger than it is."""
-    import lntx.reference
+    import lntx.evaluation.least_squares
 
     def make(gram: type[Gram]) -> type[Gram]:
         class Wrong(gram):  # type: ignore[misc, valid-type]
@@ -26,7 +26,7 @@ def _wrong_product(_case: Case) -> contextlib.AbstractContextManager[None]:
 
         return Wrong
 
-    return replaced(lntx.reference, "Gram", make)
+    return replaced(lntx.evaluation.least_squares, "Gram", make)
 
 
 def _wrong_sums(_case: Case) -> contextlib.AbstractContextManager[None]:
@@ -43,7 +43,7 @@ def _wrong_sums(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 def _rounded_solution(_case: Case) -> contextlib.AbstractContextManager[None]:
     """The solution has the digits of float32."""
-    import lntx.reference
+    import lntx.evaluation.least_squares
 
     def make(solve: Callable[..., Solution]) -> Callable[..., Solution]:
         def rounding(products: ExactMatrix) -> Solution:
@@ -53,7 +53,7 @@ def _rounded_solution(_case: Case) -> contextlib.AbstractContextManager[None]:
 
         return rounding
 
-    return replaced(lntx.reference, "solve_normal_equations", make)
+    return replaced(lntx.evaluation.least_squares, "solve_normal_equations", make)
 
 
 SOLVED = (
@@ -79,4 +79,4 @@ SOLVED = (
         planted=_rounded_solution,
     ),
 )
-"""They are put down to the reference."""
+"""Blamed on the reference."""

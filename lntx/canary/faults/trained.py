@@ -140,7 +140,7 @@ def _float32_sums(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _few_epochs(_case: Case) -> contextlib.AbstractContextManager[None]:
-    from lntx.progress import Progress
+    from lntx.training.loop import Progress
 
     def make(descend: Callable[..., Any]) -> Callable[..., Any]:
         return lambda self, steps, stopping, _max_epochs: descend(self, steps, stopping, 3)
@@ -150,7 +150,7 @@ def _few_epochs(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 def _stops_early(_case: Case) -> contextlib.AbstractContextManager[None]:
     """Weights that move by a part in 10^9 are taken for still."""
-    from lntx.stopping import Stopping
+    from lntx.training.stopping import Stopping
 
     def make(after: Callable[..., Any]) -> Callable[..., Any]:
         def hasty(self: Stopping, *args: Any) -> Any:
@@ -172,7 +172,7 @@ def _global_start(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _knows_the_answer(case: Case) -> contextlib.AbstractContextManager[None]:
-    import lntx.training
+    import lntx.training.fit
 
     def make(model_class: Callable[..., Any]) -> Callable[..., Any]:
         def knowing(*args: Any, **options: Any) -> Any:
@@ -185,7 +185,7 @@ def _knows_the_answer(case: Case) -> contextlib.AbstractContextManager[None]:
 
         return knowing
 
-    return replaced(lntx.training, "LNTXLinearModel", make)
+    return replaced(lntx.training.fit, "LNTXLinearModel", make)
 
 
 def _training(name: str, what: str, planted: _Plant, limit: str | None = None) -> Fault:
@@ -223,4 +223,4 @@ TRAINED = (
     _training("unseeded-start", "the weights do not start where the seed says", _global_start),
     _training("leaked-answer", "training starts at the true weights", _knows_the_answer, "1e-9 of the weights"),
 )
-"""They are put down to training."""
+"""Blamed on training."""

@@ -1,0 +1,149 @@
+"""The command `canary`: prove that this stack still trains right, and that the proof would fail if it did not."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from flows.cli.canary_printing import print_canary, print_fault_results, print_faults
+from flows.cli.options import Common, Whole
+from flows.cli.outputs import refuse_output
+from flows.cli.run import Flat, Local, app, print_json
+from lntx.canary.levels import Device, Level
+from lntx.errors import WrongAnswer
+from lntx.store.store import Store
+
+if TYPE_CHECKING:
+    from lntx.canary.order import Order
+    from lntx.canary.results import Canary
+
+_MISSED = 1
+_EARLIER_JUNIT = b"<?xml version='1.0' encoding='utf-8'?>\n<testsuites>\n  <testsuite name=\"lntx canary\""
+
+
+@app.command
+def canary(
+    *,
+    level: Level = 1,
+    blind: Annotated[bool, Parameter(negative=())] = False,
+    seed: Whole | None = None,
+    repeat: Whole = 1,
+    inject: str | None = None,
+    device: Device = "auto",
+    junit: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    local: Local = False,
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Prove that this stack still trains right: all is computed again, in a throw-away root, against the known answer.
+
+    Exit code 3 if an answer is wrong; with --inject FAULT 3 if the fault is caught and 1 if it is missed.
+
+    Args:
+        level: 1: one case, a second beside the imports. 2: several shapes, dtypes, thread counts and formats, half a
+            minute. 3: as many rows as a quarter of the free memory holds as well, minutes.
+        blind: Draw fresh weights, rows and settings, which neither a cache nor a leak can know.
+        seed: Draw the blind ones of this seed again.
+        repeat: How often; says whether a wrong answer is deterministic or intermittent.
+        inject: A fault to plant, to see it caught; list names them, all tries each and prints a table.
+        device: Where to train. [default: the CPU]
+        junit: Write a JUnit file, for a CI to show; that of an earlier canary is replaced.
+        force: Replace any other file at --junit.
+        local: Run without Prefect.
+    """
+    if inject == "list":
+        return _list_faults(common)
+    from lntx.canary.faults import find_fault
+    from lntx.canary.order import refuse_repeated_fault, settle_order
+
+    order = settle_order(level=level, blind=blind, seed=seed, repeat=repeat, device=device)
+    refuse_repeated_fault(inject, repeat)
+    if junit is not None:
+        with contextlib.suppress(OSError):
+            junit.parent.mkdir(parents=True, exist_ok=True)
+        refuse_output("--junit", junit, Store(common.folder), earlier=_EARLIER_JUNIT, force=force)
+    if inject == "all":
+        return _try_faults(order, junit, common)
+    if inject is not None:
+        find_fault(inject)
+    try:
+        found = _run(order, inject, common, local=local)
+    except Exception as error:
+        if junit is not None:
+            from lntx.canary.junit import write_error_junit
+
+            write_error_junit(error, junit)
+        raise
+    if common.json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_canary(found)
+    if junit is not None:
+        from lntx.canary.junit import write_junit
+
+        write_junit(found, junit)
+    if found.fault is not None and not found.fault.caught:
+        return _MISSED
+    return WrongAnswer.exit_code if found.verdict == "fail" else 0
+
+
+def _run(order: Order, inject: str | None, common: Common, *, local: bool) -> Canary:
+    if local:
+        from lntx.canary.faults import find_fault
+        from lntx.canary.run import run_canary
+
+        return run_canary(order, root=common.folder, fault=None if inject is None else find_fault(inject))
+    from flows.launch import run_canary_flow
+
+    return run_canary_flow(order, inject, common.folder)
+
+
+def _list_faults(common: Common) -> int:
+    from lntx.canary.faults import FAULTS
+
+    if common.json:
+        rows = [
+            {"name": fault.name, "blame": fault.blame, "limit": fault.limit, "what": fault.what}
+            for fault in FAULTS.values()
+        ]
+        print_json({"faults": rows})
+    else:
+        print_faults([*FAULTS.values()])
+    return 0
+
+
+def _try_faults(order: Order, junit: Path | None, common: Common) -> int:
+    """Plant every fault, here and one after the other."""
+    from lntx.canary.run import run_faults
+
+    with _without_log():
+        found = [*run_faults(order)]
+    if junit is not None:
+        from lntx.canary.junit import write_faults_junit
+
+        write_faults_junit(found, junit)
+    missed = sum(not fault.caught for fault in found)
+    blamed_wrongly = sum(fault.caught and not fault.is_right for fault in found)
+    if common.json:
+        rows = [fault.model_dump(mode="json") for fault in found]
+        print_json({"faults": rows, "missed": missed, "blamed_wrongly": blamed_wrongly})
+    else:
+        print_fault_results(found)
+    return 0 if missed == blamed_wrongly == 0 else _MISSED
+
+
+@contextlib.contextmanager
+def _without_log() -> Iterator[None]:
+    """Wrong answers are what is asked for: the core need not report them."""
+    core = logging.getLogger("lntx")
+    level = core.level
+    core.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        core.setLevel(level)

@@ -1,0 +1,53 @@
+"""What the canary prints for a person. Reads results; computes none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flows.cli.printing import print_table, say
+
+if TYPE_CHECKING:
+    from lntx.canary.faults import Fault
+    from lntx.canary.results import Canary, FaultReport
+
+
+def print_canary(canary: Canary) -> None:
+    """One line per case, and the verdict last."""
+    # Here, because it imports torch.
+    from lntx.canary.page import case_rows, verdict_line
+
+    print_table([["case", "verdict", "epochs", "seconds", ""], *case_rows(canary)])
+    say()
+    for drift in canary.drift:
+        say(drift.sentence)
+    for case in canary.cases:
+        for warning in case.warnings:
+            say(f"warning: {case.name}: {warning}")
+    if canary.blind_seed is not None:
+        say(f"drawn blind: --seed {canary.blind_seed} draws it again")
+    if canary.root is not None:
+        say(f"the files of the wrong case are in {canary.root}")
+    if canary.fault is not None:
+        said = f"blamed on {canary.fault.blame}" if canary.fault.caught else "not seen"
+        say(f"{canary.fault.name}: {said}, expected {canary.fault.expected}")
+    say(verdict_line(canary))
+
+
+def print_faults(faults: Sequence[Fault]) -> None:
+    """What can be planted."""
+    rows = [[fault.name, fault.blame, fault.what, fault.limit or "none"] for fault in faults]
+    print_table([["fault", "blame", "what goes wrong", "not seen below"], *rows])
+
+
+def print_fault_results(faults: Sequence[FaultReport]) -> None:
+    """The outcome of each planted fault."""
+    rows = [
+        [fault.name, "yes" if fault.caught else "NO", fault.blame or "–", fault.expected, "" if fault.is_right else "!"]
+        for fault in faults
+    ]
+    print_table([["fault", "caught", "blame", "expected", ""], *rows])
+    missed = sum(not fault.caught for fault in faults)
+    wrongly = sum(fault.caught and not fault.is_right for fault in faults)
+    say()
+    say(f"{len(faults)} faults: {missed} missed, {wrongly} blamed wrongly")

@@ -1,0 +1,205 @@
+"""The commands that look back and keep order: runs, diff, report, verify, gc, pin."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from flows.cli.options import Common, Whole
+from flows.cli.outputs import refuse_output
+from flows.cli.printing import print_collection, print_difference, print_runs, say
+from flows.cli.run import Flat, app, print_json
+from lntx.errors import BadInput, Damaged
+from lntx.files import write_whole
+from lntx.store.store import Store
+from lntx.text import quoted, shown
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+
+
+@app.command
+def runs(*, common: Annotated[Common, Flat] = Common()) -> int:
+    """List the runs, the latest first."""
+    from lntx.runs.history import list_runs
+
+    found = [*list_runs(Store(common.folder))]
+    if common.json:
+        print_json({"runs": [run.model_dump(mode="json") for run in found]})
+    else:
+        print_runs(found)
+    return 0
+
+
+@app.command
+def diff(first: str, second: str, /, *, common: Annotated[Common, Flat] = Common()) -> int:
+    """Say what differs between two runs: configuration, code, versions, rows, figures.
+
+    Args:
+        first: A run, or a beginning of its name.
+        second: Another.
+    """
+    from lntx.runs.history import compare_runs
+
+    found = compare_runs(Store(common.folder), first, second)
+    if common.json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_difference(found)
+    return 0
+
+
+@app.command
+def report(
+    name: str | None = None,
+    /,
+    *,
+    output: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Write a run's report: one HTML file that opens anywhere, without a network.
+
+    Args:
+        name: The run, or a beginning of its name. [default: the latest]
+        output: Where to write it. [default: artifacts/reports/RUN.html]
+        force: Replace the file there, if it is another.
+    """
+    from lntx.pipeline.conclude import report_path, write_report_file
+    from lntx.report.report import gather_page, html
+    from lntx.runs.run import read_run
+
+    store = Store(common.folder)
+    run = read_run(store, name)
+    path = output or report_path(store, run, "html")
+    is_own = output is None and store.is_own(path, store.journal.known())
+    if output is not None:
+        refuse_output("--output", path, store, force=force)
+    elif path.exists() and not is_own and not force:
+        raise BadInput(
+            f"{shown(path)} exists, and lntx did not write it: --output writes elsewhere, --force replaces it"
+        )
+    page = html(gather_page(store, run))
+    if output is not None:
+        write_whole(path, page)
+    else:
+        store.prepare()
+        with store.shared():
+            write_report_file(store, run, "html", page)
+    if common.json:
+        print_json({"run": run.run, "report": str(path)})
+    else:
+        say(str(path))
+    return 0
+
+
+@app.command
+def verify(
+    *,
+    heal: Annotated[bool, Parameter(negative=())] = False,
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Read every stored file again; exit code 5 if bytes are damaged.
+
+    Args:
+        heal: Move what is damaged to artifacts/.damaged/, with the record that names it: what is needed of it is
+            computed again by the next run. The runs whose file it was note the loss, and lntx show says so.
+    """
+    from lntx.runs.verify import verify as verify_store
+
+    bar = _Bar() if sys.stderr.isatty() and not common.quiet else None
+    store = Store(common.folder)
+    found = verify_store(store, heal=heal) if bar is None else verify_store(store, heal=heal, progress=bar)
+    if common.json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        for damage in found.damaged:
+            say(f"{damage.path}: {damage.problem}")
+        for loss in found.losses:
+            say(f"{loss.path}: known to be lost, of run {loss.run}")
+        say(f"{found.files} files, {found.num_bytes:,} bytes: {len(found.damaged) or 'none'} damaged")
+        if found.set_aside:
+            say("moved to artifacts/.damaged/; the next lntx run computes what it needs of them")
+        elif found.damaged:
+            say("lntx run computes what it needs of them again; lntx verify --heal sets all of them aside")
+    return Damaged.exit_code if found.damaged and not found.set_aside else 0
+
+
+@app.command
+def gc(
+    *,
+    keep: Whole,
+    older_than: str | None = None,
+    damaged: Annotated[bool, Parameter(negative=())] = False,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Free what no run that stays needs; the last passing run, pinned runs and what is in use always stay.
+
+    Args:
+        keep: How many of the latest runs stay.
+        older_than: Only what is older goes: 30d, 12h, 90m.
+        damaged: Empty artifacts/.damaged/ too.
+        dry_run: Say what would go, and touch nothing.
+    """
+    from lntx.runs.garbage import collect_garbage
+
+    if keep < 0:
+        raise BadInput(f"--keep must not be negative, got {keep}")
+    store = Store(common.folder)
+    older_than_s = _seconds(older_than)
+    if not dry_run:
+        store.prepare()
+    found = collect_garbage(store, keep=keep, older_than_s=older_than_s, damaged=damaged, dry_run=dry_run)
+    if common.json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_collection(found)
+    return 0
+
+
+@app.command
+def pin(
+    name: str,
+    /,
+    *,
+    remove: Annotated[bool, Parameter(negative=())] = False,
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Keep a run, and all that it needs, whatever is freed.
+
+    Args:
+        name: The run, or a beginning of its name.
+        remove: Let go of it.
+    """
+    from lntx.runs.garbage import pin as pin_run
+    from lntx.runs.garbage import pins
+
+    store = Store(common.folder)
+    run = pin_run(store, name, remove=remove)
+    if common.json:
+        print_json({"run": run, "pinned": not remove, "pins": pins(store)})
+    else:
+        say(f"run {run} is {'no longer pinned' if remove else 'pinned'}")
+    return 0
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
+    if found is None:
+        raise BadInput(f"--older-than takes a number and a unit, such as 30d, 12h or 90m, got {quoted(text)}")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+class _Bar:
+    """How much is done, in a line of the terminal."""
+
+    def __call__(self, done: int, total: int) -> None:
+        share = done / total if total else 1.0
+        ends = "\n" if done == total else ""
+        print(f"\r{'#' * int(30 * share):<30} {share:4.0%} of {total:,} bytes", end=ends, file=sys.stderr, flush=True)

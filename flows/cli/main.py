@@ -1,0 +1,149 @@
+"""The entry point of `lntx`: parse, run a command, and turn whatever happens into an exit code and one message."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import itertools
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from cyclopts import CycloptsError, UnknownOptionError
+from pydantic import ValidationError
+
+from flows.cli import canary, inspect, server  # noqa: F401 (their commands join the others)
+from flows.cli.options import SECTIONS
+from flows.cli.run import app, print_json
+from flows.cli.signals import ended_by_signals
+from lntx.config.loading import KEYS, explain, unknown
+from lntx.errors import BadInput, LntxError
+from lntx.stages import STAGES
+from lntx.text import EscapedLines, shown
+
+_INTERRUPTED = 130
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+def main(tokens: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit."""
+    if sys.stdout is None or sys.stderr is None:
+        # Closed by the caller: what is printed goes nowhere.
+        nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (for as long as the process lives)
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    words = _spell_out_force(_globals_last(list(sys.argv[1:] if tokens is None else tokens)))
+    said = set(words[: words.index("--")] if "--" in words else words)
+    verbose = not said.isdisjoint({"-v", "--verbose"})
+    _set_up_logging(quiet=not said.isdisjoint({"-q", "--quiet"}), verbose=verbose)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A verdict is not to be lost for a letter that a terminal lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        with ended_by_signals():
+            code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has gone: so do we, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except KeyboardInterrupt:
+        code = _fail("Interrupted", "interrupted", _INTERRUPTED, as_json="--json" in said)
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        code = _fail(*_describe(error), as_json="--json" in said)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python would complain of it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _describe(error: Exception) -> tuple[str, str, int]:
+    """Kind, message and exit code of an error."""
+    if isinstance(error, CycloptsError):
+        return BadInput.kind, _usage(error), BadInput.exit_code
+    if isinstance(error, LntxError):
+        return error.kind, str(error), error.exit_code
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        place = f" {shown(error.filename)}" if error.filename else ""
+        return "DiskFull", f"cannot write{place}: {error.strerror}: free some space, or choose another --root", 1
+    if isinstance(error, OSError) and error.filename:
+        is_permitted = error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS)
+        advice = "see what is there" if is_permitted else "see its owner and mode, or choose another --root"
+        kind = type(error).__name__ if is_permitted else "NotPermitted"
+        return kind, f"cannot use {shown(error.filename)}: {error.strerror}: {advice}", 1
+    said = shown(error) or "no message"
+    return type(error).__name__, f"{type(error).__name__}: {said} (-v shows where)", 1
+
+
+def _usage(error: CycloptsError) -> str:
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ValidationError):
+        name = cause.title.removeprefix("nullable[").removesuffix("]")
+        return str(BadInput(*explain(cause, section=SECTIONS.get(name))))
+    if isinstance(error, UnknownOptionError) and error.token.keyword is not None:
+        return unknown("option", error.token.keyword, [f"--{key.replace('_', '-')}" for key in KEYS])
+    return shown(str(error).splitlines()[0])
+
+
+def _fail(kind: str, message: str, code: int, *, as_json: bool) -> int:
+    # Where nothing can be written, the exit code is all that is left.
+    with contextlib.suppress(OSError):
+        if as_json:
+            print_json({"error": {"kind": kind, "message": message, "exit_code": code}})
+            sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        print(f"lntx: {message}", file=sys.stderr)
+    return code
+
+
+def _globals_last(words: list[str]) -> list[str]:
+    """Move global options that stand before the command behind it."""
+    early: list[str] = []
+    while words and words[0].split("=")[0] in ("--json", "--root", "-q", "--quiet", "-v", "--verbose"):
+        takes_value = words[0] == "--root"
+        early += words[: 1 + takes_value]
+        words = words[1 + takes_value :]
+    return [*words[:1], *early, *words[1:]]
+
+
+def _spell_out_force(words: list[str]) -> list[str]:
+    """Give `--force` the stages that follow it, or "all", so that it never takes the file of `fit` for a stage."""
+    if words[:1] not in (["run"], ["fit"], ["plan"]):
+        return words
+    spelled: list[str] = []
+    has_positional = words[:1] == ["fit"]
+    while words:
+        word, *words = words
+        if word != "--force":
+            spelled.append(word)
+            continue
+        stages = list(
+            itertools.takewhile(
+                lambda name: name in (*STAGES, "all") or not (has_positional or name.startswith("-")), words
+            )
+        )
+        words = words[len(stages) :]
+        spelled += [f"--force={name}" for name in stages or ["all"]]
+    return spelled
+
+
+def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
+    """Log lines of the core go to stderr."""
+    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    handler = logging.StreamHandler()
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(EscapedLines())
+    core = logging.getLogger("lntx")
+    core.setLevel(logging.INFO)
+    core.propagate = False
+    core.addHandler(handler)
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR" if quiet else "INFO")

@@ -1,0 +1,137 @@
+"""The options that commands share, as cyclopts reads them. Knows what may be said; does nothing with it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from cyclopts import Parameter, Token
+from pydantic import BaseModel, Field, create_model
+
+from lntx.config.loading import parse_text, settle
+from lntx.config.schema import Data, Evaluate, Export, Pipeline, Section, Train
+from lntx.stages import Selection, Stage, select
+from lntx.text import quoted
+
+
+def whole(_type: Any, tokens: Sequence[Token]) -> int:
+    """A whole number as people write it: cyclopts would round 0.5 to 0."""
+    text = tokens[0].value
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise ValueError(f"must be an integer, got {quoted(text)}")
+    return int(text)
+
+
+Whole = Annotated[int, Parameter(converter=whole)]
+"""A whole number of the command line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of every command."""
+
+    root: Path | None = None
+    """Folder of data/ and artifacts/. [default: LNTX_ROOT, else the current directory]"""
+
+    json: Annotated[bool, Parameter(negative=())] = False
+    """Print one JSON object on stdout."""
+
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False
+    """Log errors only."""
+
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False
+    """Log everything; show tracebacks."""
+
+    @property
+    def folder(self) -> Path:
+        """The root to use."""
+        return self.root or Path(os.environ.get("LNTX_ROOT") or ".")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Which stages."""
+
+    from_: Annotated[Stage | None, Parameter(name="--from")] = None
+    """Start at this stage; earlier ones are taken from the store."""
+
+    until: Stage | None = None
+    """Stop after this stage."""
+
+    only: Stage | None = None
+    """Run this stage alone."""
+
+    force: list[str] | None = None
+    """Compute these stages again although their results are stored; alone: all of them."""
+
+    @property
+    def forced(self) -> list[str]:
+        """Stages to force, "all" for a bare --force."""
+        return self.force or []
+
+    def selection(self) -> Selection:
+        """The selection that was asked for."""
+        return select(from_stage=self.from_, until=self.until, only=self.only, force=self.forced)
+
+
+def _flags(section: type[Section]) -> type[BaseModel]:
+    """A section's keys with no defaults and no rules: what is said is told from what is not, and the rules apply
+    once all layers are merged.
+    """
+    fields: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        kind: Any = bool if name == "bias" and section is Train else field.annotation
+        default = "none" if field.default is None else field.default
+        shown = ", ".join(map(str, default)) if isinstance(default, tuple) else default
+        if int in (kind, *get_args(kind)):
+            # Read in `_said`: cyclopts would round.
+            kind = str
+        fields[name] = (kind | None, Field(None, description=f"{field.description} [default: {shown}]"))
+    return create_model(f"{section.__name__}Flags", **fields)
+
+
+DataFlags = _flags(Data)
+TrainFlags = _flags(Train)
+EvaluateFlags = _flags(Evaluate)
+ExportFlags = _flags(Export)
+
+SECTIONS = {"DataFlags": "data", "TrainFlags": "train", "EvaluateFlags": "evaluate", "ExportFlags": "export"}
+"""The section behind each model of flags."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """The configuration, in layers."""
+
+    config: Path | None = None
+    """A TOML file with one table per section."""
+
+    preset: str | None = None
+    """A named configuration: tutorial."""
+
+    data: DataFlags | None = None  # type: ignore[valid-type]
+    train: TrainFlags | None = None  # type: ignore[valid-type]
+    evaluate: EvaluateFlags | None = None  # type: ignore[valid-type]
+    export: ExportFlags | None = None  # type: ignore[valid-type]
+
+    def settle(self, **more: dict[str, Any]) -> Pipeline:
+        """The whole configuration: defaults, preset, file, environment, flags.
+
+        more: sections said by other means, which override the flags.
+        """
+        flags = {name: _said(name, getattr(self, name)) for name in Pipeline.model_fields}
+        for name, values in more.items():
+            flags[name] |= values
+        return settle(preset=self.preset, file=self.config, environment=os.environ, overrides=flags)
+
+
+def _said(section: str, flags: BaseModel | None) -> dict[str, Any]:
+    said = {} if flags is None else flags.model_dump(exclude_unset=True)
+    return {
+        name: parse_text(value, f"{section}.{name}") if isinstance(value, str) else value
+        for name, value in said.items()
+    }

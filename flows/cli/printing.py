@@ -1,0 +1,179 @@
+"""What commands print for a person. Reads results; computes none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lntx.pipeline.plan import StagePlan
+from lntx.runs.garbage import Collection
+from lntx.runs.history import Ancestor, Difference, RunSummary
+from lntx.runs.run import Run
+from lntx.stages import Stage
+from lntx.sweep.sweep import Sweep
+from lntx.text import MAX_MESSAGE, escape, shorten, shown
+
+_MAX_COEFFICIENTS = 20
+
+
+def say(line: str = "") -> None:
+    """Print one line; what it quotes from outside cannot control the terminal."""
+    print(shorten(escape(line), MAX_MESSAGE))
+
+
+def print_run(run: Run) -> None:
+    """Stages, learned beside true weights, and the verdict last."""
+    for stage, done in run.stages.items():
+        seconds = "" if done.state != "ran" else f"{done.seconds:.2f} s"
+        say(f"{stage:<10} {done.state:<8} {seconds}".rstrip())
+    if run.learned_weights is not None:
+        say()
+        print_coefficients(run)
+    say()
+    for warning in run.warnings:
+        say(f"warning: {warning}")
+    say(verdict_line(run))
+
+
+def print_coefficients(run: Run) -> None:
+    """A table of the coefficients."""
+    assert run.learned_weights is not None
+    count = len(run.learned_weights)
+    names = [*(run.features or [f"weight {j}" for j in range(1, count + 1)])]
+    columns: dict[str, list[float | None]] = {"learned": [*run.learned_weights]}
+    if run.reference_weights is not None:
+        columns["exact"] = [*run.reference_weights]
+    if run.true_weights is not None:
+        columns["true"] = [*run.true_weights]
+    if run.standard_errors is not None and run.true_weights is None:
+        columns["standard error"] = [*run.standard_errors]
+    if run.learned_bias is not None:
+        names.append("bias")
+        biases = {
+            "learned": run.learned_bias,
+            "exact": run.reference_bias,
+            "true": run.true_bias,
+            "standard error": run.bias_standard_error,
+        }
+        for name, values in columns.items():
+            values.append(biases[name])
+    rows = [
+        [name, *(_number(values[j]) for values in columns.values())] for j, name in enumerate(names[:_MAX_COEFFICIENTS])
+    ]
+    print_table([["", *columns], *rows])
+    if len(names) > _MAX_COEFFICIENTS:
+        say(f"… and {len(names) - _MAX_COEFFICIENTS} more (--json has them all)")
+
+
+def verdict_line(run: Run) -> str:
+    """PASS or FAIL, and why."""
+    if run.verdict == "pass":
+        return f"PASS  {run.digits:.4g} digits, {run.epochs} epochs, run {run.run}"
+    if run.verdict == "fail":
+        return f"FAIL  {run.blame}: {run.reason}"
+    return f"not evaluated, run {run.run}"
+
+
+def print_plan(plans: Mapping[Stage, StagePlan]) -> None:
+    """One line per stage: state and reason."""
+    for stage, plan in plans.items():
+        say(f"{stage:<10} {plan.state:<8} {plan.reason or ''}".rstrip())
+
+
+def print_details(run: Run, lineage: Sequence[Ancestor]) -> None:
+    """A run as `show` tells it: when, what was asked and differs from the defaults, what came, and the files, from
+    the export back to the rows.
+    """
+    say(f"run {run.run}, {run.created_at}")
+    for section, values in run.config.model_dump(mode="json", exclude_defaults=True).items():
+        for key, value in values.items():
+            say(f"{section}.{key} = {shown(value)}")
+    say()
+    print_run(run)
+    say()
+    for step in lineage:
+        made_from = f", from {' and '.join(step.made_from)}" if step.made_from else ""
+        say(f"{step.stage} {step.key[:12]}{made_from}")
+        for file in step.files:
+            say(f"  {file.path}")
+    if run.report is not None:
+        say(run.report)
+    for path in run.lost:
+        say(f"lost: {path} was damaged or gone, and lntx verify --heal set it aside")
+
+
+def print_sweep(sweep: Sweep) -> None:
+    """The trials, best first, and where all of them are."""
+    shown = sweep.trials[:_MAX_COEFFICIENTS]
+    keys = list(shown[0].settings) if shown else []
+    rows = [
+        [
+            *(str(row.settings[key]) for key in keys),
+            row.verdict or "error",
+            "–" if row.digits is None else f"{row.digits:.4g}",
+            "–" if row.epochs is None else str(row.epochs),
+            (row.error or "").splitlines()[0] if row.error else "",
+        ]
+        for row in shown
+    ]
+    print_table([[*keys, "verdict", "digits", "epochs", ""], *rows])
+    if len(sweep.trials) > len(shown):
+        say(f"… and {len(sweep.trials) - len(shown)} more (--json has them all)")
+    right = sum(row.verdict == "pass" for row in sweep.trials)
+    say()
+    say(f"{right} of {len(sweep.trials)} right, {sweep.resumed} known from before; {sweep.picture}")
+
+
+def print_runs(runs: Sequence[RunSummary]) -> None:
+    """One line per run."""
+    if not runs:
+        say("no run yet: lntx run makes one")
+        return
+    rows = [
+        [
+            run.run,
+            run.verdict or "–",
+            "–" if run.digits is None else f"{run.digits:.4g}",
+            ", ".join(f"{stage} {state}" for stage, state in run.states.items() if state != "cached") or "all cached",
+            "pinned" if run.pinned else "",
+        ]
+        for run in runs
+    ]
+    print_table([["run", "verdict", "digits", "stages", ""], *rows])
+
+
+def print_difference(difference: Difference) -> None:
+    """One line per thing that differs."""
+    nothing = True
+    for section, pairs in difference:
+        for name, (old, new) in pairs.items():
+            nothing = False
+            say(f"{section:<9} {name}: {_short(old)} → {_short(new)}")
+    if nothing:
+        say("no difference")
+
+
+def print_collection(collection: Collection) -> None:
+    """What goes, and why the rest stays."""
+    for removal in collection.removed:
+        say(f"{'would remove' if collection.dry_run else 'removed'} {removal.path} ({removal.num_bytes:,} bytes)")
+    for keeping in collection.kept:
+        say(f"kept run {keeping.run}: {keeping.why}")
+    if collection.in_use:
+        say(f"kept {collection.in_use} results that a running run uses")
+    say(f"{collection.freed_bytes:,} bytes {'would be ' if collection.dry_run else ''}freed")
+
+
+def _short(value: object) -> str:
+    return "none" if value is None else shown(value, 40)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else repr(value)
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as they need, two spaces apart."""
+    rows = [[shown(cell) for cell in row] for row in rows]
+    widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,311 @@
+"""The commands `up` and `down`: a hardened Prefect server of the root, its deployments and their schedules."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from pydantic import ValidationError
+
+from flows.cli.options import Common, Configuration, Whole
+from flows.cli.printing import say
+from flows.cli.run import Flat, app, print_json
+from flows.server.home import Home, Running, ServerState, refuse_other_database
+from flows.server.schedules import check_schedules, patient_hours
+from flows.server.settings import ServerOptions, prefect_home
+from lntx.config.loading import explain
+from lntx.errors import BadInput, LntxError
+from lntx.text import quoted
+
+_DEFAULTS = ServerOptions()
+_UP_WITHIN_S = 400.0
+_DOWN_WITHIN_S = 60.0
+
+_UNIT = """\
+# ~/.config/systemd/user/lntx.service
+#   systemctl --user daemon-reload && systemctl --user enable --now lntx
+# and, so that it starts with the machine and outlives your logout:
+#   loginctl enable-linger
+[Unit]
+Description=lntx: Prefect server, deployments and schedules of {root}
+After=network.target
+
+[Service]
+WorkingDirectory={folder}
+ExecStart={command}
+# Not after lntx down, nor where the options are wrong.
+Restart=on-failure
+RestartPreventExitStatus=2
+RestartSec=10
+# The supervisor alone is told to end, and ends the others in order.
+KillMode=mixed
+TimeoutStopSec=90
+
+[Install]
+WantedBy=default.target
+"""
+
+
+@app.command
+def up(
+    *,
+    port: Whole = _DEFAULTS.port,
+    cron: str | None = None,
+    interval: float | None = None,
+    canary_cron: str | None = None,
+    canary_interval: float | None = None,
+    no_canary: Annotated[bool, Parameter(name="--no-canary", negative=())] = False,
+    timezone: str = _DEFAULTS.timezone,
+    webhook: str | None = None,
+    dead_man_hours: float | None = None,
+    database: str | None = None,
+    retention_days: float = _DEFAULTS.retention_days,
+    keep: Whole = _DEFAULTS.keep_runs,
+    keep_days: float = _DEFAULTS.keep_days,
+    allow_folder: list[Path] | None = None,
+    foreground: Annotated[bool, Parameter(negative=())] = False,
+    systemd: Annotated[bool, Parameter(negative=())] = False,
+    configuration: Annotated[Configuration, Flat] = Configuration(),
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Start a Prefect server on loopback, with the deployments pipeline, canary and one per stage, and their schedules.
+
+    The configuration (--config, --data.…) is what the deployments of the pipeline start from.
+
+    Args:
+        port: Where the server listens, on 127.0.0.1.
+        cron: When the pipeline runs, such as "0 6 * * *".
+        interval: How often the pipeline runs, in seconds.
+        canary_cron: When the canary runs.
+        canary_interval: How often the canary runs, in seconds. [default: 3600]
+        no_canary: Do not schedule the canary.
+        timezone: Time zone of the crons, such as Europe/Berlin.
+        webhook: URL that alerts are posted to: failed, crashed, wrong answer, no passing canary.
+        dead_man_hours: Hours without a passing canary that raise an alert. [default: 6, or twice the longest time
+            between two canaries]
+        database: postgresql+asyncpg://USER:PASSWORD@HOST/NAME, for a team. [default: SQLite under the root]
+        retention_days: Days after which Prefect forgets flow runs and events.
+        keep: Runs that the daily garbage collection keeps at least.
+        keep_days: Days that it keeps any run.
+        allow_folder: A folder that flows may read tables from, as well as from the root; repeat for more.
+        foreground: Stay in the foreground, for a service manager.
+        systemd: Print a systemd unit for these options, and start nothing.
+    """
+    if cron is not None and interval is not None:
+        raise BadInput(f"--cron {cron!r} and --interval {interval:g} both say when the pipeline runs: drop one")
+    if canary_cron is not None and canary_interval is not None:
+        said = f"--canary-cron {canary_cron!r} and --canary-interval {canary_interval:g}"
+        raise BadInput(f"{said} both say when the canary runs: drop one")
+    if no_canary and (canary_cron is not None or canary_interval is not None):
+        raise BadInput("--no-canary and a schedule of the canary contradict each other: drop one")
+    _check_url("--webhook", webhook, "http://", "https://")
+    _check_url("--database", database, "postgresql+asyncpg://")
+    every_hour = canary_cron is None and canary_interval is None and not no_canary
+    options = _options(
+        port=port,
+        cron=cron,
+        interval_s=interval,
+        canary_cron=canary_cron,
+        canary_interval_s=_DEFAULTS.canary_interval_s if every_hour else canary_interval,
+        timezone=timezone,
+        webhook=webhook,
+        **({} if dead_man_hours is None else {"dead_man_hours": dead_man_hours}),
+        database=database,
+        retention_days=retention_days,
+        keep_runs=keep,
+        keep_days=keep_days,
+        folders=[str(folder.absolute()) for folder in allow_folder or ()],
+        pipeline=_pipeline(configuration),
+    )
+    check_schedules(options)
+    if dead_man_hours is None:
+        options = options.model_copy(update={"dead_man_hours": patient_hours(options)})
+    home = Home(common.folder)
+    if systemd:
+        for line in unit(home, sys.argv[1:]).splitlines():
+            say(line)
+        return 0
+    home.prepare()
+    if database is None:
+        refuse_other_database(prefect_home(home))
+    running = home.running()
+    if running is not None:
+        raise Running(f"a server of this root is up already at {running.url}: lntx down ends it")
+    if home.is_held():
+        raise Running("a server of this root is on its way up or down: wait, or end it with lntx down")
+    home.secret()
+    home.write_options(options.model_dump(mode="json"))
+    if foreground:
+        from flows.server.supervisor import main
+
+        _print_up(home, options, None, common)
+        return main(home.root)
+    state = _start(home)
+    _print_up(home, options, state, common)
+    return 0
+
+
+@app.command
+def down(*, common: Annotated[Common, Flat] = Common()) -> int:
+    """End the server that `lntx up` started, and what runs on it; nothing is an error where there is none."""
+    home = Home(common.folder)
+    if not home.is_held():
+        if common.json:
+            print_json({"was_up": False})
+        else:
+            say("no server of this root is up")
+        return 0
+    deadline = time.monotonic() + _DOWN_WITHIN_S
+    # On its way up, it has a process too.
+    home.tell_to_end()
+    while home.is_held():
+        if time.monotonic() > deadline:
+            raise LntxError(f"the server does not end: see {home.logs}/supervisor.log")
+        time.sleep(0.1)
+    if common.json:
+        print_json({"was_up": True})
+    else:
+        say("down")
+    return 0
+
+
+def _check_url(option: str, url: str | None, *begins: str) -> None:
+    if url is None:
+        return
+    if not url.startswith(begins):
+        # Not the rest of it, which may hold a password.
+        raise BadInput(f"{option} must begin with {' or '.join(begins)}, got {quoted(url.split(':')[0], 20)}")
+    if not urllib.parse.urlsplit(url).hostname:
+        raise BadInput(f"{option} names no host")
+
+
+def _options(**values: Any) -> ServerOptions:
+    try:
+        return ServerOptions.model_validate(values)
+    except ValidationError as error:
+        lines = explain(error, section="up")
+        raise BadInput(
+            *(line.replace("up.", "--").replace("_s ", " ").replace("_", "-").replace("-runs", "") for line in lines)
+        ) from None
+
+
+def _pipeline(configuration: Configuration) -> dict[str, dict[str, object]]:
+    """What was said of the configuration; a path means the same from whatever folder a run starts in."""
+    said: dict[str, dict[str, object]] = configuration.settle().model_dump(mode="json", exclude_defaults=True)
+    path = said.get("data", {}).get("path")
+    if path is not None:
+        said["data"]["path"] = str(Path(str(path)).absolute())
+    return said
+
+
+def _start(home: Home) -> ServerState:
+    """Start the supervisor in a session of its own, and wait until all is up."""
+    log = home.logs / "start.log"
+    with log.open("w", encoding="utf-8") as handle:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.server.supervisor", str(home.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=handle,
+            start_new_session=True,
+            cwd=home.root,
+            # A folder named flows under the root is not this package.
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+        )
+    deadline = time.monotonic() + _UP_WITHIN_S
+    try:
+        while (state := home.running()) is None:
+            if process.poll() is not None:
+                said = log.read_text(encoding="utf-8").strip().removeprefix("lntx: ")
+                raise LntxError(said or f"the server did not come up: see {home.logs}")
+            if time.monotonic() > deadline:
+                raise LntxError(f"the server did not come up within {_UP_WITHIN_S:g} s: see {home.logs}")
+            time.sleep(0.1)
+    except BaseException:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        raise
+    return state
+
+
+def unit(home: Home, words: Sequence[str]) -> str:
+    """A systemd unit that runs this very command in the foreground.
+
+    words: the command, without its program.
+
+    Raises: BadInput: a value that no unit can hold.
+    """
+    words = [*words]
+    if "--root" in words:
+        k = words.index("--root")
+        words = [*words[:k], *words[k + 2 :]]
+    words = [word for word in words if not re.fullmatch(r"--|--(systemd|foreground)(=.*)?|--root=.*", word, re.DOTALL)]
+    command = [sys.executable, "-m", "flows.cli", *words, "--foreground", "--root", str(home.root)]
+    if "$" in sys.executable:
+        raise BadInput(f"a systemd unit cannot hold the program {quoted(sys.executable)}: install lntx elsewhere")
+    return _UNIT.format(
+        root=_unit_text(str(home.root)),
+        folder=_unit_path(str(Path.cwd())),
+        command=" ".join(_unit_word(word) for word in command),
+    )
+
+
+def _unit_text(value: str) -> str:
+    """A value where systemd unquotes nothing: % begins a specifier, and a last \\ would go on with a line."""
+    if not value.isprintable() or value != value.strip() or value.endswith("\\"):
+        raise BadInput(f"a systemd unit cannot hold {quoted(value)}: rename it")
+    return value.replace("%", "%%")
+
+
+def _unit_path(value: str) -> str:
+    # systemd takes these for quoting where it does and does not, depending on its version.
+    if any(sign in value for sign in "\"'\\"):
+        raise BadInput(f"a systemd unit cannot hold the folder {quoted(value)}: start lntx up elsewhere")
+    return _unit_text(value)
+
+
+def _unit_word(word: str) -> str:
+    """A word of a command by systemd's rules for quoting: systemd.service(5), command lines."""
+    if not word.isprintable():
+        raise BadInput(f"a systemd unit cannot hold {quoted(word)}: put it into a file for --config")
+    word = word.replace("%", "%%").replace("$", "$$")
+    if re.fullmatch(r"[A-Za-z0-9%$_/.,:=+-]+", word):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _print_up(home: Home, options: ServerOptions, state: ServerState | None, common: Common) -> None:
+    limits = {
+        "prefect_retention_days": options.retention_days,
+        "keep_runs": options.keep_runs,
+        "keep_days": options.keep_days,
+    }
+    if common.json:
+        facts = {"url": options.url, "secret_file": str(home.secret_path), "logs": str(home.logs), "limits": limits}
+        print_json({**facts, "pid": None if state is None else state.pid})
+        return
+    say(f"{'up at' if state is not None else 'starting at'} {options.url}")
+    say(f"log in with the text of {home.secret_path}")
+    say(f"logs in {home.logs}")
+    pipeline = options.cron or (f"every {options.interval_s:g} s" if options.interval_s else "on demand")
+    every = f"every {options.canary_interval_s:g} s" if options.canary_interval_s else "on demand"
+    say(f"pipeline: {pipeline}; canary: {options.canary_cron or every} ({options.timezone})")
+    say(
+        f"kept: flow runs and events {options.retention_days:g} days; {options.keep_runs} runs, and any for "
+        f"{options.keep_days:g} days"
+    )
+    alerts = "in the UI alone (--webhook posts them)" if options.webhook is None else "to the webhook"
+    dead_man = (
+        f"; no passing canary for {options.dead_man_hours:g} hours raises one" if options.schedules_canary else ""
+    )
+    say(f"alerts: {alerts}{dead_man}")
+    sys.stdout.flush()

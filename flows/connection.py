@@ -1,0 +1,121 @@
+"""Which Prefect server a run reports to: the configured one, or an embedded one that lives as long as the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_HOME,
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    PREFECT_UI_URL,
+    temporary_settings,
+)
+
+from flows.server.home import Home, ServerState, refuse_other_database
+from flows.server.settings import HEARTBEAT_S, without_proxy
+from lntx.errors import LntxError, ServerUnreachable
+from lntx.store.locks import locked
+from lntx.text import shown
+
+_STARTUP_TIMEOUT_S = 180
+
+
+@contextlib.contextmanager
+def connected(root: Path) -> Iterator[bool]:
+    """Connect to the configured server, else to the one that `lntx up` started, else to an embedded one for the block.
+
+    root: where an embedded server keeps its database, unless PREFECT_HOME says otherwise.
+
+    Yields: whether the server stays up afterwards.
+
+    Raises: ServerUnreachable: a server is configured, and does not answer or refuses.
+    """
+    url = PREFECT_API_URL.value()
+    if url:
+        _check(url)
+        yield True
+        return
+    home = Home(root)
+    own = _running(home)
+    if own is not None:
+        settings: dict[Any, Any] = {
+            PREFECT_API_URL: own.api_url,
+            PREFECT_API_AUTH_STRING: home.secret(),
+            # A run that says nothing for long is taken for dead.
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S,
+            PREFECT_UI_URL: own.url,
+        }
+        os.environ.update(without_proxy(os.environ))
+        with temporary_settings(settings):
+            _check(own.api_url)
+            yield True
+        return
+    with _embedded(root):
+        yield False
+
+
+def _running(home: Home) -> ServerState | None:
+    """The server of this root, once it is up if it is on its way."""
+    deadline = time.monotonic() + _STARTUP_TIMEOUT_S
+    while (own := home.running()) is None and home.is_held():
+        if time.monotonic() > deadline:
+            raise ServerUnreachable(f"the server of this root does not come up: see {home.logs}, or lntx down")
+        time.sleep(0.2)
+    return own
+
+
+def _check(url: str) -> None:
+    """Ask for something that needs the right credentials."""
+    advice = "start it, or unset PREFECT_API_URL for an embedded one"
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_flows(limit=1)
+    except PrefectHTTPStatusError as error:
+        refusal = f"{error.response.status_code} {error.response.reason_phrase}"
+        raise ServerUnreachable(
+            f"the Prefect server at {url} refuses ({refusal}): set PREFECT_API_AUTH_STRING"
+        ) from None
+    except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ServerUnreachable(f"the Prefect server at {url} does not answer ({said}): {advice}") from None
+
+
+@contextlib.contextmanager
+def _embedded(root: Path) -> Iterator[None]:
+    # Half of Prefect's import time, and only an embedded server needs it.
+    from prefect.server.api.server import SubprocessASGIServer
+
+    home = Path(os.environ.get("PREFECT_HOME") or root / "artifacts" / ".prefect").resolve()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LntxError(f"cannot write to {shown(home)}: {error.strerror}") from None
+    refuse_other_database(home)
+    settings: dict[Any, Any] = {
+        PREFECT_HOME: home,
+        PREFECT_SERVER_EPHEMERAL_ENABLED: True,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: _STARTUP_TIMEOUT_S,
+        # The telemetry of a first start races the migrations for the database.
+        PREFECT_SERVER_ANALYTICS_ENABLED: False,
+        # Nobody watches a heartbeat of a server that ends with the run; sending it costs a second.
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+    }
+    with temporary_settings(settings):
+        # Two servers that migrate one new database at once lock each other out.
+        with locked(home / ".starting.lock"):
+            # Prefect's clients find this one instance, and Prefect stops it at exit, once logs and events are sent.
+            SubprocessASGIServer().start()
+        yield

@@ -1,0 +1,104 @@
+"""Run flows from the command line and bring their outcome back. Importing this imports Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prefect import tags
+from prefect.client.schemas.objects import State
+
+from flows.connection import connected
+from flows.pipeline import pipeline as pipeline_flow
+from lntx.config.schema import Pipeline
+from lntx.errors import LntxError
+from lntx.runs.run import Run
+from lntx.stages import Stage
+from lntx.store.store import Store
+from lntx.text import quoted
+
+if TYPE_CHECKING:
+    from lntx.canary.order import Order
+    from lntx.canary.results import Canary
+
+_R = TypeVar("_R", bound=Run)
+
+
+def run_flow(
+    pipeline: Pipeline,
+    *,
+    root: Path,
+    from_stage: Stage | None,
+    until: Stage | None,
+    only: Stage | None,
+    force: list[str],
+) -> Run:
+    """Run the pipeline's flow on the server in reach, else on an embedded one.
+
+    Raises: LntxError: what a stage or the server refused. Another exception: what a stage died of.
+    """
+    with tags("lntx"):
+        state = pipeline_flow(
+            data=pipeline.data,
+            train=pipeline.train,
+            evaluate=pipeline.evaluate,
+            export=pipeline.export,
+            from_stage=from_stage,
+            until=until,
+            only=only,
+            force=force,
+            return_state=True,
+        )
+        return _bring_back(state, Run, root)
+
+
+def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
+    """Run the canary's flow on the server in reach, else on an embedded one.
+
+    Raises: as `run_flow`.
+    """
+    # With it comes torch, which a cached run has no use for.
+    from flows.canary import INJECTED, TAG
+    from flows.canary import canary as canary_flow
+    from lntx.canary.results import Canary
+
+    with tags("lntx", TAG, *([INJECTED] if inject is not None else [])):
+        state = canary_flow(
+            level=order.level,
+            seed=order.seed,
+            repeat=order.repeat,
+            inject=inject,
+            device=order.device,
+            return_state=True,
+        )
+        return _bring_back(state, Canary, root)
+
+
+def _bring_back(state: Awaitable[State[Any]], kind: type[_R], root: Path) -> _R:
+    """Wait for a flow run that has not begun, and give what it came to."""
+    Store(root).prepare()
+    os.environ["LNTX_ROOT"] = str(root.absolute())
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_tells_more)
+    with connected(root) as stays:
+        came = asyncio.run(_outcome(state))
+    if isinstance(came, BaseException):
+        raise came
+    if not isinstance(came, kind):
+        raise LntxError(f"the flow run ended without a verdict: {quoted(came)}")
+    return came if stays else came.model_copy(update={"flow_run_url": None})
+
+
+def _tells_more(record: logging.LogRecord) -> bool:
+    """Whether a log line is not the failure of a run or a task: the command tells that itself, once."""
+    is_engine = record.name in ("prefect.flow_runs", "prefect.task_runs")
+    says_failed = record.getMessage().startswith(("Finished in state", "Task run failed with state"))
+    return not (is_engine and says_failed and record.levelno >= logging.ERROR)
+
+
+async def _outcome(state: Awaitable[State[Any]]) -> object:
+    return await (await state).aresult(raise_on_failure=False)

@@ -1,0 +1,62 @@
+"""How far a long stage has come, as a progress artifact in Prefect's UI."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from lntx.progress import heard_by
+from lntx.stages import Stage
+
+logger = logging.getLogger(__name__)
+
+_LONG_S = 10.0
+_EVERY_S = 5.0
+
+
+@contextlib.contextmanager
+def shown(stage: Stage) -> Iterator[None]:
+    """Show how far a stage is while the block runs, if that takes long enough for anybody to look."""
+    bar = _Bar(stage)
+    last = "failed"
+    try:
+        with heard_by(bar.hear):
+            yield
+        last = "done"
+    finally:
+        bar.end(last)
+
+
+class _Bar:
+    """One progress artifact, made when it is first of use."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._key = f"lntx-{stage}-progress"
+        self._artifact: UUID | None = None
+        self._next = time.monotonic() + _LONG_S
+
+    def hear(self, part: float, what: str) -> None:
+        if time.monotonic() >= self._next:
+            self._show(100 * part, what)
+            self._next = time.monotonic() + _EVERY_S
+
+    def end(self, what: str) -> None:
+        if self._artifact is not None:
+            self._show(100.0, what)
+
+    def _show(self, percent: float, what: str) -> None:
+        try:
+            if self._artifact is None:
+                made = create_progress_artifact(percent, key=self._key, description=what)
+                assert isinstance(made, UUID)
+                self._artifact = made
+            else:
+                update_progress_artifact(self._artifact, percent, description=what)
+        except Exception as error:
+            # A stage does not fail for want of a picture of it.
+            logger.warning("the progress of %s cannot be shown: %s", self._key, error)

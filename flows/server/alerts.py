@@ -1,0 +1,158 @@
+"""What a person is told of: a run that failed, crashed, was wrong, and a canary that has not passed for too long.
+
+Automations of the Prefect server, made again where the options ask for others. Each alert has an id: a busy server may
+post one more than once. A fifth automation shows a run that was killed, heart and all, as crashed. Injected
+canaries end as completed when their fault is caught, and so raise none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import timedelta
+from uuid import UUID
+
+from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import CallWebhook, ChangeFlowRunState, DoNothing
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+from flows.server.settings import SILENT_S, ServerOptions
+from lntx import errors
+
+_RUN = "prefect.flow-run"
+_PREFIX = "lntx: "
+_FLOWS = ["lntx", "lntx-canary", "lntx-gc"]
+_BLOCK = "lntx-alerts"
+_DEAD_MAN = f"{_PREFIX}no passing canary"
+
+# States are named after the errors that end a run.
+_FAILED = ("Failed", "TimedOut", "FaultMissed", *sorted({kind.kind for kind in errors.KINDS} - {"WrongAnswer"}))
+
+_PAYLOAD = """{
+  "id": "{{ flow_run.id if flow_run else firing.id }}:%s:{{ flow_run.run_count if flow_run else 1 }}",
+  "alert": "%s",
+  "flow": {{ (flow.name if flow else "") | tojson }},
+  "flow_run": {{ (flow_run.name if flow_run else "") | tojson }},
+  "state": {{ (flow_run.state.name if flow_run else "") | tojson }},
+  "message": {{ (flow_run.state.message if flow_run else "") | tojson }},
+  "url": {{ (flow_run | ui_url if flow_run else "") | tojson }}
+}"""
+_PAYLOAD_WITHOUT_RUN = """{
+  "id": "{{ firing.id }}",
+  "alert": "%s",
+  "flow": "lntx-canary",
+  "flow_run": "",
+  "state": "",
+  "message": "no canary has passed for %g hours",
+  "url": ""
+}"""
+
+
+async def install(client: PrefectClient, options: ServerOptions) -> None:
+    """Make the automations what the options say, in place of those of an earlier start."""
+    webhook = None if options.webhook is None else await _save_webhook(options.webhook)
+    made = automations(options, webhook)
+    wanted = {automation.name: _signed(automation) for automation in made}
+    for name in {_DEAD_MAN, *wanted}:
+        old = await client.read_automations_by_name(name)
+        if name in wanted and [one.tags for one in old] == [wanted[name].tags]:
+            # Left alone: what it waits for goes on, and one that a person switched off stays so.
+            continue
+        for one in old:
+            await client.delete_automation(one.id)
+        if name in wanted:
+            await client.create_automation(wanted[name])
+
+
+def automations(options: ServerOptions, webhook: UUID | None) -> list[AutomationCore]:
+    """The automations. webhook: the block that alerts are sent through; none: they show in the UI alone."""
+
+    def call(payload: str) -> list[CallWebhook | DoNothing]:
+        return [DoNothing()] if webhook is None else [CallWebhook(block_document_id=webhook, payload=payload)]
+
+    reactive = {
+        "failed": (_FAILED, "A run failed before it had an answer."),
+        "crashed": (("Crashed",), "A run's process died."),
+        "wrong answer": (("WrongAnswer",), "A run or a canary gave a wrong answer."),
+    }
+    made = [
+        AutomationCore(
+            name=f"{_PREFIX}{name}",
+            description=description,
+            trigger=EventTrigger(
+                posture=Posture.Reactive,
+                expect={f"{_RUN}.{state}" for state in states},
+                match_related=_of_flows(_FLOWS),
+                for_each={"prefect.resource.id"},
+                threshold=1,
+                within=timedelta(0),
+            ),
+            actions=call(_PAYLOAD % (name, name)),
+        )
+        for name, (states, description) in reactive.items()
+    ]
+    if options.schedules_canary:
+        hours = options.dead_man_hours
+        made.append(_no_passing_canary(hours, call(_PAYLOAD_WITHOUT_RUN % ("no passing canary", hours))))
+    return [*made, _silent_run()]
+
+
+def _signed(automation: AutomationCore) -> AutomationCore:
+    """The automation with a tag that changes with it."""
+    # Sets in an order: their own changes from process to process.
+    content = json.dumps(
+        automation.model_dump(exclude={"tags"}),
+        sort_keys=True,
+        default=lambda value: sorted(value) if isinstance(value, (set, frozenset)) else str(value),
+    )
+    return automation.model_copy(update={"tags": ["lntx", hashlib.sha256(content.encode()).hexdigest()[:12]]})
+
+
+def _no_passing_canary(hours: float, actions: list[CallWebhook | DoNothing]) -> AutomationCore:
+    return AutomationCore(
+        name=_DEAD_MAN,
+        description=f"No canary has passed within {hours:g} hours.",
+        trigger=EventTrigger(
+            posture=Posture.Proactive,
+            # A planted fault that is caught ends in a state of another name.
+            expect={f"{_RUN}.Completed"},
+            match_related=_of_flows(["lntx-canary"]),
+            threshold=1,
+            within=timedelta(hours=hours),
+        ),
+        actions=actions,
+    )
+
+
+def _silent_run() -> AutomationCore:
+    return AutomationCore(
+        name=f"{_PREFIX}a silent run has crashed",
+        description=f"A run that gives no sign of life for {SILENT_S} seconds was killed.",
+        trigger=EventTrigger(
+            posture=Posture.Proactive,
+            after={f"{_RUN}.heartbeat"},
+            # The next heartbeat, or any state that ends it.
+            expect={f"{_RUN}.*"},
+            for_each={"prefect.resource.id"},
+            threshold=1,
+            within=timedelta(seconds=SILENT_S),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED, name="Crashed", message=f"no sign of life for {SILENT_S} seconds"
+            )
+        ],
+    )
+
+
+async def _save_webhook(url: str) -> UUID:
+    await Webhook.aregister_type_and_schema()
+    block = Webhook(url=url, headers={"Content-Type": "application/json"}, allow_private_urls=True)
+    found: UUID = await block.asave(_BLOCK, overwrite=True)
+    return found
+
+
+def _of_flows(names: list[str]) -> dict[str, list[str] | str]:
+    return {"prefect.resource.role": "flow", "prefect.resource.name": names}

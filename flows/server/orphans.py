@@ -1,0 +1,189 @@
+"""Runs that no runner looks after any more: after a power cut, and when the server is told to end.
+
+Prefect would show them as pending or running for good, and their slots would keep scheduled runs from starting.
+
+A client of the API can store a run that the server cannot give back: a whole number beyond 64 bits, or half of a
+surrogate pair, makes every page of runs that it is on answer 500. So runs are listed without their parameters, and one
+that cannot be read is named and ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import orjson
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelled, Crashed
+
+from lntx.stages import STAGES
+
+logger = logging.getLogger("lntx.serving")
+
+_UNENDED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+_VARIABLE = b"PREFECT__FLOW_RUN_ID="
+_SERVED = [
+    *(f"lntx/{name}" for name in ("pipeline", *STAGES, "pipeline-scheduled")),
+    *("lntx-canary/canary", "lntx-canary/canary-scheduled", "lntx-gc/gc-scheduled"),
+]
+# The most that the server lists at once.
+_PAGE = 1000
+
+
+@contextlib.asynccontextmanager
+async def patient_client() -> AsyncIterator[PrefectClient]:
+    """A client with a connection a request: the server closes one that it answered 500 on, and the next would fail."""
+    async with get_client(httpx_settings={"limits": httpx.Limits(max_keepalive_connections=0)}) as client:
+        yield client
+
+
+async def settle_orphans(client: PrefectClient) -> None:
+    """Say that runs of an earlier runner crashed, and free their slots. To be called while nothing is served.
+
+    A run whose process lives on is left alone, and keeps its slot.
+    """
+    processes = _processes()
+    for deployment in await served(client):
+        # Prefect's runner dies of one that is scheduled and cannot be read.
+        waiting = await _runs(client, deployment, [StateType.SCHEDULED])
+        await _end(client, await _unreadable(client, waiting), Cancelled(message="the server cannot read it"))
+        left = await _runs(client, deployment, _UNENDED)
+        gone = [run_id for run_id, kind in left.items() if _is_gone(run_id, kind, processes)]
+        await _end(client, gone, Crashed(message="the process that served it ended"))
+        await _unreadable(client, left)
+        await _hold_slots(client, deployment, len(left) - len(gone))
+
+
+async def cancel_all(client: PrefectClient) -> None:
+    """End every served run, for a server that is told to end. To be called when nothing is served any more."""
+    processes = _processes() or {}
+    for deployment in await served(client):
+        left = await _runs(client, deployment, _UNENDED)
+        # Cancelled before what is left of it is killed: nobody is to be told of a crash.
+        await _end(client, left, Cancelled(message="lntx down ended it"))
+        for run_id in left:
+            for pid in processes.get(run_id, ()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        await _hold_slots(client, deployment, 0)
+
+
+async def renew_late_runs(client: PrefectClient) -> None:
+    """Give late scheduled runs the settings of today. Those that are not due yet Prefect makes again by itself."""
+    for deployment in await served(client):
+        late: dict[str, dict[str, Any]] = {
+            "tags": {"all_": ["auto-scheduled"]},
+            "state": {"name": {"any_": ["Scheduled", "Late"]}},
+        }
+        for run_id in await _runs(client, deployment, [StateType.SCHEDULED], late):
+            await client.update_flow_run(run_id, parameters=deployment.parameters)
+
+
+async def served(client: PrefectClient) -> list[DeploymentResponse]:
+    """The deployments that `lntx up` makes, but for those that workers run."""
+    found = []
+    for name in _SERVED:
+        # One by one: another deployment that cannot be read would spoil a list.
+        with contextlib.suppress(ObjectNotFound):
+            found.append(await client.read_deployment_by_name(name))
+    return [one for one in found if one.work_pool_name is None]
+
+
+async def _runs(
+    client: PrefectClient,
+    deployment: DeploymentResponse,
+    types: list[StateType],
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[UUID, StateType]:
+    """The runs of a deployment in states of some types, whether or not they can be read, and their types.
+
+    more: another filter of flow runs, whose part on states is added.
+    """
+    asked: dict[str, Any] = {**(more or {})}
+    asked["state"] = {**asked.get("state", {}), "type": {"any_": [kind.value for kind in types]}}
+    found: dict[UUID, StateType] = {}
+    while True:
+        answer = await client.request(
+            "POST",
+            "/ui/flow_runs/history",
+            json={
+                "sort": "ID_DESC",
+                "limit": _PAGE,
+                "offset": len(found),
+                "deployments": {"id": {"any_": [str(deployment.id)]}},
+                "flow_runs": asked,
+            },
+        )
+        page = answer.json()
+        found |= {UUID(run["id"]): StateType(run["state_type"]) for run in page}
+        if len(page) < _PAGE:
+            return found
+
+
+async def _unreadable(client: PrefectClient, run_ids: Iterable[UUID]) -> list[UUID]:
+    """Those that the server cannot give back, each named in the log."""
+    bad = [run_id for run_id in run_ids if await _is_unreadable(client, run_id)]
+    for run_id in bad:
+        logger.warning(
+            "flow run %s cannot be read: its parameters hold a number beyond 64 bits, or broken text; it is ended, and "
+            "prefect flow-run delete %s removes it",
+            run_id,
+            run_id,
+        )
+    return bad
+
+
+async def _is_unreadable(client: PrefectClient, run_id: UUID) -> bool:
+    try:
+        answer = await client.request("GET", "/flow_runs/{id}", path_params={"id": run_id})
+        # The server writes a page of runs so; one alone it writes with more patience.
+        orjson.dumps(answer.json())
+    except orjson.JSONEncodeError:
+        return True
+    except PrefectHTTPStatusError as error:
+        return error.response.status_code == httpx.codes.INTERNAL_SERVER_ERROR
+    return False
+
+
+def _is_gone(run_id: UUID, kind: StateType, processes: Mapping[UUID, list[int]] | None) -> bool:
+    if processes is None:
+        # One that runs is left to its heartbeats.
+        return kind == StateType.PENDING
+    return run_id not in processes
+
+
+async def _end(client: PrefectClient, run_ids: Iterable[UUID], state: State[Any]) -> None:
+    for run_id in run_ids:
+        await client.set_flow_run_state(run_id, state, force=True)
+
+
+async def _hold_slots(client: PrefectClient, deployment: DeploymentResponse, slots: int) -> None:
+    limit = deployment.global_concurrency_limit
+    # Ending a run frees its slot too: what was read before is out of date.
+    if limit is not None:
+        await client.update_global_concurrency_limit(limit.name, GlobalConcurrencyLimitUpdate(active_slots=slots))
+
+
+def _processes() -> dict[UUID, list[int]] | None:
+    """The processes of this machine that work on flow runs; none where their environments cannot be read."""
+    if not Path("/proc/self/environ").exists():
+        return None
+    found: dict[UUID, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError, ValueError):
+            for variable in path.read_bytes().split(b"\0"):
+                if variable.startswith(_VARIABLE):
+                    run_id = UUID(variable.removeprefix(_VARIABLE).decode())
+                    found.setdefault(run_id, []).append(int(path.parent.name))
+    return found

@@ -1,0 +1,177 @@
+"""The deployments that `lntx up` serves: the pipeline, the canary, one per stage, their schedules, and cleaning up.
+
+`python -m flows.server.serve ROOT` serves them until it is told to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, DeploymentStatus
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.flows import Flow
+from prefect.runner import Runner
+from prefect.schedules import Cron, Interval, Schedule
+from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.callables import ParameterSchema
+
+from flows.canary import TAG, canary
+from flows.gc import clean
+from flows.pipeline import pipeline
+from flows.server import alerts
+from flows.server.home import Home
+from flows.server.orphans import cancel_all, patient_client, renew_late_runs, served, settle_orphans
+from flows.server.settings import LAST_WORDS_S, ServerOptions
+from flows.tasks import TASKS
+
+# Of several late runs one is of use.
+_ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+_RUNS_AT_ONCE = 4
+_POLL_S = 2.0
+# A run takes its slot when it is fetched: one that is fetched early finds the one before it still running.
+_AHEAD_S = 1.0
+_DAY = timedelta(days=1)
+# Not the moment of a start: after many of them a rare run would never be due.
+_ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+async def deployments(options: ServerOptions) -> list[RunnerDeployment]:
+    """What is served.
+
+    What a person starts and what a schedule starts are deployments of their own: of scheduled runs one at a time is
+    enough, and what a person starts is never cancelled for them (locks keep both from harm).
+    """
+    asked: dict[str, Any] = {**options.pipeline}
+    made = [
+        await _deployment(pipeline, "pipeline", asked),
+        await _deployment(canary, "canary", {}, tags=[TAG]),
+        *[await _deployment(pipeline, stage, {**asked, "only": stage}, tags=["stage"]) for stage in TASKS],
+        await _deployment(
+            clean,
+            "gc-scheduled",
+            {"keep": options.keep_runs, "older_than_days": options.keep_days},
+            schedule=Interval(_DAY, anchor_date=_ANCHOR),
+        ),
+    ]
+    when = schedule(options.cron, options.interval_s, options.timezone)
+    if when is not None:
+        made.append(await _deployment(pipeline, "pipeline-scheduled", asked, schedule=when))
+    when = schedule(options.canary_cron, options.canary_interval_s, options.timezone)
+    if when is not None:
+        made.append(await _deployment(canary, "canary-scheduled", {}, tags=[TAG], schedule=when))
+    return made
+
+
+def schedule(cron: str | None, interval_s: float | None, timezone: str) -> Schedule | None:
+    """A schedule, the cron before the interval; none where neither is given."""
+    if cron is not None:
+        return Cron(cron, timezone=timezone)
+    if interval_s is not None:
+        return Interval(timedelta(seconds=interval_s), timezone=timezone, anchor_date=_ANCHOR)
+    return None
+
+
+async def _deployment(
+    flow: Flow[..., Any],
+    name: str,
+    parameters: dict[str, Any],
+    *,
+    tags: list[str] | None = None,
+    schedule: Schedule | None = None,
+) -> RunnerDeployment:
+    made = await flow.ato_deployment(
+        name,
+        parameters=parameters,
+        tags=["lntx", *(tags or []), *(["scheduled"] if schedule is not None else [])],
+        schedule=schedule,
+        concurrency_limit=_ONE if schedule is not None else None,
+        description=flow.description,
+        # By name, so that a run needs no checkout.
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    schema = made._parameter_openapi_schema
+    made._parameter_openapi_schema = _Closed(**schema.model_dump(exclude_unset=True), additionalProperties=False)
+    return made
+
+
+class _Closed(ParameterSchema):
+    """A schema of parameters that has no others: the server would store any, whatever it is."""
+
+    additionalProperties: bool  # noqa: N815 (the name is JSON Schema's)
+
+
+async def serve(home: Home) -> None:
+    """Make the alerts and the deployments, and serve until told to end."""
+    options = ServerOptions.model_validate(home.read_options())
+    async with patient_client() as client:
+        # First, so that a crash that is found now is told.
+        await alerts.install(client, options)
+        await settle_orphans(client)
+        made = await deployments(options)
+        await _drop_old_schedules(client, {one.name for one in made})
+    runner = _Runner(limit=_RUNS_AT_ONCE, pause_on_shutdown=False, query_seconds=_POLL_S, prefetch_seconds=_AHEAD_S)
+    ids = {await runner.aadd_deployment(deployment) for deployment in made}
+    async with patient_client() as client:
+        await renew_late_runs(client)
+    ready = asyncio.create_task(_say_when_served(home, ids))
+    await runner.serve()
+    ready.cancel()
+    async with patient_client() as client:
+        await cancel_all(client)
+
+
+class _Runner(Runner):
+    """A runner that stops when it is told to, and leaves it to others to say so of its runs.
+
+    Prefect's own exits at once, and shows what it ended as running for good.
+    """
+
+    async def serve(self) -> None:
+        """Run what is scheduled, until SIGTERM."""
+        loop = asyncio.get_running_loop()
+        serving = asyncio.create_task(self.start())
+        self._stop_serving: Callable[[], object] = lambda: loop.call_soon_threadsafe(serving.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+    def handle_sigterm(self, *_signal: Any) -> None:
+        """Stop serving; where the server is gone, nobody is left to tell, and waiting for it would take minutes."""
+        last = threading.Timer(LAST_WORDS_S, os._exit, (1,))
+        last.daemon = True
+        last.start()
+        self._stop_serving()
+
+
+async def _drop_old_schedules(client: PrefectClient, names: set[str]) -> None:
+    """A schedule that is no longer asked for does not go on."""
+    for deployment in await served(client):
+        if deployment.name.endswith("-scheduled") and deployment.name not in names:
+            await client.delete_deployment(deployment.id)
+
+
+async def _say_when_served(home: Home, ids: set[UUID]) -> None:
+    async with get_client() as client:
+        waiting = set(ids)
+        while waiting:
+            await asyncio.sleep(0.5)
+            with contextlib.suppress(PrefectHTTPStatusError, httpx.HTTPError):
+                for one in sorted(waiting):
+                    if (await client.read_deployment(one)).status == DeploymentStatus.READY:
+                        waiting.remove(one)
+        home.served_mark.touch()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Home(Path(sys.argv[1]))))

@@ -1,0 +1,217 @@
+"""Watch over a Prefect server and the process that serves the deployments: start, restart, end, and rotate their logs.
+
+`python -m flows.server.supervisor ROOT`. Imports no Prefect: what it watches may fail, it may not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import logging.handlers
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from flows.server.home import Home, ServerState
+from flows.server.settings import HOST, LAST_WORDS_S, ServerOptions, client_environment, server_environment
+from lntx.errors import LntxError
+
+logger = logging.getLogger("lntx.supervisor")
+
+_LOG_BYTES, _LOG_FILES = 10_000_000, 5
+_HEALTHY_WITHIN_S = 180.0
+_SERVED_WITHIN_S = 180.0
+_END_WITHIN_S = LAST_WORDS_S + 5
+_ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+# After so long a process that dies again is a new trouble.
+_STEADY_S = 300.0
+
+
+class _Ended(Exception):
+    """It was told to end."""
+
+
+def main(root: Path) -> int:
+    """Run until told to end."""
+    home = Home(root)
+    home.prepare()
+    _log_to(home.logs / "supervisor.log", logger)
+    for number in _ENDINGS:
+        signal.signal(number, _end)
+    try:
+        supervise(home)
+    except _Ended:
+        return 0
+    except LntxError as error:
+        logger.error("%s", error)
+        print(f"lntx: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        logger.exception("the supervisor died")
+        print(f"lntx: {type(error).__name__}: {error} (see {home.logs}/supervisor.log)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def supervise(home: Home) -> None:
+    """Start both processes, and start them again when they die.
+
+    Raises: LntxError: the port is taken, or a process does not come up.
+    """
+    options = ServerOptions.model_validate(home.read_options())
+    with home.held():
+        _refuse_taken_port(options.port)
+        ready = home.served_mark
+        ready.unlink(missing_ok=True)
+        server = _Child("server", ["prefect", "server", "start"], server_environment(home, options), home)
+        runner = _Child("runner", ["flows.server.serve", str(home.root)], client_environment(home, options), home)
+        try:
+            server.start()
+            _wait_until(lambda: _is_healthy(options), server, _HEALTHY_WITHIN_S)
+            runner.start()
+            _wait_until(ready.exists, runner, _SERVED_WITHIN_S)
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            home.write_state(ServerState(pid=os.getpid(), url=options.url, started_at=now))
+            logger.info("up at %s", options.url)
+            while True:
+                for child in (server, runner):
+                    child.revive()
+                time.sleep(0.5)
+        finally:
+            for number in _ENDINGS:
+                signal.signal(number, signal.SIG_IGN)
+            # Runs are told to end while there is a server to tell it to.
+            runner.end()
+            server.end()
+            logger.info("down")
+
+
+class _Child:
+    """A process that is to run on."""
+
+    def __init__(self, name: str, words: list[str], environment: dict[str, str], home: Home) -> None:
+        self.name = name
+        self._words, self._environment, self._home = words, environment, home
+        self._process: subprocess.Popen[str] | None = None
+        self._deaths = 0
+        self._started = 0.0
+        self._again_at: float | None = None
+        self._log = logging.getLogger(f"lntx.supervisor.{name}")
+        self._log.propagate = False
+        _log_to(home.logs / f"{name}.log", self._log, plain=True)
+
+    def start(self) -> None:
+        """Start it; its output goes to its log."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "flows.server.tethered", *self._words],
+            env=self._environment,
+            cwd=self._home.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C is for the supervisor, which ends them in order.
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        self._started, self._again_at = time.monotonic(), None
+        threading.Thread(target=self._pump, args=(self._process,), daemon=True).start()
+        logger.info("%s: process %d", self.name, self._process.pid)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def revive(self) -> None:
+        """Start it again if it has died, later each time."""
+        if self.is_alive:
+            return
+        now = time.monotonic()
+        if self._again_at is None:
+            self._deaths = 0 if now - self._started > _STEADY_S else self._deaths + 1
+            delay = _BACK_OFF_S[min(self._deaths, len(_BACK_OFF_S) - 1)]
+            assert self._process is not None
+            logger.error("%s ended with status %s; again in %g s", self.name, self._process.returncode, delay)
+            self._again_at = now + delay
+        elif now >= self._again_at:
+            self.start()
+
+    def end(self) -> None:
+        """End it, in peace if it will."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_END_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            logger.warning("%s does not end: killed", self.name)
+            self._process.kill()
+            self._process.wait()
+
+    def last_words(self) -> str:
+        """What it said last, and where the rest is."""
+        path = self._home.logs / f"{self.name}.log"
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        return f"{next((line.strip() for line in reversed(lines) if line.strip()), 'it said nothing')} (see {path})"
+
+    def _pump(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with contextlib.suppress(ValueError):
+            for line in process.stdout:
+                self._log.info("%s", line.rstrip("\n"))
+
+
+def _wait_until(done: Callable[[], bool], child: _Child, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        if not child.is_alive:
+            raise LntxError(f"the {child.name} did not come up: {child.last_words()}")
+        if time.monotonic() > deadline:
+            raise LntxError(f"the {child.name} did not come up within {seconds:g} s: see its log")
+        time.sleep(0.2)
+
+
+def _is_healthy(options: ServerOptions) -> bool:
+    try:
+        # Without the proxy that others are for.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{options.api_url}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _refuse_taken_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise LntxError(f"port {port} is in use: choose another with --port, or end what listens there") from None
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise _Ended
+
+
+def _log_to(path: Path, log: logging.Logger, *, plain: bool = False) -> None:
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(message)s" if plain else "%(asctime)s %(levelname)s %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

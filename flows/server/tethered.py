@@ -1,0 +1,25 @@
+"""Run a module as a process that ends with the one that started it: `python -m flows.server.tethered MODULE …`.
+
+On Linux even SIGKILL, which lets nobody clean up, then has the server told to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import runpy
+import signal
+import sys
+
+_SET_PARENT_DEATH_SIGNAL = 1
+
+if __name__ == "__main__":
+    parent = os.getppid()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() != parent:
+        # It died before it could be noticed.
+        sys.exit(1)
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

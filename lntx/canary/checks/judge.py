@@ -1,0 +1,283 @@
+"""Who is to blame: the rows, the exact solution, the path and the end of training, the files, in that order.
+
+Looks at a run that is over, and at what it left in its root. Repairs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from lntx.canary.cases import Case
+from lntx.canary.checks.exports import wrong_export
+from lntx.canary.checks.findings import Finding, blame_of_file, finding, in_words, is_want
+from lntx.canary.checks.training import wrong_training
+from lntx.canary.drawn import implausible_rows
+from lntx.canary.oracle.trajectory import PathCheck, follow
+from lntx.data.dataset import open_dataset
+from lntx.data.synthetic import feature_names, generate_blocks
+from lntx.evaluation.data_check import damaged_rows
+from lntx.evaluation.verdict import Evaluation
+from lntx.export.export import Card
+from lntx.pipeline.conclude import gather
+from lntx.pipeline.outcome import Outcome, Request
+from lntx.runs.run import Run
+from lntx.runs.verify import verify
+from lntx.stages import Blame, Stage
+from lntx.store.store import Store
+from lntx.training.result import Epoch, Fit, Stop, history_digest, read_history
+
+BLAMES: dict[Stage, Blame] = {"generate": "data", "train": "training", "evaluate": "reference", "export": "export"}
+"""The part that is blamed for a stage that does not end."""
+
+_STOPPED: dict[Stop, str] = {
+    "converged": "stood still",
+    "stalled": "stood still but for rounding",
+    "max_epochs": "was ended",
+    "diverged": "left the finite numbers, or its loss grew without bound,",
+}
+
+# Rows times columns that are read a second way.
+_READ_TWICE = 10**7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """A stage that did not end."""
+
+    stage: Stage
+    """The stage."""
+
+    error: BaseException
+    """What it died of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """The outcome of the checks of a run."""
+
+    run: Run
+    """The run itself."""
+
+    finding: Finding | None
+    """What is wrong; none where nothing is."""
+
+    path: PathCheck | None
+    """The path of the training; none where there is none."""
+
+    history: list[Epoch]
+    """The training, epoch by epoch."""
+
+    warnings: tuple[str, ...]
+    """Warnings."""
+
+
+def judge(case: Case, store: Store, outcomes: Mapping[Stage, Outcome], broken: Broken | None) -> Judgement:
+    """Look at everything that a run left.
+
+    outcomes: of the stages that ended. broken: the stage that did not.
+
+    Raises: Exception: what a stage died of, where that is the machine's trouble and its rows are right.
+    """
+    request = Request(pipeline=case.pipeline, root=store.root)
+    looked = _Look(case, store, _every(outcomes))
+    if broken is not None:
+        # What a stage died of may be that it was given the wrong rows.
+        found: Finding | None = looked.rows() or looked.altered() or looked.death(broken)
+    else:
+        found = looked.altered() or looked.unreadable(lambda: gather(store, request, looked.outcomes))
+    if found is not None:
+        # What is damaged is not read for its figures.
+        readable = {stage: one for stage, one in outcomes.items() if broken is not None or stage == "generate"}
+        run = looked.read(lambda: gather(store, request, _every(readable))) or gather(store, request, _every({}))
+        return Judgement(run=run, finding=found, path=None, history=[], warnings=())
+    run = gather(store, request, looked.outcomes)
+    return Judgement(
+        run=run,
+        finding=looked.first_finding(run),
+        path=looked.path,
+        history=looked.history,
+        warnings=(*run.warnings, *looked.warnings),
+    )
+
+
+class _Look:
+    """A look at one run, part by part."""
+
+    def __init__(self, case: Case, store: Store, outcomes: Mapping[Stage, Outcome]) -> None:
+        self._config, self._data = case.pipeline, case.pipeline.data
+        self._store, self.outcomes = store, outcomes
+        self.path: PathCheck | None = None
+        self.history: list[Epoch] = []
+        self.warnings: tuple[str, ...] = ()
+
+    def first_finding(self, run: Run) -> Finding | None:
+        """What is wrong, the earliest part first."""
+        said = None if run.blame is None else self._said(run.blame, run)
+        if said is not None and said.blame == "data":
+            return said
+        found = self._guarded("data", self._drawn) or self._guarded("data", self._second_reading)
+        if found is not None or (said is not None and said.blame == "reference"):
+            return found or said
+        return (
+            self._guarded("data", self._read_history)
+            or self._guarded("reference", lambda: self._training(run))
+            or said
+            or self._guarded("export", self._exports)
+        )
+
+    def rows(self) -> Finding | None:
+        """Whether the rows, as they were drawn or as they are read, are not those that were to be generated."""
+        record = self.outcomes["generate"].record
+        if record is None:
+            return None
+        try:
+            paths = [self._store.path(file) for file in sorted(record.files, key=lambda file: file.name)]
+            seen = self._fit().rows_sha256 if self.outcomes["train"].record is not None else ()
+            problem = damaged_rows(open_dataset(*paths), self._data, readings=seen)
+        except Exception as error:
+            problem = f"the rows cannot be read ({in_words(error)})"
+        if problem is not None:
+            return finding("data", problem)
+        return self._guarded("data", self._drawn)
+
+    def death(self, broken: Broken) -> Finding:
+        """Put a stage's death down to its part, unless it is the machine's trouble."""
+        error = broken.error
+        if is_want(error):
+            raise error
+        gone = str(error.filename) if isinstance(error, FileNotFoundError) and error.filename else None
+        blame = BLAMES[broken.stage] if gone is None else blame_of_file(gone)
+        return finding(blame, f"{broken.stage} ended with {in_words(error)}")
+
+    def unreadable(self, read: Callable[[], object]) -> Finding | None:
+        """What keeps stored results from being read, if anything does."""
+
+        def nothing_found() -> None:
+            read()
+
+        return self._guarded("data", nothing_found)
+
+    def read(self, read: Callable[[], Run]) -> Run | None:
+        """A run, as far as it can be read."""
+        try:
+            return read()
+        except Exception:
+            return None
+
+    def altered(self) -> Finding | None:
+        """Whether every stored file is still the one that was stored."""
+        damaged = verify(self._store).damaged
+        # What comes first on the way is to blame.
+        for damage in sorted(damaged, key=lambda one: blame_of_file(one.path) == "export"):
+            return finding(blame_of_file(damage.path), f"{damage.path}: {damage.problem}")
+        return None
+
+    def _guarded(self, blame: Blame, look: Callable[[], Finding | None]) -> Finding | None:
+        """A look that itself may die of what is wrong."""
+        try:
+            return look()
+        except Exception as error:
+            if is_want(error):
+                raise
+            return finding(blame, f"what the run left cannot be looked at ({in_words(error)})")
+
+    def _said(self, blame: Blame, run: Run) -> Finding:
+        """What the run found, with what to look at where nobody has chosen the settings."""
+        if blame == "data":
+            found = self.rows()
+            if found is not None:
+                return found
+        problem = run.reason or ""
+        if blame == "training":
+            path = self.outcomes["evaluate"].path(self._store, "evaluation.json")
+            evaluation = Evaluation.model_validate_json(path.read_bytes())
+            worst = max(evaluation.coefficients, key=lambda one: one.gap / max(one.allowed, 1e-300))
+            fit = self._fit()
+            problem = (
+                f"training {_STOPPED[fit.stop]} in epoch {fit.epochs}, with {worst.name} = {worst.learned!r} where the "
+                f"exact answer is {worst.reference!r}"
+            )
+        # What the run itself advises comes after what it found.
+        return finding(blame, problem.split(": look at ")[0])
+
+    def _drawn(self) -> Finding | None:
+        problem = implausible_rows(self._data)
+        return None if problem is None else finding("data", problem)
+
+    def _second_reading(self) -> Finding | None:
+        """Read small datasets another way: whole, where training reads batches."""
+        if self._data.num_rows * (len(self._features()) + 1) > _READ_TWICE:
+            return None
+        record = self.outcomes["generate"].record
+        assert record is not None
+        (file,) = record.files
+        table = pq.read_table(self._store.path(file))
+        if table.num_rows != self._data.num_rows:
+            return finding("data", f"{table.num_rows} rows are read whole where {self._data.num_rows} were generated")
+        whole = [table.column(name).to_numpy() for name in (*self._features(), "y")]
+        start = 0
+        for x, y in self._blocks():
+            for name, column, drawn in zip((*self._features(), "y"), whole, (*x.T, y), strict=True):
+                if not np.array_equal(column[start : start + len(y)], drawn):
+                    return finding("data", f"{name}, read whole, is not as it was generated")
+            start += len(y)
+        return None
+
+    def _read_history(self) -> Finding | None:
+        fit = self._fit()
+        history = read_history(self.outcomes["train"].path(self._store, "history.parquet"))
+        epochs = fit.epochs - (fit.stop == "diverged")
+        if len(history) != epochs + 1:
+            return finding("data", f"the history is read with {len(history) - 1} epochs where training did {epochs}")
+        if (fit.weights, fit.bias) != (history[-1].weights, history[-1].bias):
+            return finding("data", "the history is read with other weights at its end than those that were learned")
+        if history_digest(history) != fit.history_sha256:
+            return finding("data", "the history is read with other numbers than training wrote")
+        self.history = history
+        return None
+
+    def _training(self, run: Run) -> Finding | None:
+        """The exact solution and the training, against the path that these rows give."""
+        fit = self._fit()
+        self.path = follow(
+            self.history,
+            self._blocks(),
+            num_rows=self._data.num_rows,
+            features=self._features(),
+            learning_rate=fit.learning_rate,
+            stable_limit=fit.stable_limit,
+            momentum=self._config.train.momentum,
+            dtype=self._config.train.dtype,
+        )
+        return wrong_training(self._config, run, fit, self.history, self.path)
+
+    def _exports(self) -> Finding | None:
+        outcome = self.outcomes["export"]
+        fit = self._fit()
+        files = {name: outcome.path(self._store, f"model.{name}") for name in self._config.export.formats}
+        problem, self.warnings = wrong_export(files, fit, self._blocks())
+        if problem is not None:
+            return finding("export", problem)
+        card = Card.model_validate_json(outcome.path(self._store, "card.json").read_bytes())
+        evaluation = self.outcomes["evaluate"].path(self._store, "evaluation.json")
+        if card.fit != fit or card.evaluation != Evaluation.model_validate_json(evaluation.read_bytes()):
+            return finding("export", "the card does not say what training and evaluation found")
+        return None
+
+    def _fit(self) -> Fit:
+        return self.outcomes["train"].fit(self._store)
+
+    def _features(self) -> tuple[str, ...]:
+        return feature_names(len(self._data.true_weights or ()))
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return generate_blocks(self._data)
+
+
+def _every(outcomes: Mapping[Stage, Outcome]) -> dict[Stage, Outcome]:
+    """All stages, those without an outcome skipped."""
+    return {stage: outcomes.get(stage, Outcome(stage=stage, state="skipped")) for stage in BLAMES}

@@ -1,0 +1,130 @@
+"""A training against what is known of it: its start, its path, its settings, and where it ended.
+
+Looks at figures alone; reads no file.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lntx.canary.checks.findings import Finding, finding
+from lntx.canary.oracle.trajectory import PathCheck
+from lntx.config.schema import Pipeline
+from lntx.model import LNTXLinearModel
+from lntx.runs.run import Run
+from lntx.training.result import Epoch, Fit
+
+_START_APART = 1e-9
+# In float32 the rows themselves are rounded.
+_SAME_SOLUTION = {"float64": 1e-13, "float32": 1e-5}
+# Training stands still when no weight moves by more than eps; what is left then is a few times that.
+_STOOD_STILL = 64
+
+
+def wrong_training(config: Pipeline, run: Run, fit: Fit, history: list[Epoch], path: PathCheck) -> Finding | None:
+    """What is wrong with the exact solution or the training, the earliest part first."""
+    return (
+        _solution(config, run, path)
+        or _start(config, history[0])
+        or _path(path)
+        or _settings(fit, path)
+        or _end(config, fit, path)
+        or _figures(config, run, path)
+    )
+
+
+def _solution(config: Pipeline, run: Run, path: PathCheck) -> Finding | None:
+    """The exact solution against one that was found another way."""
+    assert run.reference_weights is not None
+    found = [*run.reference_weights, *([] if run.reference_bias is None else [run.reference_bias])]
+    size = max(abs(value) for value in path.solution) or 1.0
+    names = [*(run.features or ()), "bias"][: len(found)]
+    for name, value, expected in zip(names, found, path.solution, strict=True):
+        if not abs(value - expected) <= _SAME_SOLUTION[config.train.dtype] * size:
+            return finding(
+                "reference", f"the exact solution has {name} = {value!r} where elimination gives {expected!r}"
+            )
+    return None
+
+
+def _start(config: Pipeline, start: Epoch) -> Finding | None:
+    """Training must start where its seed says, somewhere in ±1/√d, and not at the answer."""
+    limit = 1 / math.sqrt(len(start.weights)) * (1 + 1e-6)
+    if not all(abs(value) <= limit for value in start.coefficients):
+        return finding("training", f"the weights start outside ±1/√d: {start.coefficients}")
+    true = [*(config.data.true_weights or ()), *([] if start.bias is None else [config.data.bias])]
+    if all(abs(value - answer) <= _START_APART for value, answer in zip(start.coefficients, true, strict=True)):
+        return finding("training", "the weights start at the answer, which training must not know")
+    drawn, other = (_draw_start(config, start, seed) for seed in (config.train.seed, config.train.seed ^ 1))
+    if drawn != start.coefficients:
+        return finding("training", f"the weights start at {start.coefficients} where the seed gives {drawn}")
+    if drawn == other:
+        return finding("training", f"the weights start at {drawn} whatever the seed")
+    return None
+
+
+def _draw_start(config: Pipeline, start: Epoch, seed: int) -> tuple[float, ...]:
+    dtype: torch.dtype = getattr(torch, config.train.dtype)
+    generator = torch.Generator().manual_seed(seed)
+    model = LNTXLinearModel(len(start.weights), bias=start.bias is not None, dtype=dtype, generator=generator)
+    return model.weights if model.bias is None else (*model.weights, model.bias)
+
+
+def _path(path: PathCheck) -> Finding | None:
+    left = path.departure
+    if left is None:
+        return None
+    what = left.what if left.what in ("loss", "bias") else f"the weight of {left.what}"
+    gap = "" if left.found is None else f" by {abs(left.found - left.expected):.2g}"
+    return finding(
+        "training",
+        f"epoch {left.epoch} deviates from the expected path{gap}; rounding allows {left.allowed:.2g}; {what} is "
+        f"{left.found!r}, and descent on these rows gives {left.expected!r}",
+    )
+
+
+def _settings(fit: Fit, path: PathCheck) -> Finding | None:
+    """Whether rate and limit are those of the rows: a wrong rate heals too."""
+    if path.rate_is_right:
+        return None
+    return finding(
+        "training",
+        f"training took {fit.learning_rate!r} for the best learning rate and {fit.stable_limit!r} for the stable "
+        "limit, which are not those of these rows",
+    )
+
+
+def _end(config: Pipeline, fit: Fit, path: PathCheck) -> Finding | None:
+    """Whether training went on until it stood still."""
+    learned = [*fit.weights, *([] if fit.bias is None else [fit.bias])]
+    size = max(abs(value) for value in path.solution) or 1.0
+    eps = float(torch.finfo(getattr(torch, config.train.dtype)).eps)
+    away = max(abs(value - answer) for value, answer in zip(learned, path.solution, strict=True))
+    if away <= _STOOD_STILL * eps * size:
+        return None
+    return finding(
+        "training", f"training ended ({fit.stop}) in epoch {fit.epochs}, {away:.3g} from where its own path leads"
+    )
+
+
+def _figures(config: Pipeline, run: Run, path: PathCheck) -> Finding | None:
+    """The figures beside the weights: mean squared error, residual standard deviation, standard errors."""
+    # In float32 the path is that of rounded rows, and its bound as wide.
+    slack = path.allowed_loss + (1e-5 * path.loss if config.train.dtype == "float32" else 0.0)
+    if run.mse is None or not abs(run.mse - path.loss) <= slack:
+        return finding("reference", f"the mean squared error is said to be {run.mse!r} where it is {path.loss!r}")
+    if config.train.dtype == "float32" or run.residual_sd is None or path.residual_sd is None:
+        return None
+    if not abs(run.residual_sd - path.residual_sd) <= 1e-9 * path.residual_sd:
+        return finding(
+            "reference",
+            f"the residual standard deviation is said to be {run.residual_sd!r} where it is {path.residual_sd!r}",
+        )
+    assert path.standard_errors is not None
+    said = [*(run.standard_errors or ()), *([] if run.reference_bias is None else [run.bias_standard_error])]
+    for value, expected in zip(said, path.standard_errors, strict=True):
+        if value is None or not abs(value - expected) <= 1e-9 * expected:
+            return finding("reference", f"a standard error is said to be {value!r} where it is {expected!r}")
+    return None

@@ -1,0 +1,113 @@
+"""What a canary is asked, the cases that follow from it, and the answer that sums them up. Runs nothing."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from lntx.canary.attempt import Judged
+from lntx.canary.cases import Case, blind_case, fixed_cases
+from lntx.canary.faults import Fault
+from lntx.canary.levels import Device, Level
+from lntx.canary.results import Canary, FaultReport
+from lntx.config.loading import explain
+from lntx.config.schema import MAX_SEED, Section
+from lntx.errors import BadInput
+
+_BLIND_CASES: dict[Level, int] = {1: 1, 2: 10, 3: 10}
+
+
+class Order(Section):
+    """What a canary is asked."""
+
+    level: Level = 1
+    """How much: 1, one case, a second; 2, several shapes, dtypes, thread counts and formats, half a minute; 3, as many
+    rows as a quarter of the free memory holds as well, minutes."""
+
+    seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    """Seed of blind draws; none: the fixed cases."""
+
+    repeat: int = Field(1, ge=1, le=100_000)
+    """How often."""
+
+    device: Device = "auto"
+    """Where to train; auto is the CPU."""
+
+    def cases(self, repetition: int, *, for_fault: bool = False) -> tuple[Case, ...]:
+        """The cases of a repetition, from 1; for a fault, one that has all that can be wrong."""
+        if self.seed is None:
+            return fixed_cases(self.level, self.device)[: 1 if for_fault else None]
+        count = 1 if for_fault else _BLIND_CASES[self.level]
+        # Any repetition can be drawn without the ones before it.
+        seeds = np.random.SeedSequence((self.seed, repetition)).generate_state(count, np.uint64)
+        drawn = [blind_case(int(seed >> 1), self.device, for_fault=for_fault) for seed in seeds]
+        large = fixed_cases(3, self.device)[len(fixed_cases(2, self.device)) :] if self.level == 3 else ()
+        return (*drawn, *(() if for_fault else large))
+
+
+def settle_order(*, level: Level, blind: bool, seed: int | None, repeat: int, device: Device) -> Order:
+    """What is asked, a seed that nobody knows drawn where one is needed.
+
+    Raises: BadInput: a value out of its range.
+    """
+    drawn = secrets.randbelow(2**63) if blind and seed is None else seed
+    try:
+        return Order(level=level, seed=drawn, repeat=repeat, device=device)
+    except ValidationError as error:
+        raise BadInput(*(line.replace("canary.", "--") for line in explain(error, section="canary"))) from None
+
+
+def refuse_repeated_fault(inject: str | None, repeat: int) -> None:
+    """Raise BadInput where a fault is to be planted more than once."""
+    if inject is not None and repeat != 1:
+        raise BadInput(f"--inject plants one fault in one case: drop --repeat {repeat}")
+
+
+def sum_up(order: Order, done: Sequence[Judged], fault: Fault | None = None) -> Canary:
+    """One answer for all cases: the first that is wrong speaks for them."""
+    wrong = [one for one in done if one.report.verdict == "fail"]
+    speaks = wrong[0] if wrong else done[0]
+    return Canary(
+        **dict(speaks.run),
+        level=order.level,
+        blind_seed=order.seed,
+        repetitions=order.repeat,
+        recurrence=_recurrence(order, wrong),
+        drift=tuple(one.drift for one in done if one.drift is not None),
+        cases=tuple(one.report for one in done),
+        fault=None if fault is None else report_fault(fault, speaks),
+        root=None if speaks.root is None else str(speaks.root),
+    )
+
+
+def report_fault(fault: Fault, judged: Judged) -> FaultReport:
+    """The outcome of a planted fault."""
+    report = judged.report
+    return FaultReport(
+        name=fault.name,
+        caught=report.verdict == "fail",
+        blame=report.blame,
+        expected=fault.blame,
+        reason=report.reason,
+        limit=fault.limit,
+        seconds=report.seconds,
+    )
+
+
+def _recurrence(order: Order, wrong: Sequence[Judged]) -> Literal["deterministic", "intermittent"] | None:
+    """Whether every repetition failed alike: in the same part and, of fixed cases, the same case with the same bits."""
+    if not wrong or order.repeat == 1:
+        return None
+    ways: dict[int, set[tuple[str | None, ...]]] = {}
+    for one in wrong:
+        report = one.report
+        bits = report.bits if order.seed is None else None
+        name = report.name if order.seed is None else None
+        ways.setdefault(report.repetition, set()).add((name, report.blame, bits))
+    every = list(ways.values())
+    alike = len(every) == order.repeat and all(way == every[0] for way in every)
+    return "deterministic" if alike else "intermittent"

@@ -1,0 +1,45 @@
+"""A canary in lines and in Markdown. Reads results; computes none."""
+
+from __future__ import annotations
+
+from lntx.canary.results import Canary
+from lntx.text import markdown
+
+
+def verdict_line(canary: Canary) -> str:
+    """PASS or FAIL, and why."""
+    right = sum(case.verdict == "pass" for case in canary.cases)
+    if canary.verdict == "pass":
+        return f"PASS  {right} of {len(canary.cases)} right"
+    recurrence = "" if canary.recurrence is None else f", {canary.recurrence}"
+    return f"FAIL  {canary.blame}{recurrence}: {canary.reason}"
+
+
+def canary_table(canary: Canary) -> str:
+    """A canary in Markdown."""
+    header = ["case", "verdict", "epochs", "seconds", "reason"]
+    rows = case_rows(canary)
+    table = "\n".join(
+        [
+            "| " + " | ".join(header) + " |",
+            "|" + " --- |" * len(header),
+            *("| " + " | ".join(markdown(cell) for cell in line) + " |" for line in rows),
+        ]
+    )
+    notes = [f"> {markdown(text)}" for text in (canary.reason, *(drift.sentence for drift in canary.drift)) if text]
+    return "\n\n".join([f"# {verdict_line(canary).split(':')[0]}", *notes, table]) + "\n"
+
+
+def case_rows(canary: Canary) -> list[list[str]]:
+    """A row of a table for each case."""
+    return [
+        [
+            case.name if canary.repetitions == 1 else f"{case.name}, {case.repetition} of {canary.repetitions}",
+            case.verdict if case.blame is None else f"{case.verdict}: {case.blame}",
+            "–" if case.path is None else str(case.path.epochs),
+            f"{case.seconds:.2f}",
+            # The one that speaks for all is told in full below.
+            "" if case.reason in (None, canary.reason) else case.reason or "",
+        ]
+        for case in canary.cases
+    ]

@@ -1,0 +1,91 @@
+"""Run canaries without an orchestrator: the cases of an order, or every fault in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lntx.canary.attempt import Attempt, Judged
+from lntx.canary.cases import Case
+from lntx.canary.faults import FAULTS, Fault
+from lntx.canary.order import Order, report_fault, sum_up
+from lntx.canary.results import Canary, FaultReport
+from lntx.pipeline.runner import obtain
+from lntx.stages import STAGES
+from lntx.store.leases import running
+from lntx.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+def run_canary(
+    order: Order | None = None, *, root: str | os.PathLike[str] | None = None, fault: Fault | None = None
+) -> Canary:
+    """Compute everything again in throw-away roots and judge it; a wrong answer is a result (`verdict`).
+
+    order: level 1 by default. root: where the bits of right trainings are kept, under artifacts/canary/. fault: what to
+    plant; it is planted in one case, once, and no bits are kept.
+
+    Raises: LntxError: the machine cannot do it, for want of a device or of room.
+    """
+    asked = order or Order()
+    witness = None if fault is not None or asked.seed is not None else witness_at(Path(root or "."))
+    done: list[Judged] = []
+    with named_if_interrupted(done):
+        for repetition in range(1, asked.repeat + 1):
+            for case in asked.cases(repetition, for_fault=fault is not None):
+                logger.info("canary: %s", case.name)
+                done.append(keep_one(done, run_case(case, repetition=repetition, witness=witness, fault=fault)))
+    return sum_up(asked, done, fault)
+
+
+def run_faults(order: Order | None = None) -> Iterator[FaultReport]:
+    """Plant every fault in turn, and report the outcome."""
+    asked = order or Order()
+    for number, fault in enumerate(FAULTS.values(), start=1):
+        (case,) = asked.cases(number, for_fault=True)
+        yield report_fault(fault, run_case(case, repetition=1, witness=None, fault=fault).without_files())
+
+
+def run_case(case: Case, *, repetition: int, witness: Store | None, fault: Fault | None) -> Judged:
+    """Run one case, stage by stage, and judge it while the fault, if any, is still there."""
+    attempt = Attempt(case, repetition=repetition)
+    try:
+        store = attempt.begin()
+        with running(store.locks), fault.planted(case) if fault else contextlib.nullcontext():
+            for stage in STAGES:
+                try:
+                    came = obtain(stage, attempt.request, attempt.outcomes)
+                except Exception as error:
+                    attempt.take(stage, error)
+                    break
+                attempt.take(stage, came)
+            return attempt.conclude(witness)
+    except BaseException:
+        attempt.discard()
+        raise
+
+
+@contextlib.contextmanager
+def named_if_interrupted(done: list[Judged]) -> Iterator[None]:
+    """Whatever ends the repetitions early, a wrong answer that was found by then is told."""
+    try:
+        yield
+    except BaseException:
+        for one in done:
+            if one.root is not None:
+                logger.error("before the end: %s: %s (%s)", one.report.blame, one.report.reason, one.root)
+        raise
+
+
+def keep_one(done: list[Judged], judged: Judged) -> Judged:
+    """Keep the files of the first wrong case alone."""
+    return judged.without_files() if any(one.root is not None for one in done) else judged
+
+
+def witness_at(root: Path) -> Store:
+    """Where the bits of right trainings are kept."""
+    return Store(root)

@@ -1,0 +1,1 @@
+"""What a run is asked to do: the sections with their rules, and the layers that they come from."""

@@ -1,0 +1,227 @@
+"""Settle the configuration from its layers: defaults, preset, TOML file, environment, flags; later wins.
+
+Turns every refusal into one line that names the key, the rule and the value. Knows no stage.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+
+from lntx.config.schema import PRESETS, Pipeline
+from lntx.errors import BadInput
+from lntx.files import parse_json, read_regular
+from lntx.text import MAX_NAME, quoted, shown
+
+Layer = Mapping[str, Mapping[str, Any]]
+
+KEYS: tuple[str, ...] = tuple(
+    f"{section}.{key}" for section, field in Pipeline.model_fields.items() for key in type(field.default).model_fields
+)
+"""Every configuration key, dotted."""
+
+
+def settle(
+    *,
+    preset: str | None = None,
+    file: str | os.PathLike[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Layer | None = None,
+) -> Pipeline:
+    """Merge the layers and validate the outcome.
+
+    file: a TOML file with one table per section. environment: variables, of which LNTX_SECTION_KEY are read.
+    overrides: what was said last, by flags or in Python.
+
+    Raises: BadInput: an unknown preset, key or value; an unreadable file.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    if preset is not None:
+        if preset not in PRESETS:
+            raise BadInput(f"preset must be one of {', '.join(PRESETS)}, got {quoted(preset)}")
+        _merge(merged, PRESETS[preset])
+    if file is not None:
+        _merge(merged, read_toml(Path(file)))
+    _merge(merged, read_environment(environment or {}))
+    _merge(merged, overrides or {})
+    return validate(merged)
+
+
+def override(pipeline: Pipeline, layer: Layer) -> Pipeline:
+    """A configuration with some values replaced.
+
+    Raises: BadInput: an unknown key or value.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    _merge(merged, pipeline.model_dump(exclude_unset=True))
+    _merge(merged, layer)
+    return validate(merged)
+
+
+def validate(values: Mapping[str, Any]) -> Pipeline:
+    """Validate nested values; every problem becomes one line of the error.
+
+    Raises: BadInput.
+    """
+    try:
+        return Pipeline.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(*explain(error)) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read one layer from a TOML file.
+
+    Raises: BadInput: the file is missing, unreadable, or not TOML.
+    """
+    try:
+        return tomllib.loads(read_regular(path).decode())
+    except OSError as error:
+        raise BadInput(f"config file {shown(path)}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"config file {shown(path)} is not TOML: it is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"config file {shown(path)} is not TOML: {error}") from None
+    except RecursionError:
+        raise BadInput(f"config file {shown(path)} is not TOML: it is nested too deeply") from None
+    except ValueError as error:
+        raise BadInput(f"config file {shown(path)} cannot be read: {error}") from None
+
+
+def read_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Read one layer from variables named LNTX_SECTION_KEY, such as LNTX_TRAIN_LEARNING_RATE=0.01.
+
+    Values are read by the type of their key, as `parse_text` does.
+
+    Raises: BadInput: the variable names a section and no key of it.
+    """
+    by_name = {key.replace(".", "_").upper(): key for key in KEYS}
+    layer: dict[str, dict[str, Any]] = {}
+    for name, text in sorted(environment.items()):
+        section = name.removeprefix("LNTX_").split("_")[0].lower()
+        if not name.startswith("LNTX_") or section not in Pipeline.model_fields:
+            continue
+        plain = name.removeprefix("LNTX_").replace("__", "_")
+        if plain not in by_name:
+            raise BadInput(unknown("environment variable", name, [f"LNTX_{known}" for known in by_name]))
+        key = by_name[plain]
+        layer.setdefault(section, {})[key.split(".")[1]] = parse_text(text, key)
+    return layer
+
+
+def unknown(kind: str, word: str, known: Iterable[str]) -> str:
+    """Say that a word is unknown, and name the nearest known one."""
+    close = difflib.get_close_matches(word[:MAX_NAME], list(known), n=1, cutoff=0.5)
+    said = f"unknown {kind} {shown(word, MAX_NAME)}"
+    return f"{said}: did you mean {close[0]}?" if close else said
+
+
+def parse_text(text: str, key: str) -> Any:
+    """A value as text says it, by the type of its dotted key; text that says none stays, for the message to name.
+
+    Lists are JSON, or values between commas. "null" stands for none.
+    """
+    section, name = key.split(".")
+    annotation = _field(section, name)
+    if text == "null" and type(None) in get_args(annotation):
+        return None
+    item = _item(annotation)
+    if item is None:
+        return _parsed(text, annotation)
+    if text.startswith("["):
+        try:
+            return parse_json(text)
+        except ValueError:
+            return text
+    return [_parsed(part.strip(), item) for part in text.split(",")]
+
+
+def is_list(key: str) -> bool:
+    """Whether the value of a dotted key is a list."""
+    return _item(_field(*key.split("."))) is not None
+
+
+def _field(section: str, name: str) -> Any:
+    return type(Pipeline.model_fields[section].default).model_fields[name].annotation
+
+
+def _item(annotation: Any) -> Any:
+    """The type of a list's items; none where it is no list."""
+    lists = [one for one in (annotation, *get_args(annotation)) if get_origin(one) is tuple]
+    return get_args(lists[0])[0] if lists else None
+
+
+def _parsed(text: str, annotation: Any) -> Any:
+    try:
+        value = TypeAdapter(annotation).validate_strings(text)
+    except ValidationError:
+        return text
+    # 3.0 and 1_0 are no whole numbers as people write them.
+    return text if type(value) is int and not re.fullmatch(r"[+-]?[0-9]+", text) else value
+
+
+def _merge(base: dict[str, dict[str, Any]], layer: Mapping[str, Any]) -> None:
+    for section, values in layer.items():
+        if section not in Pipeline.model_fields:
+            raise BadInput(unknown("section", section, Pipeline.model_fields))
+        if not isinstance(values, Mapping):
+            raise BadInput(f"{section} must be a table of keys, got {quoted(values)}")
+        target = base.setdefault(section, {})
+        if section == "data":
+            # Each of these says what the other said before.
+            for said, replaced in (("num_features", "weights"), ("weights", "num_features")):
+                if values.get(said) is not None:
+                    target.pop(replaced, None)
+        target.update(values)
+
+
+def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
+    """What is wrong, one line per key.
+
+    section: the section that was validated, where it was not the whole configuration.
+    """
+    # The members of a union that refused the same value share a line.
+    lines: dict[str, str] = {}
+    for problem in error.errors():
+        location = problem["loc"] if section is None else (section, *problem["loc"])
+        kind = problem["type"]
+        place = ".".join(str(part) for part in location if kind == "extra_forbidden" or _is_key(part))
+        value = quoted(problem["input"])
+        rule = _plain(problem["msg"])
+        if kind == "extra_forbidden":
+            lines[place] = unknown("key", place, KEYS)
+        elif kind == "value_error":
+            lines[str(problem["ctx"]["error"])] = str(problem["ctx"]["error"])
+        elif place in lines:
+            lines[place] = f"{lines[place].removesuffix(f', got {value}')} or {rule}, got {value}"
+        else:
+            lines[place] = f"{place} must be {rule}, got {value}"
+    return [*lines.values()]
+
+
+_ARTICLES = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "tuple": "a list",
+}
+
+
+def _plain(rule: str) -> str:
+    """What pydantic says of a value, in fewer words: "an integer" for "Input should be a valid integer, unable …"."""
+    rule = rule.removeprefix("Input should be ")
+    found = re.match(r"a valid (\w+)", rule)
+    return rule if found is None else _ARTICLES.get(found[1], f"a {found[1]}")
+
+
+def _is_key(part: Any) -> bool:
+    # Members of a union stand in a location as "constrained-float" or "literal['auto']".
+    return isinstance(part, int) or (part.isidentifier() and part not in ("float", "bool", "int", "str"))

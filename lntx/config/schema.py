@@ -1,0 +1,290 @@
+"""What a run is asked to do, as frozen models, each rule beside its field.
+
+Knows defaults, ranges and presets; reads no file and no environment (that is `layers`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from lntx.text import MAX_NAME, quoted
+
+Format = Literal["safetensors", "pt2", "onnx"]
+
+MAX_SEED = 2**63 - 1
+MAX_COUNT = 10**12
+# What a server can store and give back: no whole number beyond 64 bits, and no half of a surrogate pair.
+_STORABLE_NUMBER = {"minimum": -9e18, "maximum": 9e18}
+STORABLE_TEXT: dict[str, Any] = {"pattern": r"^[^\ud800-\udfff]*$"}
+
+
+def _exact(value: Any) -> Any:
+    """Refuse a whole number that float64 would round."""
+    if type(value) is int and abs(value) < 10**300 and int(float(value)) != value:
+        raise ValueError(f"{value} is a whole number that float64 cannot hold")
+    return value
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, (set, frozenset)):
+        raise ValueError("a set has no order: give a list")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_exact), Field(json_schema_extra={**_STORABLE_NUMBER})]
+Positive = Annotated[float, Field(gt=0, json_schema_extra={"maximum": 9e18})]
+NotNegative = Annotated[float, Field(ge=0, json_schema_extra={"maximum": 9e18})]
+FilePath = Annotated[str, Field(min_length=1, max_length=4096, json_schema_extra=STORABLE_TEXT)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=10_000, json_schema_extra=STORABLE_TEXT)]
+# Squares of rows and products of squares must stay within float64.
+MAX_MAGNITUDE = 1e100
+
+
+class Section(BaseModel):
+    """A frozen model, closed to unknown keys and to NaN and infinity.
+
+    The sections of the configuration are strict too: a value has its type already, but for whole numbers where any
+    number goes, and lists where tuples go. Text becomes values in `layers`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Data(Section, strict=True):
+    """The rows: synthetic ones from known weights, or a table of the user's own (`path`)."""
+
+    weights: Annotated[tuple[Number, ...] | None, BeforeValidator(_ordered)] = Field(
+        None, strict=False, max_length=10_000
+    )
+    """True weights, one per feature; 3.7 unless num_features asks for drawn ones."""
+
+    num_features: int | None = Field(None, ge=1, le=10_000)
+    """Number of features whose true weights are drawn from the seed."""
+
+    bias: Number = 0.0
+    """True bias, the value of y where every feature is 0."""
+
+    noise: NotNegative = 0.0
+    """Standard deviation of the normal noise added to y."""
+
+    num_rows: int = Field(1000, ge=1, le=MAX_COUNT)
+    """Number of rows to generate."""
+
+    distribution: Literal["integers", "uniform", "normal"] = "integers"
+    """How features are drawn: integers in low..high inclusive, uniform in [low, high), or normal with mean
+    (low + high) / 2 and standard deviation (high - low) / 6."""
+
+    low: Number = 1.0
+    """Lower end of the features' range."""
+
+    high: Number = 10.0
+    """Upper end of the features' range."""
+
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    """Seed of the rows, and of the weights when they are drawn."""
+
+    path: FilePath | None = None
+    """A Parquet or CSV file to fit, in place of synthetic rows."""
+
+    target: ColumnName | None = None
+    """The column of the file to predict."""
+
+    features: Annotated[tuple[ColumnName, ...] | None, BeforeValidator(_ordered)] = Field(
+        None, strict=False, max_length=10_000
+    )
+    """The columns of the file to predict from; all but the target by default."""
+
+    polynomial: int | None = Field(None, ge=1, le=100)
+    """Fit the powers 1…K of the one feature of the file."""
+
+    @property
+    def true_weights(self) -> tuple[float, ...] | None:
+        """The weights that the rows are made with; none for a file."""
+        if self.path is not None:
+            return None
+        if self.weights is None and self.num_features is not None:
+            return draw_weights(self.num_features, self.seed)
+        return (3.7,) if self.weights is None else self.weights
+
+    @model_validator(mode="after")
+    def _check(self) -> Data:
+        if self.path is None:
+            self._check_synthetic()
+        else:
+            self._check_file()
+        return self
+
+    def _check_synthetic(self) -> None:
+        for key in ("target", "features", "polynomial"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"data.{key} needs data.path: a file of your own")
+        if self.weights is not None:
+            if not self.weights:
+                raise ValueError("data.weights must have at least one weight, got none")
+            if self.num_features not in (None, len(self.weights)):
+                count = len(self.weights)
+                raise ValueError(
+                    f"data.num_features is {self.num_features} but data.weights has {count} values: give one"
+                )
+        if self.low > self.high:
+            raise ValueError(f"data.low must not exceed data.high, got {self.low:g} and {self.high:g}")
+        if self.distribution == "integers":
+            for key in ("low", "high"):
+                value = getattr(self, key)
+                if value != math.floor(value) or abs(value) > 2**31:
+                    raise ValueError(f"data.{key} must be a whole number within ±2^31 for integers, got {value:g}")
+        largest = max(abs(self.low), abs(self.high), 1.0)
+        assert self.true_weights is not None
+        reach = (sum(abs(weight) for weight in self.true_weights) + abs(self.bias) + self.noise) * largest
+        if not max(reach, largest) < MAX_MAGNITUDE:
+            raise ValueError(f"weights times features must stay below {MAX_MAGNITUDE:g}, got about {reach:g}")
+
+    def _check_file(self) -> None:
+        if self.target is None:
+            raise ValueError("data.target is missing: name the column of the file to predict")
+        for key in ("weights", "num_features", "bias", "noise", "num_rows", "distribution", "low", "high", "seed"):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"data.{key} is for generated rows, and data.path names a file: drop one")
+        if self.features is not None:
+            if not self.features:
+                raise ValueError("data.features must name at least one column, got none")
+            if self.target in self.features:
+                raise ValueError(f"data.target {quoted(self.target, MAX_NAME)} is also among data.features")
+            if self.polynomial is not None and len(self.features) > 1:
+                raise ValueError(f"data.polynomial takes the powers of one feature, got {len(self.features)}")
+            twice = sorted({name for name in self.features if self.features.count(name) > 1})
+            if twice:
+                raise ValueError(f"data.features names {quoted(twice[0], MAX_NAME)} twice")
+
+
+class Train(Section, strict=True):
+    """How the weights are learned."""
+
+    bias: bool | Literal["auto"] = "auto"
+    """Learn a bias; auto: for a file yes, for synthetic rows where data.bias is not 0."""
+
+    dtype: Literal["float64", "float32"] = "float64"
+    """Type of the weights and of the arithmetic on rows."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto is the CPU."""
+
+    learning_rate: Literal["auto"] | Positive = "auto"
+    """Step size of SGD; auto derives it from the data's curvature."""
+
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Momentum of SGD."""
+
+    batch_size: int | None = Field(None, ge=1, le=MAX_COUNT)
+    """Rows per step; none: every row (full batch)."""
+
+    max_epochs: int = Field(1000, ge=1, le=MAX_COUNT)
+    """Passes over the rows, at most."""
+
+    tolerance: Literal["auto"] | NotNegative = "auto"
+    """Stop when no weight moves by more than this, relative to its scale; auto: rounding level; 0: never."""
+
+    gradient: Literal["auto", "autograd", "moments"] = "auto"
+    """How gradients are made: loss.backward() on rows (autograd), or from sums over the rows, which one pass makes
+    for many epochs (moments); auto: moments for more than 10^6 rows or ill-conditioned columns."""
+
+    precondition: Literal["auto", "none", "standardize", "qr"] = "auto"
+    """Coordinates of the descent; auto chooses from the data's condition number."""
+
+    num_threads: int = Field(1, ge=1, le=1024)
+    """Threads of torch's arithmetic on rows; with more than one, sums depend on how many in their last bits."""
+
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    """Seed of the initial weights and of shuffling."""
+
+
+class Evaluate(Section, strict=True):
+    """What counts as the right answer."""
+
+    rtol: NotNegative | None = None
+    """Relative error allowed per coefficient; none: torch.testing's for the dtype (1e-7, 1.3e-6)."""
+
+    false_alarm_rate: float = Field(1e-6, gt=0, lt=1)
+    """Chance per run that noise alone fails a right solution."""
+
+    shift_limit: Positive = 4.0
+    """Standard errors by which a weight of a user's file may move from one passing run to the next before that is
+    reported."""
+
+
+class Export(Section, strict=True):
+    """What the model is written as."""
+
+    formats: tuple[Format, ...] = Field(("safetensors", "pt2"), strict=False, max_length=len(get_args(Format)))
+    """File formats; onnx needs the extra `lntx[onnx]`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Export:
+        if not self.formats:
+            raise ValueError("export.formats must name at least one format, got none")
+        if len(set(self.formats)) < len(self.formats):
+            raise ValueError(f"export.formats names a format twice: {', '.join(self.formats)}")
+        return self
+
+
+class Pipeline(Section, strict=True):
+    """The whole configuration: one section per stage."""
+
+    data: Data = Data()
+    """The rows."""
+
+    train: Train = Train()
+    """How the weights are learned."""
+
+    evaluate: Evaluate = Evaluate()
+    """What counts as the right answer."""
+
+    export: Export = Export()
+    """What the model is written as."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Pipeline:
+        if self.data.bias != 0 and self.train.bias is False:
+            raise ValueError(
+                f"train.bias is false but data.bias is {self.data.bias:g}: the model could not be right; drop one"
+            )
+        return self
+
+    @property
+    def learns_bias(self) -> bool:
+        """Whether the model has a bias, with `auto` settled."""
+        if self.train.bias == "auto":
+            return self.data.path is not None or self.data.bias != 0
+        return self.train.bias
+
+
+def draw_weights(num_features: int, seed: int) -> tuple[float, ...]:
+    """Draw true weights, uniform in [-10, 10), from a stream that no block of rows uses.
+
+    Returns: num_features weights; the first k are the same for every num_features >= k.
+    """
+    import numpy as np
+
+    # Rows come from spawned streams, which have a spawn key: this stream is never theirs.
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+    return tuple(generator.uniform(-10, 10, num_features).tolist())
+
+
+# The tutorial's code as printed: default nn.Linear (with a bias), float32, SGD(lr=0.001), 10 epochs of all rows.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "tutorial": {
+        "data": {"weights": (3.7,), "num_rows": 1000, "distribution": "integers", "low": 1, "high": 10},
+        "train": {
+            "bias": True,
+            "dtype": "float32",
+            "learning_rate": 0.001,
+            "max_epochs": 10,
+            "tolerance": 0,
+            "gradient": "autograd",
+            "precondition": "none",
+        },
+    }
+}

@@ -1,0 +1,192 @@
+"""Rows on disk: Parquet files of non-nullable numeric columns, written and read as a stream.
+
+Knows the file's format; does not know where rows come from (`generation`, `tables`) or what they are for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lntx.files import HashingWriter
+from lntx.numerics.powers import power_names, powers
+from lntx.progress import tell
+
+
+class Block(NamedTuple):
+    """Rows as they are fitted."""
+
+    x: np.ndarray
+    """Terms, float64, shape (n, num_terms), column-major."""
+
+    y: np.ndarray
+    """Target, float64, shape (n,)."""
+
+    low: np.ndarray | None = None
+    """What rounding left out of x, of its shape; none where nothing was left out."""
+
+
+ROW_GROUP_ROWS = 2**20
+
+MEMORY_BYTES = 2**26
+"""Rows that take more than this are read again at each pass."""
+
+_METADATA_KEY = b"lntx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A dataset file, opened by its footer alone."""
+
+    paths: tuple[Path, ...]
+    """The Parquet files, in the order of the rows."""
+
+    features: tuple[str, ...]
+    """Names of the feature columns, in the order of the weights."""
+
+    target: str
+    """Name of the target column."""
+
+    degree: int
+    """Highest power of the one feature of a polynomial; 1 for features as they are."""
+
+    num_rows: int
+    """Number of rows."""
+
+    origin: Mapping[str, Any]
+    """What the rows are and how they came to be; never the weights."""
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of what has a weight each: the features, or the powers of the one."""
+        return self.features if self.degree == 1 else power_names(self.features[0], self.degree)
+
+
+def fits_in_memory(dataset: Dataset) -> bool:
+    """Whether the rows are kept between passes over them: up to 64 MiB as float64."""
+    parts_per_row = len(dataset.terms) * (1 if dataset.degree == 1 else 2) + 1
+    return dataset.num_rows * parts_per_row * 8 <= MEMORY_BYTES
+
+
+def block_rows(num_columns: int) -> int:
+    """Rows held in memory at once: a power of two, 2^16 at most, about 32 MB of float64 for wide rows."""
+    return max(2**10, min(2**16, 1 << ((2**22 // num_columns).bit_length() - 1)))
+
+
+def write_dataset(
+    path: Path,
+    columns: Iterable[Mapping[str, np.ndarray]],
+    *,
+    features: tuple[str, ...],
+    target: str,
+    types: Mapping[str, np.dtype[Any]],
+    repetitive: frozenset[str],
+    origin: Mapping[str, Any],
+    degree: int = 1,
+) -> tuple[int, str]:
+    """Write blocks of columns to a Parquet file as they come, and hash it as it is written.
+
+    columns: blocks; each maps every name in `types` to its values, shape (n,).
+    repetitive: columns of few distinct values, to be stored as a dictionary.
+    degree: up to which power the one feature counts; powers are made when rows are read.
+
+    Returns: the number of rows written, and the digest of the file.
+    """
+    said = {"features": features, "target": target, "degree": degree, "origin": origin}
+    metadata = {_METADATA_KEY: json.dumps(said).encode()}
+    fields = [pa.field(name, pa.from_numpy_dtype(types[name]), nullable=False) for name in (*features, target)]
+    schema = pa.schema(fields, metadata=metadata)
+    group_rows = min(ROW_GROUP_ROWS, 16 * block_rows(len(fields)))
+    num_rows = 0
+    with path.open("wb") as stream:
+        hashing = HashingWriter(stream)
+        with pq.ParquetWriter(
+            hashing, schema, compression="NONE", use_dictionary=sorted(repetitive), write_statistics=False
+        ) as writer:
+            for block in columns:
+                arrays = [pa.array(block[field.name], type=field.type) for field in schema]
+                writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=group_rows)
+                num_rows += len(arrays[0])
+    return num_rows, hashing.sha256
+
+
+def open_dataset(*paths: Path) -> Dataset:
+    """Read what the files of a dataset say of themselves.
+
+    paths: in the order of the rows.
+
+    Raises: ValueError: a file is not a dataset of ours.
+    """
+    num_rows = 0
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            if _METADATA_KEY not in metadata:
+                raise ValueError(f"{path} is not a dataset written by lntx")
+            num_rows += file.metadata.num_rows
+    said = json.loads(metadata[_METADATA_KEY])
+    return Dataset(
+        paths=paths,
+        features=tuple(said["features"]),
+        target=said["target"],
+        degree=said["degree"],
+        num_rows=num_rows,
+        origin=said["origin"],
+    )
+
+
+def read_blocks(dataset: Dataset, *, read_rows: int = 2**16) -> Iterator[Block]:
+    """Read the rows in blocks whose sizes do not depend on how the file is read.
+
+    read_rows: rows decoded at a time; a matter of speed alone.
+
+    Yields: blocks of block_rows(num_terms + 1) rows but for the last.
+    """
+    done, is_long = 0, not fits_in_memory(dataset)
+    for x, y in _read_columns(dataset, block_rows(len(dataset.terms) + 1), read_rows):
+        done += len(y)
+        if is_long:
+            tell(done, dataset.num_rows, "rows of this pass")
+        if dataset.degree == 1:
+            yield Block(x, y)
+        else:
+            high, low = powers(x[:, 0], dataset.degree)
+            yield Block(high, y, low)
+
+
+def _read_columns(dataset: Dataset, size: int, read_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    x, y, filled = _empty(size, len(dataset.features)), np.empty(size), 0
+    for columns in _read_batches(dataset, read_rows):
+        start, num_rows = 0, len(columns[-1])
+        while start < num_rows:
+            count = min(size - filled, num_rows - start)
+            for j, column in enumerate(columns[:-1]):
+                x[filled : filled + count, j] = column[start : start + count]
+            y[filled : filled + count] = columns[-1][start : start + count]
+            start, filled = start + count, filled + count
+            if filled == size:
+                yield x, y
+                x, y, filled = _empty(size, len(dataset.features)), np.empty(size), 0
+    if filled:
+        yield x[:filled], y[:filled]
+
+
+def _read_batches(dataset: Dataset, read_rows: int) -> Iterator[list[np.ndarray]]:
+    """The features and, last, the target of some rows, as they are decoded."""
+    names = [*dataset.features, dataset.target]
+    for path in dataset.paths:
+        with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=read_rows, columns=names, use_threads=False):
+                yield [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
+
+
+def _empty(rows: int, columns: int) -> np.ndarray:
+    # Column-major: Parquet is decoded column by column, and BLAS takes either order.
+    return np.empty((rows, columns), order="F")

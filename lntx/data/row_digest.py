@@ -1,0 +1,33 @@
+"""A digest of rows themselves, whatever file they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from lntx.data.dataset import Block
+
+
+class RowsDigest:
+    """sha256 of rows, float64, in the blocks that `read_blocks` and `generate_blocks` make."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Take in a block. x: shape (n, num_features). y: shape (n,)."""
+        for column in (*x.T, y):
+            self._digest.update(np.ascontiguousarray(column, dtype=np.float64).data)
+
+    def through(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """The same blocks, taken in as they pass."""
+        for block in blocks:
+            self.add(block.x, block.y)
+            yield block
+
+    @property
+    def sha256(self) -> str:
+        """The digest, in hexadecimal."""
+        return self._digest.hexdigest()

@@ -1,0 +1,72 @@
+"""Generation of many rows in several files, going on after an interruption where it stopped.
+
+A small dataset is one file. What is drawn is `generation`'s business.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from lntx.config.schema import Data
+from lntx.data.dataset import block_rows
+from lntx.data.synthetic import generate_dataset
+from lntx.files import read_json, sha256_of, sync
+
+logger = logging.getLogger(__name__)
+
+_PART_NUMBERS = 2**25
+"""Numbers in a file: 256 MB, some seconds of work."""
+
+
+def generate_parts(data: Data, folder: Path, resume: Path) -> dict[str, str]:
+    """Write the rows to `dataset.parquet`, or to `dataset-00000.parquet` and so on.
+
+    resume: a folder that an interrupted generation of the same rows may have left finished files in.
+
+    Returns: the digest of each file, by name.
+    """
+    rows = part_rows(data)
+    count = -(-data.num_rows // rows)
+    names = ["dataset.parquet"] if count == 1 else [f"dataset-{k:05d}.parquet" for k in range(count)]
+    digests: dict[str, str] = {}
+    for k, name in enumerate(names):
+        sha256 = _finished(resume / name)
+        if sha256 is None:
+            sha256 = generate_dataset(data, folder / name, first=k * rows, stop=(k + 1) * rows)
+            if count > 1:
+                _keep(folder / name, resume / name, sha256)
+        else:
+            logger.info("generate: %s was finished before the interruption", name)
+        digests[name] = sha256
+    if count > 1:
+        for name in names:
+            (resume / name).replace(folder / name)
+    return digests
+
+
+def part_rows(data: Data) -> int:
+    """Rows in a file of a dataset: whole blocks, a power of two."""
+    columns = len(data.true_weights or ()) + 1
+    block = block_rows(columns)
+    return max(block, 1 << ((_PART_NUMBERS // columns).bit_length() - 1))
+
+
+def _keep(path: Path, kept: Path, sha256: str) -> None:
+    """Put a finished file where a later run finds it; its digest comes first, so that a file without one is none."""
+    sync(path)
+    note = kept.with_suffix(".json")
+    note.write_text(json.dumps({"sha256": sha256}), encoding="utf-8")
+    sync(note)
+    path.replace(kept)
+    sync(kept.parent)
+
+
+def _finished(kept: Path) -> str | None:
+    """Digest of a file that an interrupted run finished; none if there is none, or not as it was."""
+    try:
+        said = read_json(kept.with_suffix(".json"))["sha256"]
+        return said if sha256_of(kept) == said else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

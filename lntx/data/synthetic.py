@@ -1,0 +1,122 @@
+"""Synthetic rows from known weights: y = x · weights + bias + noise.
+
+Knows how rows are drawn; does not know what is learned from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lntx.config.schema import Data
+from lntx.data.dataset import block_rows, write_dataset
+from lntx.progress import tell
+
+STREAM_ROWS = 2**20
+"""Rows of a column that share a random stream: every maker of such a range of rows makes the same ones."""
+
+_NOISE_STREAM = 2**32 - 1
+
+
+def feature_names(num_features: int) -> tuple[str, ...]:
+    """Names of synthetic features: x, or x1, x2, …"""
+    return ("x",) if num_features == 1 else tuple(f"x{j}" for j in range(1, num_features + 1))
+
+
+def generate_dataset(data: Data, path: Path, *, first: int = 0, stop: int | None = None) -> str:
+    """Write the synthetic rows that `data` describes, or those from `first` to before `stop`, to a Parquet file.
+
+    Returns: the digest of the file.
+    """
+    weights = data.true_weights
+    assert weights is not None
+    features = feature_names(len(weights))
+    is_integer = data.distribution == "integers"
+    repetitive = set(features) if is_integer else set()
+    if is_integer and len(features) == 1 and data.noise == 0:
+        repetitive.add("y")
+    dtype = np.dtype(_integer_dtype(data)) if is_integer else np.dtype(np.float64)
+    blocks = generate_blocks(data, first=first, stop=stop)
+    _, sha256 = write_dataset(
+        path,
+        _columns(blocks, features, data.num_rows, first),
+        features=features,
+        target="y",
+        types={**dict.fromkeys(features, dtype), "y": np.dtype(np.float64)},
+        repetitive=frozenset(repetitive),
+        origin={"kind": "synthetic", "distribution": data.distribution, "seed": data.seed},
+    )
+    return sha256
+
+
+def _columns(
+    blocks: Iterator[tuple[np.ndarray, np.ndarray]], features: tuple[str, ...], num_rows: int, done: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Blocks by the names of their columns. done: rows before the first."""
+    for x, y in blocks:
+        yield {**dict(zip(features, x.T, strict=True)), "y": y}
+        done += len(y)
+        tell(done, num_rows, "rows")
+
+
+def generate_blocks(data: Data, *, first: int = 0, stop: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Draw the rows that `data` describes, block by block; or those from `first`, a multiple of the rows of a block,
+    to before `stop`.
+
+    Each column of each 2^20 rows has a PCG64 stream of its own, spawned from the seed, so that the rows do not
+    depend on who makes which part; asking for more rows leaves the earlier ones as they were.
+
+    Yields: x, shape (n, num_features), in the stored type, and y, float64, shape (n,).
+    """
+    weights = data.true_weights
+    assert weights is not None
+    num_features = len(weights)
+    size = block_rows(num_features + 1)
+    end = data.num_rows if stop is None else min(stop, data.num_rows)
+    assert first % size == 0
+    for stream in range(first // STREAM_ROWS, -(-end // STREAM_ROWS)):
+        columns = [_stream(data.seed, stream, j) for j in range(num_features)]
+        noise = _stream(data.seed, stream, _NOISE_STREAM)
+        begin, last = stream * STREAM_ROWS, min((stream + 1) * STREAM_ROWS, end)
+        for start in range(begin, last, size):
+            count = min(size, last - start)
+            # A stream is drawn from its beginning, whatever is wanted of it.
+            drawn = [_draw(data, generator, count) for generator in columns]
+            y = _target(data, weights, drawn, noise, count)
+            if start >= first:
+                yield np.stack(drawn, axis=1), y
+
+
+def _stream(seed: int, stream: int, column: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, column))))
+
+
+def _draw(data: Data, generator: np.random.Generator, count: int) -> np.ndarray:
+    if data.distribution == "integers":
+        return generator.integers(int(data.low), int(data.high), count, dtype=_integer_dtype(data), endpoint=True)
+    if data.distribution == "uniform":
+        return generator.uniform(data.low, data.high, count)
+    return generator.normal((data.low + data.high) / 2, (data.high - data.low) / 6, count)
+
+
+def _target(
+    data: Data, weights: tuple[float, ...], drawn: list[np.ndarray], noise: np.random.Generator, count: int
+) -> np.ndarray:
+    # Term by term, not by BLAS: the same bits on every machine.
+    y = np.full(count, data.bias)
+    for weight, column in zip(weights, drawn, strict=True):
+        y += weight * column.astype(np.float64)
+    if data.noise:
+        y += noise.normal(0.0, data.noise, count)
+    return y
+
+
+def _integer_dtype(data: Data) -> Any:
+    for dtype in (np.int8, np.int16, np.int32):
+        limits = np.iinfo(dtype)
+        if limits.min <= data.low and data.high <= limits.max:
+            return dtype
+    return np.int64

@@ -1,0 +1,189 @@
+"""Learned against exact against true: the verdict, and who is to blame.
+
+Reads rows and numbers; corrects nothing, and knows nothing of export.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lntx.config.schema import Data, Evaluate
+from lntx.data.dataset import Dataset, fits_in_memory, read_blocks
+from lntx.data.row_digest import RowsDigest
+from lntx.evaluation.chi2 import chance_of_gaps
+from lntx.evaluation.data_check import damaged_file, damaged_rows
+from lntx.evaluation.diagnosis import why_training_missed
+from lntx.evaluation.least_squares import Reference, solve
+from lntx.evaluation.residuals import residual_figures
+from lntx.evaluation.verdict import Coefficient, Evaluation
+from lntx.stages import Blame
+from lntx.training.result import Fit
+
+FULL_DIGITS = 15.95
+"""Digits of a float64: -log10(2^-53)."""
+
+# Relative tolerances of torch.testing.assert_close.
+RTOL = {"float64": 1e-7, "float32": 1.3e-6}
+
+# A coefficient this small beside its scale is 0 up to rounding.
+_ZERO = 1e-12
+
+# An optimiser's error this small beside the sampling error changes no conclusion.
+_STANDARD_ERRORS = 0.01
+
+
+def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: Evaluate) -> Evaluation:
+    """Compare a fit with the exact solution of its rows and, where it is known, with the truth.
+
+    sha256: digest that the file of a user's rows should have. data: where the rows came from, the truth included.
+    """
+    bias = fit.bias is not None
+    digest = RowsDigest()
+    read = read_blocks(dataset)
+    reference = solve(digest.through(read) if fits_in_memory(dataset) else read, dataset.terms, bias=bias)
+    readings = (*fit.rows_sha256, *([digest.sha256] if fits_in_memory(dataset) else []))
+    coefficients = compare(fit.weights, fit.bias, fit.dtype, reference, dataset.terms, data, settings)
+    figures = residual_figures(read_blocks(dataset), fit.weights, fit.bias, spread=reference.residual_sd)
+    blame, reason = _verdict(dataset, sha256, data, fit, readings, reference, coefficients, settings)
+    return Evaluation(
+        verdict="pass" if blame is None else "fail",
+        blame=blame,
+        reason=reason,
+        coefficients=coefficients,
+        digits=min(coefficient.digits for coefficient in coefficients),
+        warnings=_warnings(fit, reference),
+        mse=figures.mean_square,
+        max_residual=figures.largest,
+        mean_residual=figures.mean,
+        residual_sd=reference.residual_sd,
+        residual_histogram=figures.histogram,
+        r_squared=reference.r_squared,
+        num_rows=reference.num_rows,
+        features=dataset.terms,
+        degree=dataset.degree,
+        target=dataset.target,
+    )
+
+
+def correct_digits(learned: float, expected: float, scale: float) -> float:
+    """Log relative error: -log10 of |learned - expected| / |expected|, in 0..15.95.
+
+    An expected value that is 0 up to rounding, beside the scale, is replaced by the scale.
+    """
+    size = _size(expected, scale)
+    error = abs(learned - expected)
+    if error == 0:
+        return FULL_DIGITS
+    return 0.0 if size == 0 else min(FULL_DIGITS, max(0.0, -math.log10(error / size)))
+
+
+def _size(expected: float, scale: float) -> float:
+    return abs(expected) if abs(expected) > _ZERO * scale else scale
+
+
+def compare(
+    weights: tuple[float, ...],
+    bias: float | None,
+    dtype: str,
+    reference: Reference,
+    terms: tuple[str, ...],
+    data: Data,
+    settings: Evaluate,
+) -> tuple[Coefficient, ...]:
+    """Learned coefficients beside the exact ones and, where they are known, the true ones; the bias last."""
+    rtol = RTOL[dtype] if settings.rtol is None else settings.rtol
+    names: list[str] = [*terms]
+    learned: list[float] = [*weights]
+    exact: list[float] = [*reference.weights]
+    errors: list[float | None] = [*reference.standard_errors]
+    true: list[float | None] = [*data.true_weights] if data.true_weights is not None else [None] * len(names)
+    if bias is not None:
+        assert reference.bias is not None
+        names, learned, exact = [*names, "bias"], [*learned, bias], [*exact, reference.bias]
+        errors.append(reference.bias_standard_error)
+        true.append(None if data.true_weights is None else data.bias)
+    unit = np.float32 if dtype == "float32" else np.float64
+    found = []
+    for name, value, answer, error, truth, scale in zip(
+        names, learned, exact, errors, true, reference.scales, strict=True
+    ):
+        size = max(abs(answer), scale)
+        found.append(
+            Coefficient(
+                name=name,
+                learned=value,
+                reference=answer,
+                true=truth,
+                standard_error=error,
+                digits=correct_digits(value, answer, scale),
+                ulps=min(abs(value - answer) / float(np.spacing(unit(_size(answer, scale)))), 1e300),
+                allowed=max(rtol * size, _STANDARD_ERRORS * (error or 0.0)),
+            )
+        )
+    return tuple(found)
+
+
+def _verdict(
+    dataset: Dataset,
+    sha256: str,
+    data: Data,
+    fit: Fit,
+    readings: Sequence[str],
+    reference: Reference,
+    coefficients: Sequence[Coefficient],
+    settings: Evaluate,
+) -> tuple[Blame | None, str | None]:
+    if data.path is None:
+        damage = damaged_rows(dataset, data, readings=readings)
+    else:
+        damage = damaged_file(dataset, sha256, readings=readings)
+    if damage is not None:
+        return "data", f"{damage}: look at the disk, the file system and pyarrow, then rerun with --force generate"
+    if data.true_weights is not None:
+        off = _reference_off_truth(data, reference, coefficients, settings)
+        if off is not None:
+            return "reference", f"{off}: look at numpy, its BLAS and the generator of the rows"
+    wrong = [coefficient for coefficient in coefficients if not coefficient.passes]
+    if wrong:
+        worst = max(wrong, key=lambda coefficient: coefficient.gap / max(coefficient.allowed, 1e-300))
+        learned, exact = f"{worst.learned:.6g}", f"{worst.reference:.6g}"
+        if learned == exact:
+            learned, exact = repr(worst.learned), repr(worst.reference)
+        missed = f"{worst.name} was learned as {learned} where the exact answer is {exact}"
+        error = worst.standard_error or 0.0
+        scale = reference.scales[coefficients.index(worst)]
+        # Without noise a standard error is rounding, and says nothing.
+        if error > _ZERO * max(abs(worst.reference), scale):
+            missed += f" ({worst.gap / error:.3g} standard errors away)"
+        return "training", why_training_missed(fit, missed=missed)
+    return None, None
+
+
+def _warnings(fit: Fit, reference: Reference) -> tuple[str, ...]:
+    if fit.naive_gradient_error is None:
+        return ()
+    return (
+        f"the same loop in plain torch adds up {reference.num_rows:,} rows in float32, one after the other: its first "
+        f"gradient is off by {fit.naive_gradient_error:.2g} (relative); here it was not",
+    )
+
+
+def _reference_off_truth(
+    data: Data, reference: Reference, coefficients: Sequence[Coefficient], settings: Evaluate
+) -> str | None:
+    """The joint test of the exact solution against the truth; a sentence where it fails."""
+    gaps = np.array([coefficient.reference - (coefficient.true or 0.0) for coefficient in coefficients])
+    sizes = [max(abs(c.true or 0.0), scale) for c, scale in zip(coefficients, reference.scales, strict=True)]
+    if all(abs(gap) <= RTOL["float64"] * size for gap, size in zip(gaps, sizes, strict=True)):
+        return None
+    worst = coefficients[int(np.argmax(np.abs(gaps) / np.maximum(sizes, np.finfo(float).tiny)))]
+    off = f"the exact solution has {worst.name} = {worst.reference:.12g} where the truth is {worst.true or 0.0:.12g}"
+    if data.noise == 0:
+        return f"{off}, without noise"
+    chance = float(chance_of_gaps(np.array(reference.factor), gaps, data.noise))
+    if chance >= settings.false_alarm_rate:
+        return None
+    return f"{off}; noise alone does that with chance {chance:.2g}, below {settings.false_alarm_rate:g}"

@@ -1,0 +1,149 @@
+"""The exact least-squares solution of a dataset: the known answer of the training.
+
+One pass adds up XᵀX exactly (`gram`), and the normal equations are solved to the last bit (`normal_equations`), so
+that the answer depends neither on the order of the rows nor on how they are read. Shares no summation with training;
+never sees the true weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from fractions import Fraction
+
+import numpy as np
+
+from lntx.config.schema import Section
+from lntx.data.dataset import Block
+from lntx.numerics.collinearity import BIAS, Dependence, refuse, refuse_too_few
+from lntx.numerics.exact_matrix import ExactMatrix
+from lntx.numerics.gram import Gram
+from lntx.numerics.normal_equations import Singular, Solution, solve_normal_equations
+
+# Shares of a column in a combination below this, relative to the lengths, are rounding.
+_NO_SHARE = 1e-6
+
+
+class Reference(Section):
+    """The exact solution and its statistics."""
+
+    weights: tuple[float, ...]
+    """Least-squares weights, in the order of the terms, correctly rounded."""
+
+    bias: float | None
+    """Least-squares bias; none where the model has none."""
+
+    standard_errors: tuple[float | None, ...]
+    """Of the weights; none without residual degrees of freedom."""
+
+    bias_standard_error: float | None
+    """Of the bias."""
+
+    residual_sd: float | None
+    """Standard deviation of the residuals, sqrt(RSS / (N - p)); none where N = p."""
+
+    r_squared: float | None
+    """1 - RSS / TSS; TSS is about the mean where there is a bias, about 0 where there is none (as NIST does).
+    None where y does not vary."""
+
+    num_rows: int
+    """Rows, N."""
+
+    rank: int
+    """Rank of [x, 1], p: dependent columns are refused."""
+
+    condition_number: float
+    """Of [x, 1], largest by smallest singular value, at most 1e300."""
+
+    scales: tuple[float, ...]
+    """rms(y) / rms(x_j): the size below which a coefficient does not matter; the bias last. Where y is 0, 1 stands
+    for rms(y)."""
+
+    factor: tuple[tuple[float, ...], ...]
+    """R of the QR factorisation of [x, 1], one tuple per row: XᵀX = RᵀR."""
+
+
+def solve(blocks: Iterable[Block], terms: tuple[str, ...], *, bias: bool) -> Reference:
+    """Solve min ‖y - x · weights - bias‖.
+
+    blocks: the rows, x, shape (n, len(terms)), and y, shape (n,), once. terms: names of the columns of x.
+
+    Raises: BadInput: dependent columns, named, or too few rows.
+    """
+    gram, num_rows = Gram(len(terms) + 2), 0
+    for x, y, low in blocks:
+        assert x.shape[1] == len(terms)
+        # The ones come second last whether or not there is a bias: they give the mean of y.
+        columns = np.column_stack([x, np.ones(len(x)), y])
+        gram.add(columns, None if low is None else np.column_stack([low, np.zeros((len(x), 2))]))
+        num_rows += len(x)
+    p = len(terms) + bias
+    refuse_too_few(num_rows, p, bias=bias)
+    total = gram.total()
+    kept = np.array([*range(p), len(terms) + 1])
+    products = total.part(kept, kept)
+    try:
+        solution = solve_normal_equations(products)
+    except Singular:
+        refuse(_dependences(products, (*terms, BIAS)[:p], bias=bias))
+    return _statistics(solution, total, terms, num_rows, bias=bias)
+
+
+def _statistics(
+    solution: Solution, total: ExactMatrix, terms: tuple[str, ...], num_rows: int, *, bias: bool
+) -> Reference:
+    d = len(terms)
+    p, freedom = d + bias, num_rows - d - bias
+    squares, sum_y = total.fraction(d + 1, d + 1), total.fraction(d, d + 1)
+    tss = float(squares - sum_y**2 / Fraction(num_rows)) if bias else float(squares)
+    rss = solution.residual_sum_of_squares
+    variance = rss / freedom if freedom > 0 else None
+    errors = [None if variance is None else math.sqrt(variance * entry) for entry in solution.inverse_diagonal.tolist()]
+    target_rms = math.sqrt(float(squares) / num_rows) or 1.0
+    lengths = np.sqrt(total.rounded().diagonal()[:p] / num_rows)
+    singular = np.linalg.svd(solution.factor, compute_uv=False)
+    weights = solution.coefficients.tolist()
+    return Reference(
+        weights=tuple(weights[:d]),
+        bias=weights[d] if bias else None,
+        standard_errors=tuple(errors[:d]),
+        bias_standard_error=errors[d] if bias else None,
+        residual_sd=None if variance is None else math.sqrt(variance),
+        r_squared=1 - rss / tss if tss > 0 else None,
+        num_rows=num_rows,
+        rank=p,
+        condition_number=min(float(singular[0]) / max(float(singular[-1]), 1e-300), 1e300),
+        scales=tuple((target_rms / lengths).tolist()),
+        factor=tuple(map(tuple, solution.factor.tolist())),
+    )
+
+
+def _dependences(products: ExactMatrix, names: tuple[str, ...], *, bias: bool) -> list[Dependence]:
+    """The first column that depends on the ones before it (the bias first), and on which of them."""
+    p = len(names)
+    order = [p - 1, *range(p - 1)] if bias else [*range(p)]
+    lengths = np.sqrt(products.rounded().diagonal())
+    if not lengths[:p].all():
+        return [Dependence(name=name, shares={}) for name, length in zip(names, lengths, strict=False) if length == 0]
+    independent, dependent = 0, p
+    while dependent - independent > 1:
+        middle = (independent + dependent) // 2
+        try:
+            _solve_leading(products, order, middle)
+            independent = middle
+        except Singular:
+            dependent = middle
+    column = order[independent]
+    shares = _solve_leading(products, order, independent)
+    involved = {
+        names[j]: float(share)
+        for j, share in zip(order, shares, strict=False)
+        if abs(share) * lengths[j] > _NO_SHARE * lengths[column]
+    }
+    return [Dependence(name=names[column], shares=involved)]
+
+
+def _solve_leading(products: ExactMatrix, order: list[int], count: int) -> np.ndarray:
+    """The next column as a combination of the first `count` ones."""
+    places = np.array([*order, len(order)][: count + 1])
+    return solve_normal_equations(products.part(places, places)).coefficients

@@ -1,0 +1,1 @@
+"""A model as files of several formats, each read back by a process that has never seen it."""

@@ -1,0 +1,280 @@
+"""The file formats of a model: how each is written, and how rows become predictions from its bytes. Knows no store."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import threading
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from lntx.config.schema import Format
+from lntx.errors import BadInput, LntxError
+from lntx.files import MAX_MODEL_BYTES, read_regular
+from lntx.text import shown
+
+if TYPE_CHECKING:
+    from lntx.model import LNTXLinearModel
+
+Predictor = Callable[[np.ndarray], np.ndarray]
+"""Rows, shape (num_rows, num_features), to predictions, shape (num_rows, 1), in the model's dtype."""
+
+_TRACING = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatEntry:
+    """A file format; a file of it ends in its name."""
+
+    write: Callable[[LNTXLinearModel], bytes]
+    """A model's bytes, which depend on weights, dtype and library versions alone."""
+
+    load: Callable[[bytes, Path, Container[str]], Predictor]
+    """The model in some bytes. Takes a name for messages too, and the digests that are trusted."""
+
+    packages: tuple[str, ...] = ()
+    """Packages of an extra that it needs."""
+
+
+def load_model(path: str | Path) -> LNTXLinearModel:
+    """Load a model from a safetensors file.
+
+    Raises: BadInput: the file is missing, or not a linear model of finite weights.
+    """
+    return model_of(read_model(Path(path)), Path(path))
+
+
+def read_model(file: Path) -> bytes:
+    """The bytes of a model's file. Raises: BadInput: it is missing, or not a regular file."""
+    try:
+        return read_regular(file, most=MAX_MODEL_BYTES)
+    except FileNotFoundError:
+        raise BadInput(f"there is no model at {shown(file)}") from None
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"the model {shown(file)} cannot be read: {said}") from None
+
+
+def model_of(content: bytes, file: Path) -> LNTXLinearModel:
+    """The model in the bytes of a safetensors file. file: what messages call it.
+
+    Raises: BadInput: they are not a linear model of finite weights.
+    """
+    import safetensors.torch
+    import torch
+
+    from lntx.model import LNTXLinearModel
+
+    with _usable(file):
+        tensors = safetensors.torch.load(content)
+    weight, bias = tensors.get("linear.weight"), tensors.get("linear.bias")
+    if (
+        weight is None
+        or weight.ndim != 2
+        or weight.shape[0] != 1
+        or weight.shape[1] == 0
+        or weight.dtype not in (torch.float64, torch.float32)
+        or (bias is not None and (bias.shape != (1,) or bias.dtype != weight.dtype))
+        or set(tensors) - {"linear.weight", "linear.bias"}
+    ):
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(tensors.items()))
+        raise BadInput(f"{shown(file)} is not a linear model of floats: it holds {shown(shapes) or 'nothing'}")
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise BadInput(f"{shown(file)} is not a usable model: a weight is NaN or infinite")
+    model = LNTXLinearModel(weight.shape[1], bias=bias is not None, dtype=weight.dtype)
+    model.load_state_dict(tensors)
+    return model
+
+
+def load_predictor(path: str | Path, *, trusted: Container[str] = ()) -> Predictor:
+    """Load a model from a safetensors, .pt2 or .onnx file.
+
+    trusted: digests of the .pt2 files that may be loaded, because loading one can run code that is in it.
+
+    Raises: BadInput: the file is missing, of another kind, not trusted, or onnxruntime is not installed.
+    """
+    return predictor_of(read_model(Path(path)), Path(path), trusted=trusted)
+
+
+def predictor_of(content: bytes, file: Path, *, trusted: Container[str]) -> Predictor:
+    """As `load_predictor`, from bytes that were read. file: says the format, and what messages call it."""
+    entry = FORMATS.get(cast(Format, file.suffix.removeprefix(".")))
+    if entry is None:
+        raise BadInput(f"{shown(file)} must end in {', '.join(f'.{name}' for name in FORMATS)}")
+    return _guarded(entry.load(content, file, trusted), file)
+
+
+def _load_safetensors(content: bytes, file: Path, _trusted: Container[str]) -> Predictor:
+    return _module(model_of(content, file))
+
+
+def _load_pt2(content: bytes, file: Path, trusted: Container[str]) -> Predictor:
+    program = load_program(content, file, trusted=trusted)
+    with _usable(file):
+        return _module(program.module())
+
+
+def load_program(content: bytes, file: Path, *, trusted: Container[str]) -> Any:
+    """The program in a .pt2 archive: the only place that loads one, and from the very bytes whose digest it checked.
+
+    `torch.export.load` evaluates strings of the archive as Python, so that loading one can run any code.
+
+    Raises: BadInput: the digest is not among those that are trusted; the bytes are not such an archive.
+    """
+    import torch
+
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 not in trusted:
+        raise BadInput(
+            f"{shown(file)} can run code when it is loaded, and is no export of this root: use a .safetensors file, or "
+            f"--trust {sha256} if you know who wrote it"
+        )
+    with _usable(file):
+        return torch.export.load(io.BytesIO(content))
+
+
+def _guarded(ask: Predictor, file: Path) -> Predictor:
+    """The same, with what a loader's runtime says turned into one line."""
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        with _usable(file, doing=f"take {x.shape[1]} numbers a row"):
+            y = ask(x)
+        if not (isinstance(y, np.ndarray) and y.dtype.kind == "f" and y.shape == (len(x), 1)):
+            raise BadInput(f"{shown(file)} does not give one number for each row: it is no linear model")
+        return y
+
+    return predict
+
+
+@contextmanager
+def _usable(file: Path, *, doing: str = "be loaded as a model") -> Iterator[None]:
+    # Each library raises what it likes for a foreign file, and torch logs a traceback of its own too. What they say
+    # may quote the file.
+    loud = logging.getLogger("torch.export")
+    level = loud.level
+    loud.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except LntxError:
+        raise
+    except Exception as error:
+        raise BadInput(f"{shown(file)} cannot {doing} ({type(error).__name__})") from None
+    finally:
+        loud.setLevel(level)
+
+
+def _module(module: object) -> Predictor:
+    import torch
+
+    assert callable(module)
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            # A copy: torch warns of read-only arrays.
+            y: np.ndarray = module(torch.tensor(x, dtype=dtype)).numpy()
+        return y
+
+    dtype = next(iter(module.state_dict().values())).dtype  # type: ignore[attr-defined]
+    return predict
+
+
+def _load_onnx(content: bytes, file: Path, _trusted: Container[str]) -> Predictor:
+    try:
+        import onnx
+        import onnxruntime
+        from onnx.external_data_helper import uses_external_data
+    except ImportError:
+        raise BadInput("onnx needs an extra: pip install 'lntx[onnx]'") from None
+    with _usable(file):
+        if any(uses_external_data(tensor) for tensor in _tensors(onnx.load_from_string(content))):
+            raise BadInput(f"{shown(file)} keeps its weights in other files, which are not opened: save it as one file")
+        options = onnxruntime.SessionOptions()
+        # Its warnings quote the file, escape sequences and all.
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        given = session.get_inputs()[0]
+        dtype = np.float64 if given.type == "tensor(double)" else np.float32
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        y: np.ndarray = session.run(None, {given.name: np.ascontiguousarray(x, dtype=dtype)})[0]
+        return y
+
+    return predict
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor in a message of ONNX, however deep: in graphs, subgraphs, attributes, functions."""
+    waiting = [message]
+    while waiting:
+        one = waiting.pop()
+        if one.DESCRIPTOR.name == "TensorProto":
+            yield one
+        for kind, value in one.ListFields():
+            if kind.type == kind.TYPE_MESSAGE:
+                waiting += [value] if hasattr(value, "ListFields") else [*value]
+
+
+def _write_safetensors(model: LNTXLinearModel) -> bytes:
+    from lntx.model import dump_weights
+
+    return dump_weights(model)
+
+
+def _write_pt2(model: LNTXLinearModel) -> bytes:
+    import torch
+
+    weight = model.linear.weight
+    # Rows of zeros: the archive keeps the example, storage and all, and must hold no data.
+    example = torch.zeros(2, weight.shape[1], dtype=weight.dtype)
+    rows = torch.export.Dim("num_rows", min=1)
+    # A buffer, because the archive also keeps the name of the file it is saved to.
+    buffer = io.BytesIO()
+    # torch traces and saves one program at a time, whatever the thread.
+    with _TRACING:
+        program = torch.export.export(model, (example,), dynamic_shapes={"x": {0: rows}})
+        for module in program.graph_module.modules():
+            for node in getattr(module, "graph", torch.fx.Graph()).nodes:
+                # It names files of this machine.
+                node.meta.pop("stack_trace", None)
+        torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _write_onnx(model: LNTXLinearModel) -> bytes:
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError:
+        raise BadInput("export.formats onnx needs an extra: pip install 'lntx[onnx]'") from None
+    weight = model.linear.weight.detach().numpy()
+    element = TensorProto.DOUBLE if weight.dtype == np.float64 else TensorProto.FLOAT
+    tensors = [numpy_helper.from_array(weight, "weight")]
+    if model.linear.bias is not None:
+        tensors.append(numpy_helper.from_array(model.linear.bias.detach().numpy(), "bias"))
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", *(tensor.name for tensor in tensors)], ["y"], transB=1)],
+        "LNTXLinearModel",
+        [helper.make_tensor_value_info("x", element, ["num_rows", weight.shape[1]])],
+        [helper.make_tensor_value_info("y", element, ["num_rows", 1])],
+        tensors,
+    )
+    exported = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], producer_name="lntx")
+    # 10 came with opset 20; the newest of an installed onnx may be beyond an installed onnxruntime.
+    exported.ir_version = 10
+    onnx.checker.check_model(exported, full_check=True)
+    return bytes(exported.SerializeToString(deterministic=True))
+
+
+FORMATS: Mapping[Format, FormatEntry] = {
+    "safetensors": FormatEntry(write=_write_safetensors, load=_load_safetensors),
+    "pt2": FormatEntry(write=_write_pt2, load=_load_pt2),
+    "onnx": FormatEntry(write=_write_onnx, load=_load_onnx, packages=("onnx", "onnxruntime")),
+}
+"""Every format. To add one, name it in `Format` and enter it here."""

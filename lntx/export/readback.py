@@ -1,0 +1,58 @@
+"""Exported files as a process sees them that has never seen the model.
+
+Judges nothing: the caller compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lntx.export.formats import load_predictor
+from lntx.export.worker import fresh_process
+from lntx.files import sha256_of
+
+
+def ask(model: Path, rows: Sequence[Path], answers: Sequence[Path]) -> None:
+    """Have a fresh process predict each file of rows with an exported model, into a file of answers (both .npy).
+
+    Raises: Refused: the file could not be loaded or asked. LntxError: the process died.
+    """
+    # Absolute: the process stays where it was started when this one changes its folder.
+    fresh_process().call(
+        "lntx.export.readback:predict_files",
+        model=str(model.absolute()),
+        sha256=sha256_of(model),
+        rows=[str(path.absolute()) for path in rows],
+        answers=[str(path.absolute()) for path in answers],
+    )
+
+
+def predict_files(model: str, sha256: str, rows: Sequence[str], answers: Sequence[str]) -> None:
+    """What the fresh process does. sha256: digest of the file that was just written."""
+    predict = load_predictor(model, trusted={sha256})
+    for asked, answered in zip(rows, answers, strict=True):
+        np.save(answered, predict(np.load(asked)))
+
+
+def warm_up() -> None:
+    """Import what reading needs before the forks, by reading something: half of it is imported on first use.
+
+    Not onnxruntime: it starts threads, which a fork would not have.
+    """
+    import safetensors.torch  # noqa: F401
+    import torch
+
+    from lntx.export.formats import load_program
+
+    example = torch.zeros(2, 1)
+    rows = torch.export.Dim("num_rows", min=1)
+    program = torch.export.export(torch.nn.ReLU(), (example,), dynamic_shapes=({0: rows},))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    content = buffer.getvalue()
+    load_program(content, Path("example.pt2"), trusted={hashlib.sha256(content).hexdigest()})

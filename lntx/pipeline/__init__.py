@@ -1,0 +1,1 @@
+"""The stages in one table, and the runner that obtains each: looks it up, or computes and publishes it."""

@@ -1,0 +1,209 @@
+"""The table of stages: what each reads, what decides its result, and what computes it.
+
+The one place where the core says what a stage is; `flows/tasks.py` says what Prefect adds. To add a stage, name it in
+`lntx/stages.py` and enter it in both.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lntx.config.schema import Pipeline
+from lntx.export.formats import FORMATS
+from lntx.pipeline import work
+from lntx.pipeline.outcome import Outcome, Request
+from lntx.stages import Blame, Stage
+from lntx.store.key import Identity, code_digest, version_of
+from lntx.store.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEntry:
+    """A stage."""
+
+    inputs: tuple[Stage, ...]
+    """The stages whose results it starts from."""
+
+    sections: tuple[str, ...]
+    """Sections of the configuration that it reads."""
+
+    unread: tuple[str, ...] = ()
+    """Dotted keys in them that decide nothing of its result."""
+
+    modules: tuple[str, ...]
+    """Modules of lntx that decide its result; a test compares them with what its own module imports."""
+
+    packages: tuple[str, ...]
+    """Packages whose version matters to it."""
+
+    work: Callable[[Request, Store, Mapping[Stage, Outcome], Path], Mapping[str, str] | None]
+    """Computes its files into a folder; returns the digests that were taken while files were written."""
+
+    leaves: tuple[str, ...] = ()
+    """Files that its result always has."""
+
+    part: Blame
+    """The part that is wrong where its result is."""
+
+
+TABLE: dict[Stage, StageEntry] = {
+    "generate": StageEntry(
+        inputs=(),
+        sections=("data",),
+        modules=(
+            "data.dataset",
+            "data.shards",
+            "data.synthetic",
+            "data.tables",
+            "files",
+            "numerics.doubledouble",
+            "numerics.powers",
+        ),
+        packages=("numpy", "pyarrow"),
+        work=work.compute_generate,
+        part="data",
+    ),
+    "train": StageEntry(
+        inputs=("generate",),
+        sections=("train",),
+        modules=(
+            "data.dataset",
+            "data.row_digest",
+            "files",
+            "model",
+            "numerics.collinearity",
+            "numerics.compensated",
+            "numerics.doubledouble",
+            "numerics.powers",
+            "training.checkpoints",
+            "training.curvature",
+            "training.fit",
+            "training.gradients",
+            "training.hyperparameters",
+            "training.loop",
+            "training.moments",
+            "training.result",
+            "training.steps",
+            "training.stopping",
+        ),
+        packages=("numpy", "pyarrow", "safetensors", "torch"),
+        work=work.compute_train,
+        leaves=("model.safetensors", "history.parquet", "fit.json"),
+        part="training",
+    ),
+    "evaluate": StageEntry(
+        inputs=("generate", "train"),
+        sections=("evaluate", "data"),
+        # Read where runs are compared.
+        unread=("evaluate.shift_limit",),
+        modules=(
+            "data.dataset",
+            "data.row_digest",
+            "data.synthetic",
+            "evaluation.chi2",
+            "evaluation.data_check",
+            "evaluation.diagnosis",
+            "evaluation.evaluate",
+            "evaluation.least_squares",
+            "evaluation.residuals",
+            "evaluation.verdict",
+            "files",
+            "numerics.collinearity",
+            "numerics.doubledouble",
+            "numerics.exact_matrix",
+            "numerics.gram",
+            "numerics.normal_equations",
+            "numerics.powers",
+            "training.result",
+        ),
+        packages=("numpy", "pyarrow", "torch"),
+        work=work.compute_evaluate,
+        leaves=("evaluation.json",),
+        part="reference",
+    ),
+    "export": StageEntry(
+        inputs=("train", "evaluate"),
+        sections=("export",),
+        modules=(
+            "evaluation.verdict",
+            "export.export",
+            "export.formats",
+            "export.readback",
+            "export.worker",
+            "files",
+            "model",
+            "training.result",
+        ),
+        packages=("numpy", "safetensors", "torch"),
+        work=work.compute_export,
+        leaves=("card.json",),
+        part="export",
+    ),
+}
+"""Every stage, in the order of `STAGES`."""
+
+
+def stage_of(part: Blame) -> Stage:
+    """The stage whose result is wrong where a part is to blame."""
+    return next(stage for stage, entry in TABLE.items() if entry.part == part)
+
+
+def identify(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None, inputs: Mapping[str, str]) -> Identity:
+    """Collect what decides a stage's result.
+
+    source_sha256: digest of the user's file, where there is one. inputs: content digests of the stages it starts
+    from.
+
+    Raises: BadInput: a package that the configuration needs is not installed.
+    """
+    entry = TABLE[stage]
+    packages = entry.packages
+    if "export" in entry.sections:
+        packages += tuple(name for one in pipeline.export.formats for name in FORMATS[one].packages)
+    return Identity(
+        stage=stage,
+        code={name: code_digest(name) for name in entry.modules},
+        # Python's own version, because it decides how syntax trees are written.
+        versions={
+            **{name: version_of(name) for name in packages},
+            "python": ".".join(platform.python_version_tuple()[:2]),
+            "machine": platform.machine(),
+        },
+        config=config_read(stage, pipeline, source_sha256=source_sha256),
+        inputs=dict(inputs),
+    )
+
+
+def config_read(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None) -> dict[str, Any]:
+    """The part of the configuration that a stage reads: dotted keys, JSON values, `auto` settled where it can be."""
+    entry = TABLE[stage]
+    found: dict[str, Any] = {}
+    for section in entry.sections:
+        values = _data_read(pipeline, source_sha256) if section == "data" else _dotted(pipeline, section)
+        found |= {key: value for key, value in values.items() if key not in entry.unread}
+    if "train" in entry.sections:
+        device = "cuda" if pipeline.train.device == "cuda" else "cpu"
+        found |= {"train.bias": pipeline.learns_bias, "train.device": device}
+    return found
+
+
+def _data_read(pipeline: Pipeline, source_sha256: str | None) -> dict[str, Any]:
+    # Drawn or given, the weights are what counts.
+    data = _dotted(pipeline, "data") | {
+        "data.weights": list(pipeline.data.true_weights or ()),
+        "data.num_features": None,
+    }
+    if pipeline.data.path is None:
+        return data
+    # The content decides, not where the file lies.
+    kept = ("data.target", "data.features", "data.polynomial")
+    return {key: data[key] for key in kept} | {"data.sha256": source_sha256}
+
+
+def _dotted(pipeline: Pipeline, section: str) -> dict[str, Any]:
+    values = getattr(pipeline, section).model_dump(mode="json")
+    return {f"{section}.{key}": value for key, value in values.items()}

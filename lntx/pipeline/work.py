@@ -1,0 +1,77 @@
+"""What each stage computes: files into a folder, from the results that it starts from.
+
+Imports what a stage needs when it runs: reading the table of stages costs no import of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lntx.evaluation.verdict import Evaluation
+from lntx.pipeline.outcome import Outcome, Request, parse_stored
+from lntx.stages import Stage
+from lntx.store.store import RESUME, Store
+
+
+def compute_generate(
+    request: Request, _store: Store, _inputs: Mapping[Stage, Outcome], folder: Path
+) -> Mapping[str, str] | None:
+    """Rows: generated, or imported from the user's file. Returns: the digest of each file, by name."""
+    data = request.pipeline.data
+    if data.path is None:
+        from lntx.data.shards import generate_parts
+
+        return generate_parts(data, folder, folder.parent / RESUME)
+    from lntx.data.tables import import_table, look_at
+
+    return {"dataset.parquet": import_table(data, look_at(data.path), folder / "dataset.parquet")}
+
+
+def compute_train(request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path) -> None:
+    """The model, its history and its figures."""
+    from lntx.data.dataset import open_dataset
+    from lntx.model import dump_weights
+    from lntx.training.fit import fit
+    from lntx.training.result import write_history
+
+    dataset = open_dataset(*_rows(store, inputs))
+    model, figures, history = fit(
+        dataset,
+        request.pipeline.train,
+        bias=request.pipeline.learns_bias,
+        checkpoint=folder.parent / RESUME / "checkpoint",
+    )
+    (folder / "model.safetensors").write_bytes(dump_weights(model))
+    write_history(history, folder / "history.parquet")
+    (folder / "fit.json").write_text(figures.model_dump_json(indent=1), encoding="utf-8")
+
+
+def compute_evaluate(request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path) -> None:
+    """The evaluation."""
+    from lntx.data.dataset import open_dataset
+    from lntx.evaluation.evaluate import evaluate
+
+    evaluation = evaluate(
+        open_dataset(*_rows(store, inputs)),
+        sha256=inputs["generate"].stored.files[0].sha256,
+        data=request.pipeline.data,
+        fit=inputs["train"].fit(store),
+        settings=request.pipeline.evaluate,
+    )
+    (folder / "evaluation.json").write_text(evaluation.model_dump_json(indent=1), encoding="utf-8")
+
+
+def compute_export(request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path) -> None:
+    """One file for each format, each read back, and the card."""
+    from lntx.export.export import export
+    from lntx.export.formats import load_model
+
+    evaluation = parse_stored(Evaluation, inputs["evaluate"].path(store, "evaluation.json").read_bytes())
+    model = load_model(inputs["train"].path(store, "model.safetensors"))
+    export(model, inputs["train"].fit(store), evaluation, request.pipeline.export, folder)
+
+
+def _rows(store: Store, inputs: Mapping[Stage, Outcome]) -> list[Path]:
+    """The files of the dataset, in the order of the rows."""
+    return [store.path(file) for file in sorted(inputs["generate"].stored.files, key=lambda file: file.name)]

@@ -1,0 +1,119 @@
+"""The pictures of a report: loss by epoch, learned against true, residuals, digits over the last runs.
+
+Draws figures; knows no run and no file.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lntx.training.result import Epoch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Stands for the text's own colour until the picture is in a page.
+_INK = "#010203"
+_LEARNED, _WRONG = "#2a78c8", "#d1422f"
+
+_EDGES = 5
+
+
+def loss_curve(history: Sequence[Epoch]) -> Figure:
+    """Mean squared error by epoch, on a scale of powers of ten."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _picture("epoch", "mean squared error")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    points = [(k, epoch.loss) for k, epoch in enumerate(history) if epoch.loss is not None]
+    axes.plot([k for k, _ in points], [loss for _, loss in points], marker="o", markersize=3, color=_LEARNED)
+    if all(loss > 0 for _, loss in points):
+        axes.set_yscale("log")
+    else:
+        axes.set_yscale("symlog", linthresh=min((loss for _, loss in points if loss > 0), default=1.0))
+    return figure
+
+
+def learned_against(learned: Sequence[float], expected: Sequence[float], *, expected_is: str) -> Figure:
+    """Each coefficient as learned against what it should be; right ones lie on the line."""
+    figure, axes = _picture(expected_is, "learned")
+    low, high = min(*learned, *expected), max(*learned, *expected)
+    # Of the size of the coefficients: a difference in the last digits is nothing to see.
+    margin = 0.05 * max(high - low, abs(high), abs(low)) or 1.0
+    line = [low - margin, high + margin]
+    axes.plot(line, line, color=_INK, linewidth=0.8, alpha=0.5)
+    axes.plot(expected, learned, "o", markersize=5, color=_LEARNED)
+    return figure
+
+
+def residual_bars(histogram: Sequence[int]) -> Figure:
+    """Residuals in standard deviations; what lies beyond five stands at the ends."""
+    figure, axes = _picture("residual, in standard deviations", "rows")
+    width = 2 * _EDGES / (len(histogram) - 2)
+    places = [-_EDGES + width * (k - 0.5) for k in range(len(histogram))]
+    axes.bar(places, histogram, width=0.9 * width, color=_LEARNED)
+    return figure
+
+
+def digits_trend(digits: Sequence[float | None], passed: Sequence[bool]) -> Figure:
+    """Correct digits of the worst coefficient over the last runs, the latest last; wrong runs in red."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _picture("run, the latest last", "correct digits")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    places = range(1 - len(digits), 1)
+    for right, colour in ((True, _LEARNED), (False, _WRONG)):
+        chosen = [(k, value) for k, value, ok in zip(places, digits, passed, strict=True) if ok == right]
+        axes.plot(
+            [k for k, _ in chosen],
+            [0 if value is None else value for _, value in chosen],
+            "o",
+            markersize=4,
+            color=colour,
+        )
+    axes.set_ylim(-0.5, 16.5)
+    return figure
+
+
+def as_png(figure: Figure) -> str:
+    """The picture as a data URI, on white, for pages whose background is not known."""
+    # Near enough to black as it is.
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, facecolor="white")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def as_svg(figure: Figure, label: str) -> str:
+    """The picture as an SVG element in the colour of the text around it. label: what it shows."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    # Text as text, small and to be searched; the same bytes for the same figures.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lntx", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    content = buffer.getvalue()
+    element = content[content.index("<svg") :].replace(_INK, "currentColor")
+    # Ids are the document's: two pictures must not share any.
+    element = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{label.replace(' ', '-')}-", element)
+    return element.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _picture(x: str, y: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3))
+    # Wide enough for any tick; to have it computed takes longer than to draw.
+    axes = figure.subplots(gridspec_kw={"left": 0.13, "right": 0.98, "bottom": 0.17, "top": 0.96})
+    axes.set_xlabel(x, color=_INK)
+    axes.set_ylabel(y, color=_INK)
+    axes.ticklabel_format(useOffset=False)
+    axes.tick_params(colors=_INK, which="both")
+    for spine in axes.spines.values():
+        spine.set_edgecolor(_INK)
+    axes.grid(alpha=0.25)
+    return figure, axes

@@ -1,0 +1,239 @@
+"""One page about a run, in Markdown for Prefect's UI and in HTML for everywhere: the same figures and pictures.
+
+Reads results; decides nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from lntx import __version__, text
+from lntx.config.schema import Section
+from lntx.evaluation.verdict import Evaluation
+from lntx.files import sha256_of
+from lntx.report import plots as pictures
+from lntx.runs.history import RunSummary, list_runs
+from lntx.runs.run import Run
+from lntx.stages import Stage
+from lntx.store.store import Store
+from lntx.training.result import Epoch, read_history
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_T = TypeVar("_T")
+
+_MAX_ROWS = 50
+_LAST_RUNS = 30
+
+
+class Page(Section):
+    """What a report tells."""
+
+    run: Run
+    """The run."""
+
+    history: tuple[Epoch, ...] = ()
+    """Its training by epoch, as far as it is stored."""
+
+    residual_histogram: tuple[int, ...] | None = None
+    """Its residuals, as in `Evaluation`."""
+
+    last_runs: tuple[RunSummary, ...] = ()
+    """The runs up to this one, the latest first."""
+
+
+def gather_page(store: Store, run: Run) -> Page:
+    """What is stored about a run; what is gone by now is left out."""
+    history = _stored(store, run, "train", "history-", read_history)
+    evaluation = _stored(
+        store, run, "evaluate", "evaluation-", lambda path: Evaluation.model_validate_json(path.read_bytes())
+    )
+    return Page(
+        run=run,
+        history=tuple(history or ()),
+        residual_histogram=None if evaluation is None else evaluation.residual_histogram,
+        last_runs=tuple(itertools.islice((one for one in list_runs(store) if one.run < run.run), _LAST_RUNS - 1)),
+    )
+
+
+def markdown(page: Page) -> str:
+    """The page as Markdown, pictures embedded."""
+    run = page.run
+    parts = [f"# {_verdict(run)}"]
+    if run.reason:
+        parts.append(f"> {text.markdown(run.reason)}")
+    parts += [f"> Warning: {text.markdown(warning)}" for warning in run.warnings]
+    if run.learned_weights is not None:
+        header, rows = _coefficients(run)
+        parts.append(_table(header, [(text.markdown(name), *cells) for name, *cells in rows[:_MAX_ROWS]]))
+        if len(rows) > _MAX_ROWS:
+            parts.append(f"… and {len(rows) - _MAX_ROWS} more.")
+    parts.append(_table(("figure", "value"), _figures(run)))
+    parts.append("## Stages")
+    parts.append(
+        _table(
+            ("stage", "state", "seconds", "files"),
+            [(*cells, "<br>".join(f"`{file}`" for file in files)) for *cells, files in _stages(run)],
+        )
+    )
+    for name, figure in _pictures(page):
+        parts += [f"## {name.capitalize()}", f"![{name}]({pictures.as_png(figure)})"]
+    parts.append(f"Run `{run.run}`, {run.created_at}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def html(page: Page) -> str:
+    """The page as one HTML file that needs nothing else: no script, no request, light and dark."""
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    run = page.run
+    header, rows = _coefficients(run) if run.learned_weights is not None else ((), [])
+    template = Environment(
+        loader=PackageLoader("lntx.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: text.escape(value) if type(value) is str else value,
+    ).get_template("report.html.jinja")
+    return template.render(
+        run=run,
+        verdict=_verdict(run),
+        header=header,
+        rows=rows[:_MAX_ROWS],
+        more=max(0, len(rows) - _MAX_ROWS),
+        figures=_figures(run),
+        # Safe: drawn here, and all of its text is escaped by matplotlib.
+        pictures=[(name, Markup(pictures.as_svg(figure, name))) for name, figure in _pictures(page)],
+        stages=_stages(run),
+        settings=[
+            (f"{section}.{key}", str(value))
+            for section, values in run.config.model_dump(mode="json", exclude_defaults=True).items()
+            for key, value in values.items()
+        ],
+        version=__version__,
+    )
+
+
+def _stored(store: Store, run: Run, stage: Stage, prefix: str, read: Callable[[Path], _T]) -> _T | None:
+    for file in run.stages[stage].files if run.has_digest else ():
+        path = store.root / file.path
+        if path.name.startswith(prefix):
+            try:
+                return read(path) if sha256_of(path) == file.sha256 else None
+            except (OSError, ValueError):
+                return None
+    return None
+
+
+def _verdict(run: Run) -> str:
+    return {"pass": "PASS", "fail": f"FAIL · {run.blame}", None: "not evaluated"}[run.verdict]
+
+
+def _coefficients(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the table of coefficients."""
+    assert run.learned_weights is not None
+    names = run.features or tuple(f"weight {j}" for j in range(1, len(run.learned_weights) + 1))
+    rows: list[tuple[str, ...]] = [
+        (
+            name,
+            _exact(learned),
+            _exact(_at(run.reference_weights, j)),
+            _exact(_at(run.true_weights, j)),
+            _number(_at(run.standard_errors, j)),
+        )
+        for j, (name, learned) in enumerate(zip(names, run.learned_weights, strict=True))
+    ]
+    if run.learned_bias is not None:
+        errors = _number(run.bias_standard_error)
+        rows.append(("bias", _exact(run.learned_bias), _exact(run.reference_bias), _exact(run.true_bias), errors))
+    return ("coefficient", "learned", "exact least squares", "true", "standard error"), rows
+
+
+def _figures(run: Run) -> list[tuple[str, str]]:
+    figures = [
+        ("digits", run.digits),
+        ("ulps", run.ulps),
+        ("epochs", run.epochs),
+        ("learning rate", run.learning_rate),
+        ("stable limit", run.stable_limit),
+        ("coordinates", run.precondition),
+        ("gradient", run.gradient),
+        ("condition number", run.condition_number),
+        ("mean squared error", run.mse),
+        ("residual standard deviation", run.residual_sd),
+        ("R²", run.r_squared),
+        ("rows", run.num_rows),
+        ("dtype", run.dtype),
+    ]
+    return [(name, _number(value)) for name, value in figures if value is not None]
+
+
+def _pictures(page: Page) -> list[tuple[str, Figure]]:
+    """What there is to draw, by name."""
+    run = page.run
+    drawn = []
+    if len(page.history) > 1:
+        drawn.append(("loss by epoch", pictures.loss_curve(page.history)))
+    if run.learned_weights is not None and run.reference_weights is not None:
+        known = run.true_weights is not None
+        expected, bias = (run.true_weights, run.true_bias) if known else (run.reference_weights, run.reference_bias)
+        assert expected is not None
+        drawn.append(
+            (
+                "learned against true" if known else "learned against exact",
+                pictures.learned_against(
+                    _with(run.learned_weights, run.learned_bias),
+                    _with(expected, None if run.learned_bias is None else bias),
+                    expected_is="true" if known else "exact least squares",
+                ),
+            )
+        )
+    if page.residual_histogram is not None:
+        drawn.append(("residuals", pictures.residual_bars(page.residual_histogram)))
+    if run.verdict is not None and page.last_runs:
+        shown = [*reversed([one for one in page.last_runs if one.verdict is not None])]
+        drawn.append(
+            (
+                "digits over the last runs",
+                pictures.digits_trend(
+                    [*(one.digits for one in shown), run.digits],
+                    [*(one.verdict == "pass" for one in shown), run.verdict == "pass"],
+                ),
+            )
+        )
+    return drawn
+
+
+def _stages(run: Run) -> list[tuple[str, str, str, list[str]]]:
+    return [
+        (stage, done.state, _number(done.seconds), [file.path for file in done.files])
+        for stage, done in run.stages.items()
+    ]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _with(weights: tuple[float, ...], bias: float | None) -> tuple[float, ...]:
+    return weights if bias is None else (*weights, bias)
+
+
+def _at(values: Sequence[float | None] | None, j: int) -> float | None:
+    return None if values is None else values[j]
+
+
+def _exact(value: float | None) -> str:
+    return "–" if value is None else repr(value)
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

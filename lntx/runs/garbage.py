@@ -1,0 +1,246 @@
+"""Free what nothing needs, and pin what must stay. Computes nothing, and verifies nothing (`verification`)."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Collection as Paths
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from lntx.config.schema import Section
+from lntx.errors import BadInput, LntxError
+from lntx.runs.run import DamagedRun, Run, load_runs, read_pointer, read_run, run_path
+from lntx.stages import STAGES, Stage
+from lntx.store.leases import in_use
+from lntx.store.places import is_run_name
+from lntx.store.record import Record, Unreadable, read_record
+from lntx.store.store import Store
+from lntx.text import listed
+
+
+class Removal(Section):
+    """Something that nothing needs."""
+
+    path: str
+    """The file or folder, relative to the root."""
+
+    num_bytes: int
+    """What it takes."""
+
+
+class Keeping(Section):
+    """A run that stays."""
+
+    run: str
+    """Its name."""
+
+    why: str
+    """Why it stays."""
+
+
+class Collection(Section):
+    """What collecting garbage removed, or would remove."""
+
+    removed: tuple[Removal, ...]
+    """What goes."""
+
+    freed_bytes: int
+    """What that frees."""
+
+    kept: tuple[Keeping, ...]
+    """Runs that stay."""
+
+    in_use: int
+    """Results that stay because a running run uses them."""
+
+    dry_run: bool
+    """Whether nothing was touched."""
+
+
+def collect_garbage(
+    store: Store,
+    *,
+    keep: int,
+    older_than_s: float | None = None,
+    damaged: bool = False,
+    dry_run: bool = False,
+) -> Collection:
+    """Remove the records of old runs, and all that no run that stays needs.
+
+    keep: how many of the latest runs stay. older_than_s: only what is older goes, and old sweeps too. damaged: what was
+    set aside in `artifacts/.damaged/` goes too. dry_run: nothing is written.
+
+    The last passing run, pinned runs and what running runs use always stay. Only what lntx is known to have written
+    goes, and only with the bytes that it wrote.
+    """
+    # Decided and removed under one lock: no hit is taken, and nothing is published, in between.
+    with store.exclusive(create=not dry_run):
+        now = time.time()
+        found = _Sorted(store, now if older_than_s is None else now - older_than_s, dry_run)
+        found.sort_runs(keep)
+        found.sort_records()
+        found.remove_all(sweeps=older_than_s is not None)
+        if damaged:
+            found.remove_damaged()
+    if not dry_run:
+        found.note(store.sweep(older_than_s=0.0))
+    return Collection(
+        removed=tuple(found.removed),
+        freed_bytes=sum(removal.num_bytes for removal in found.removed),
+        kept=tuple(Keeping(run=run.run, why=why) for run, why in found.staying),
+        in_use=found.num_used,
+        dry_run=dry_run,
+    )
+
+
+@dataclass
+class _Sorted:
+    """What stays and what goes."""
+
+    store: Store
+    oldest: float
+    """Seconds since 1970; what is younger stays."""
+
+    dry_run: bool
+    staying: list[tuple[Run, str]] = field(default_factory=list)
+    going: list[Run] = field(default_factory=list)
+    records_going: list[tuple[Path, Record]] = field(default_factory=list)
+    files_needed: set[Path] = field(default_factory=set)
+    stages_unknown: set[Stage] = field(default_factory=set)
+    num_used: int = 0
+    removed: list[Removal] = field(default_factory=list)
+
+    def sort_runs(self, keep: int) -> None:
+        # What has no digest is neither used nor removed.
+        runs = [run for run in load_runs(self.store) if run.has_digest]
+        pinned, current = set(pins(self.store)), _current(self.store)
+        last_passing = next((run.run for run in runs if run.verdict == "pass"), None)
+        for place, run in enumerate(runs):
+            if run.run in pinned:
+                self.staying.append((run, "pinned"))
+            elif run.run in (last_passing, current):
+                self.staying.append((run, "the last passing run"))
+            elif place < keep:
+                self.staying.append((run, f"one of the latest {keep}"))
+            elif datetime.fromisoformat(run.created_at).timestamp() > self.oldest:
+                self.staying.append((run, "not old enough"))
+            else:
+                self.going.append(run)
+
+    def sort_records(self) -> None:
+        keys = {report.key for run, _ in self.staying for report in run.stages.values()}
+        used = in_use(self.store.locks, sweep=not self.dry_run)
+        for run, _ in self.staying:
+            self.files_needed.update(self.store.root / file.path for one in run.stages.values() for file in one.files)
+        for stage in STAGES:
+            for path in self.store.record_paths(stage):
+                try:
+                    record = read_record(path)
+                except FileNotFoundError:
+                    continue
+                except (Unreadable, LntxError, OSError):
+                    # What it needs cannot be told: no file of its stage goes.
+                    self.stages_unknown.add(stage)
+                    continue
+                if record.key in keys or record.created_at > self.oldest:
+                    self.files_needed.update(map(self.store.path, record.files))
+                elif record.key in used:
+                    self.num_used += 1
+                    self.files_needed.update(map(self.store.path, record.files))
+                else:
+                    self.records_going.append((path, record))
+
+    def remove_all(self, *, sweeps: bool) -> None:
+        known = self.store.journal.known()
+        # What an earlier version stored is in no journal; its records prove it.
+        proved = {file.path: file.sha256 for _, record in self.records_going for file in record.files}
+        for name, sha256 in proved.items():
+            known.setdefault(name, set()).add(sha256)
+        if not self.dry_run:
+            self.store.journal.add(proved)
+        for run in self.going:
+            self._remove(run_path(self.store, run.run))
+            for kind in ("md", "html"):
+                report = self.store.artifacts / "reports" / f"{run.run}.{kind}"
+                if self._is_own(report, known):
+                    self._remove(report)
+        for path, _ in self.records_going:
+            self._remove(path)
+        folders = [self.store.folder(stage) for stage in STAGES if stage not in self.stages_unknown]
+        self._remove_files(known, [*folders, *([self.store.artifacts / "sweeps"] if sweeps else [])])
+        if not self.dry_run:
+            self.store.journal.replace(
+                (name, sha256) for name in sorted(known) if self._is_there(name) for sha256 in known[name]
+            )
+
+    def _remove_files(self, known: Mapping[str, set[str | None]], folders: Paths[Path]) -> None:
+        for name in sorted(known):
+            path = self.store.root / name
+            if path.parent not in folders or path in self.files_needed or not self._is_own(path, known):
+                continue
+            if path.stat().st_mtime <= self.oldest:
+                self._remove(path)
+
+    def remove_damaged(self) -> None:
+        # What a link leads to is somebody's own.
+        for path in [] if self.store.damaged.is_symlink() else sorted(self.store.damaged.glob("*")):
+            self._remove(path)
+
+    def note(self, paths: Paths[Path]) -> None:
+        self.removed += [Removal(path=self.store.name_of(path), num_bytes=0) for path in paths]
+
+    def _is_own(self, path: Path, known: Mapping[str, set[str | None]]) -> bool:
+        return self.store.is_own(path, known, remember=not self.dry_run)
+
+    def _is_there(self, name: str) -> bool:
+        return (self.store.root / name).exists()
+
+    def _remove(self, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.removed.append(Removal(path=self.store.name_of(path), num_bytes=path.lstat().st_size))
+            if self.dry_run:
+                return
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _current(store: Store) -> str | None:
+    try:
+        pointer = read_pointer(store)
+    except DamagedRun:
+        return None
+    return None if pointer is None else pointer.run
+
+
+def pins(store: Store) -> list[str]:
+    """Names of pinned runs."""
+    return sorted(path.name for path in (store.artifacts / "pins").glob("*") if is_run_name(path.name))
+
+
+def pin(store: Store, name: str, *, remove: bool = False) -> str:
+    """Pin a run, so that garbage collection leaves it, or let go of it.
+
+    Returns: the run's whole name.
+
+    Raises: BadInput: there is no such run, or it is not pinned.
+    """
+    store.prepare()
+    # A collection that has decided already is waited for.
+    with store.shared():
+        run = read_run(store, name).run
+        mark = store.artifacts / "pins" / run
+        if not remove:
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
+        elif mark.exists():
+            mark.unlink()
+        else:
+            pinned = pins(store)
+            raise BadInput(f"run {run} is not pinned: {f'pinned are {listed(pinned)}' if pinned else 'no run is'}")
+    return run

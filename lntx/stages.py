@@ -1,0 +1,58 @@
+"""The stages by name, and which of them a run is asked for. Knows nothing of what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from lntx.errors import BadInput
+
+Stage = Literal["generate", "train", "evaluate", "export"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+Blame = Literal["data", "reference", "training", "export"]
+"""The parts that can be wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which stages may be computed, and which must be although stored."""
+
+    stages: tuple[Stage, ...] = STAGES
+    """Selected stages, in order. Earlier ones are taken from the store, later ones are skipped."""
+
+    forced: frozenset[Stage] = frozenset()
+    """Selected stages to compute again although their result is stored."""
+
+
+def select(
+    *,
+    from_stage: Stage | None = None,
+    until: Stage | None = None,
+    only: Stage | None = None,
+    force: Iterable[str] = (),
+) -> Selection:
+    """Turn the four options into a selection.
+
+    force: stages to compute again; "all" stands for every selected one.
+
+    Raises: BadInput: an unknown stage, an empty range, or a forced stage that is not selected.
+    """
+    for option, stage in (("from", from_stage), ("until", until), ("only", only)):
+        if stage is not None and stage not in STAGES:
+            raise BadInput(f"--{option} must be one of {', '.join(STAGES)}, got {stage!r}")
+    if only is not None and (from_stage is not None or until is not None):
+        raise BadInput(f"--only {only} cannot be combined with --from or --until")
+    first = STAGES.index(only or from_stage or STAGES[0])
+    last = STAGES.index(only or until or STAGES[-1])
+    if first > last:
+        raise BadInput(f"--from {from_stage} comes after --until {until}")
+    stages = STAGES[first : last + 1]
+    wanted = set(force)
+    for name in sorted(wanted - {"all", *stages}):
+        if name not in STAGES:
+            raise BadInput(f"--force must name stages ({', '.join(STAGES)}), got {name!r}")
+        raise BadInput(f"--force {name}: the stage is not among those selected ({', '.join(stages)})")
+    forced = stages if "all" in wanted else [stage for stage in stages if stage in wanted]
+    return Selection(stages=stages, forced=frozenset(forced))

@@ -1,0 +1,1 @@
+"""Files by content, records by key, locks, and what is ours: the one cache."""

@@ -1,0 +1,81 @@
+"""What lntx wrote under a root: the one answer to "is this file ours?". A name says nothing: people choose names too.
+
+`artifacts/.journal.jsonl` has a line for each file, with its digest where it is final, written before the file
+appears. A line that is cut short is skipped: what the journal does not know is left alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lntx.config.schema import Section
+from lntx.files import open_regular, write_whole
+from lntx.store.places import OwnPath, Sha256
+
+_MOST_LINE_BYTES = 1000
+
+
+class Entry(Section):
+    """A file that lntx wrote, or was about to."""
+
+    path: OwnPath
+    """Where, relative to the root."""
+
+    sha256: Sha256 | None
+    """Digest of its bytes; none where the file itself says whether it is whole."""
+
+
+class Journal:
+    """The journal in one file. The caller holds the store: shared to add, exclusively to replace."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, entries: Mapping[str, str | None], *, durable: bool = True) -> None:
+        """Add paths with their digests. durable: on the disk before this returns."""
+        # The line break comes first: it ends a line that a killed process left unended.
+        lines = "".join(f"\n{_line(path, sha256)}" for path, sha256 in entries.items())
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, 0o666)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            os.write(descriptor, lines.encode())
+            if durable:
+                os.fsync(descriptor)
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def known(self) -> dict[str, set[str | None]]:
+        """The digests of each path that was written, all that it ever had."""
+        found: dict[str, set[str | None]] = {}
+        try:
+            stream = open_regular(self._path)
+        except OSError:
+            return found
+        with stream:
+            while line := stream.readline(_MOST_LINE_BYTES):
+                try:
+                    entry = Entry.model_validate_json(line)
+                except ValidationError:
+                    continue
+                found.setdefault(entry.path, set()).add(entry.sha256)
+        return found
+
+    def replace(self, entries: Iterable[tuple[str, str | None]]) -> None:
+        """Know these alone from now on."""
+        write_whole(self._path, "".join(f"\n{_line(path, sha256)}" for path, sha256 in entries))
+
+
+def _line(path: str, sha256: str | None) -> str:
+    return json.dumps({"path": path, "sha256": sha256})

@@ -1,0 +1,124 @@
+"""Records: what a stage's result is and what decided it, as JSON that ends in its own digest.
+
+Knows the format; knows nothing of where records and files lie.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from lntx.config.schema import Section
+from lntx.errors import Damaged, LntxError
+from lntx.files import read_json
+from lntx.store.key import Identity, digest_of
+from lntx.store.places import FileName, ResultPath, Sha256, result_path
+
+RECORD_FORMAT = 1
+
+
+class Unreadable(Exception):
+    """A record's file is not a record."""
+
+
+class StoredFile(Section):
+    """One file of a stage's result."""
+
+    name: FileName
+    """What the stage calls it, such as "model.safetensors"."""
+
+    path: ResultPath
+    """Where it is, relative to the root."""
+
+    sha256: Sha256
+    """Digest of its bytes."""
+
+    size: int = Field(ge=0)
+    """Its size in bytes."""
+
+
+class Record(Section):
+    """A stage's result: what decided it, and its files."""
+
+    format: int = RECORD_FORMAT
+    """Version of this layout."""
+
+    key: Sha256
+    """Key of the identity."""
+
+    identity: Identity
+    """What decided the result."""
+
+    files: tuple[StoredFile, ...] = Field(min_length=1)
+    """The result."""
+
+    created_at: float
+    """Seconds since 1970 when it was published."""
+
+    seconds: float
+    """How long it took to compute."""
+
+    environment: dict[str, str | None]
+    """Where it was computed; decides nothing."""
+
+    quarantine: str | None = None
+    """Why this result is never to be used again."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Record:
+        if self.key != self.identity.key:
+            raise ValueError("the key is not that of the identity")
+        if any(file.path != result_path(self.identity.stage, file.name, file.sha256) for file in self.files):
+            raise ValueError("a file lies where its content does not belong")
+        return self
+
+    @property
+    def content(self) -> str:
+        """Digest of the files by name: equal results have equal ones."""
+        return digest_of({file.name: file.sha256 for file in self.files})
+
+    def file(self, name: str) -> StoredFile:
+        """The file of that name. Raises: Damaged: there is none."""
+        for file in self.files:
+            if file.name == name:
+                return file
+        raise Damaged(f"the record {self.key[:12]} of {self.identity.stage} names no {name}: --force computes it again")
+
+
+def dump_record(record: Record) -> dict[str, Any]:
+    """A record as JSON values, its digest last."""
+    values = record.model_dump(mode="json")
+    return {**values, "digest": digest_of(values)}
+
+
+def read_record(path: Path) -> Record:
+    """Read a record and check its digest, its key, its name and every path in it.
+
+    Raises: Unreadable: its bytes are not those of a record of that name. LntxError: a newer lntx wrote it.
+    FileNotFoundError, PermissionError.
+    """
+    try:
+        values = read_json(path)
+        digest = values.pop("digest")
+        if values["format"] > RECORD_FORMAT:
+            raise LntxError(f"{path} was written by a newer lntx (format {values['format']}): upgrade lntx")
+        if digest != digest_of(values):
+            raise Unreadable("its bytes are not those that were written")
+        record = Record.model_validate(values)
+    except (FileNotFoundError, PermissionError, LntxError):
+        raise
+    except OSError as error:
+        raise Unreadable(f"it cannot be read: {error.strerror}") from None
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise Unreadable(f"it is not a record ({type(error).__name__})") from None
+    if path.name != record_name(record.identity) or path.parent.name != record.identity.stage:
+        raise Unreadable("it is the record of another result")
+    return record
+
+
+def record_name(identity: Identity) -> str:
+    """What the file of a record is called."""
+    # What is alike but for its inputs is found by name: a long history costs no reading.
+    return f"{identity.own[:16]}-{identity.key}.json"

@@ -1,0 +1,299 @@
+"""The trials of a sweep: small trainings side by side in one tensor, larger ones as stages in processes.
+
+A trial that fails is a row. What was asked, and what is kept, is `sweeping`'s business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lntx.config.schema import Pipeline, Section
+from lntx.errors import LntxError
+from lntx.sweep.grid import Settings
+
+if TYPE_CHECKING:
+    from lntx.sweep.vectorized import Problem
+
+logger = logging.getLogger(__name__)
+
+BATCHED_NUMBERS = 10**7
+"""Rows times columns up to which a training is small."""
+
+_BATCHED_COLUMNS = 100
+
+# Numbers in the matrices of the trainings that go side by side.
+_TOGETHER = 2**23
+
+
+class Row(Section):
+    """The outcome of one trial."""
+
+    settings: dict[str, Any]
+    """What it set."""
+
+    verdict: Literal["pass", "fail"] | None
+    """Whether the exact solution was reached; none where it failed before."""
+
+    digits: float | None = None
+    """Correct digits of the worst coefficient against the exact solution."""
+
+    epochs: int | None = None
+    """Epochs trained."""
+
+    mse: float | None = None
+    """Mean squared error at the end."""
+
+    learning_rate: float | None = None
+    """Learning rate used."""
+
+    stable_limit: float | None = None
+    """Learning rate from which full-batch descent does not converge, in the coordinates of the trial."""
+
+    learned_weights: tuple[float, ...] | None = None
+    """Learned weights."""
+
+    learned_bias: float | None = None
+    """Learned bias; none where the model has none."""
+
+    how: Literal["batched", "process"] | None = None
+    """Whether it was one row of a tensor, or a run in a process; none where it failed before."""
+
+    error: str | None = None
+    """Why there is no answer."""
+
+
+def train(waiting: Mapping[int, tuple[Settings, Pipeline]], root: Path, processes: int) -> Iterator[tuple[int, Row]]:
+    """Train every trial, by its place; rows come as they are done."""
+    small = {place: trial for place, trial in waiting.items() if _is_small(trial[1])}
+    large = {place: trial for place, trial in waiting.items() if place not in small}
+    for place, row in _train_small(small):
+        if isinstance(row, Row):
+            yield place, row
+        else:
+            large[place] = row
+    yield from _train_large(large, root, processes)
+
+
+def _is_small(pipeline: Pipeline) -> bool:
+    data, train = pipeline.data, pipeline.train
+    if train.batch_size is not None or train.gradient == "autograd" or train.device == "cuda":
+        return False
+    if data.path is not None:
+        # Its rows are not counted before they are read: a byte a number, at the least.
+        return Path(data.path).stat().st_size <= BATCHED_NUMBERS
+    columns = len(data.true_weights or ()) + 1
+    return columns <= _BATCHED_COLUMNS and data.num_rows * columns <= BATCHED_NUMBERS
+
+
+def _train_small(
+    small: Mapping[int, tuple[Settings, Pipeline]],
+) -> Iterator[tuple[int, Row | tuple[Settings, Pipeline]]]:
+    """Rows; or a trial as it came, where it is not for here after all."""
+    if not small:
+        return
+    # Here, because they import torch.
+    from lntx.sweep.vectorized import Trial, is_tame, limit_of, plan_trial
+
+    groups: dict[tuple[int, bool, str], list[tuple[int, Settings, Trial]]] = {}
+    posed: tuple[str, Problem | str] = "", ""
+    # Trials on the same rows come together: one dataset is held at a time.
+    asked = {place: f"{one.data.model_dump_json()} {one.learns_bias}" for place, (_, one) in small.items()}
+    with tempfile.TemporaryDirectory(prefix="lntx-") as scratch:
+        for place in sorted(small, key=lambda place: (asked[place], place)):
+            said, pipeline = small[place]
+            if posed[0] != asked[place]:
+                posed = asked[place], _pose(pipeline, Path(scratch))
+            problem = posed[1]
+            if isinstance(problem, str):
+                yield place, Row(settings=said, verdict=None, how="batched", error=problem)
+                continue
+            if not is_tame(problem):
+                yield place, (said, pipeline)
+                continue
+            try:
+                trial = plan_trial(problem, pipeline)
+            except Exception as error:
+                limit = limit_of(problem, pipeline)
+                yield place, Row(settings=said, verdict=None, how="batched", stable_limit=limit, error=_line(error))
+                continue
+            p = len(trial.problem.anchor)
+            group = groups.setdefault((p, trial.problem.curvature.has_bias, pipeline.train.dtype), [])
+            group.append((place, said, trial))
+            if len(group) * p * p >= _TOGETHER:
+                yield from _together(group)
+                group.clear()
+        for group in groups.values():
+            yield from _together(group)
+
+
+def _pose(pipeline: Pipeline, folder: Path) -> Problem | str:
+    from lntx.sweep.vectorized import pose
+
+    try:
+        return pose(pipeline.data, bias=pipeline.learns_bias, folder=folder)
+    except Exception as error:
+        return _line(error)
+
+
+def _line(error: Exception) -> str:
+    """What went wrong: a trial that fails is a row of the sweep, and no end of it."""
+    if isinstance(error, LntxError):
+        return str(error)
+    logger.debug("a trial failed", exc_info=error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int, Row]]:
+    from lntx.evaluation.evaluate import compare
+    from lntx.sweep.vectorized import train_together
+
+    if not group:
+        return
+    started = time.perf_counter()
+    try:
+        trained = train_together([trial for _, _, trial in group])
+    except Exception as error:
+        # One of them spoils the others: each by itself then, to tell which.
+        if len(group) > 1:
+            for one in group:
+                yield from _together([one])
+        else:
+            yield group[0][0], Row(settings=group[0][1], verdict=None, how="batched", error=_line(error))
+        return
+    logger.info("%d trainings side by side in %.3g s", len(group), time.perf_counter() - started)
+    for (place, said, trial), found in zip(group, trained, strict=True):
+        if found.weights is None:
+            yield (
+                place,
+                Row(
+                    settings=said,
+                    verdict="fail",
+                    digits=0.0,
+                    epochs=found.epochs,
+                    how="batched",
+                    learning_rate=trial.descent.learning_rate,
+                    stable_limit=trial.descent.stable_limit,
+                ),
+            )
+            continue
+        coefficients = compare(
+            found.weights,
+            found.bias,
+            trial.pipeline.train.dtype,
+            trial.problem.reference,
+            trial.problem.dataset.terms,
+            trial.pipeline.data,
+            trial.pipeline.evaluate,
+        )
+        right = all(coefficient.passes for coefficient in coefficients)
+        yield (
+            place,
+            Row(
+                settings=said,
+                verdict="pass" if right else "fail",
+                digits=min(coefficient.digits for coefficient in coefficients),
+                epochs=found.epochs,
+                mse=found.loss,
+                learning_rate=trial.descent.learning_rate,
+                stable_limit=trial.descent.stable_limit,
+                learned_weights=found.weights,
+                learned_bias=found.bias,
+                how="batched",
+            ),
+        )
+
+
+def _train_large(
+    large: Mapping[int, tuple[Settings, Pipeline]], root: Path, processes: int
+) -> Iterator[tuple[int, Row]]:
+    """Each trial in a process; one that takes its process down is tried once more, alone, to be told from others."""
+    alone: list[int] = []
+    if large:
+        with _pool(min(processes, len(large))) as pool:
+            futures = {pool.submit(run_trial, said, pipeline, root): place for place, (said, pipeline) in large.items()}
+            for future in as_completed(futures):
+                place = futures[future]
+                try:
+                    yield place, future.result()
+                except BrokenProcessPool:
+                    alone.append(place)
+    for place in sorted(alone):
+        said, pipeline = large[place]
+        with _pool(1) as pool:
+            try:
+                yield place, pool.submit(run_trial, said, pipeline, root).result()
+            except BrokenProcessPool:
+                yield place, Row(settings=said, verdict=None, how="process", error="its process was killed")
+
+
+@contextlib.contextmanager
+def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with the sweep, however it ends."""
+    # A fork would take torch's threads along in an unknown state.
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_follow, initargs=(os.getpid(),))
+    try:
+        yield pool
+    except BaseException:
+        # Interrupted: waiting for the trials that are under way could take hours.
+        for process in list((pool._processes or {}).values()):  # (there is no public way before Python 3.14)
+            process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _follow(parent: int) -> None:
+    """End this process when the sweep's has gone; say nothing of its trials, and leave signals to the sweep."""
+    logging.getLogger("lntx").addHandler(logging.NullHandler())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_trial(settings: Settings, pipeline: Pipeline, root: Path) -> Row:
+    """Obtain the stages up to the verdict. A trial is no run: it leaves results, and neither a record nor a report."""
+    from lntx.pipeline.conclude import gather
+    from lntx.pipeline.outcome import Outcome, Request
+    from lntx.pipeline.runner import begin, obtain
+    from lntx.stages import STAGES, Stage, select
+    from lntx.store.leases import running
+
+    try:
+        request = Request(pipeline=pipeline, selection=select(until="evaluate"), root=root)
+        store = begin(request)
+        outcomes: dict[Stage, Outcome] = {}
+        with running(store.locks):
+            for stage in STAGES:
+                outcomes[stage] = obtain(stage, request, outcomes)
+            run = gather(store, request, outcomes)
+    except Exception as error:
+        return Row(settings=settings, verdict=None, how="process", error=_line(error))
+    return Row(
+        settings=settings,
+        verdict=run.verdict,
+        digits=run.digits,
+        epochs=run.epochs,
+        mse=run.mse,
+        learning_rate=run.learning_rate,
+        stable_limit=run.stable_limit,
+        learned_weights=run.learned_weights,
+        learned_bias=run.learned_bias,
+        how="process",
+    )

@@ -1,0 +1,268 @@
+"""Many small trainings at once: the same descents as `training`, side by side in one tensor.
+
+Full batches alone, and gradients from sums over the rows, which all trainings on the same rows share. Nothing is
+stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from lntx.config.schema import MAX_MAGNITUDE, Data, Pipeline, Train
+from lntx.data.dataset import Dataset, open_dataset, read_blocks
+from lntx.data.synthetic import generate_dataset
+from lntx.data.tables import import_table, look_at
+from lntx.evaluation.least_squares import Reference, solve
+from lntx.model import LNTXLinearModel
+from lntx.training import curvature as curves
+from lntx.training.fit import fit, read_parts, refuse_beyond_float32, threads
+from lntx.training.hyperparameters import Descent, Frame, choose_frame, plan_descent
+from lntx.training.moments import Moments
+from lntx.training.result import Stop
+from lntx.training.stopping import DIVERGED_GROWTH, EXACT_SCALE, STALL_BELOW, STALL_EPOCHS
+
+_LOOK_FOR_STALLS_EVERY = 10
+_TAME = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Rows, as the descents on them need to know them, and their exact solution."""
+
+    dataset: Dataset
+    """The rows."""
+
+    curvature: curves.Curvature
+    """Their second moments."""
+
+    reference: Reference
+    """Their least-squares solution."""
+
+    anchor: torch.Tensor
+    """Coefficients near the solution, float64, shape (p,)."""
+
+    gradient: torch.Tensor
+    """Gradient of the mean squared error there, shape (p,)."""
+
+    loss: float
+    """That error."""
+
+    frames: dict[str, Frame] = field(default_factory=dict)
+    """Coordinates that were used, by what was asked for."""
+
+    def frame(self, train: Train) -> Frame:
+        """The coordinates that a training takes."""
+        if train.precondition not in self.frames:
+            self.frames[train.precondition] = choose_frame(self.curvature, train.precondition)
+        return self.frames[train.precondition]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training of many."""
+
+    problem: Problem
+    """The rows."""
+
+    pipeline: Pipeline
+    """What is asked."""
+
+    descent: Descent
+    """What the rows make of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Its outcome."""
+
+    weights: tuple[float, ...] | None
+    """Learned weights; none where they left all bounds."""
+
+    bias: float | None
+    """Learned bias."""
+
+    epochs: int
+    """Epochs done."""
+
+    stop: Stop
+    """Why it ended."""
+
+    loss: float | None
+    """Mean squared error at the end; none where the weights left all bounds."""
+
+
+def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
+    """Make the rows, find the way they curve, and solve them.
+
+    Raises: BadInput: dependent columns, too few rows, a file that cannot be used.
+    """
+    path = folder / "dataset.parquet"
+    if data.path is None:
+        generate_dataset(data, path)
+    else:
+        import_table(data, look_at(data.path), path)
+    dataset = open_dataset(path)
+    with threads(1):
+        curvature = curves.measure(read_blocks(dataset), dataset.terms, bias=bias)
+        # One training of its own gives the place from which every gradient can be told to the last digits.
+        _, found, _ = fit(dataset, Train(precondition="qr", gradient="moments"), bias=bias)
+        anchor = torch.tensor([*found.weights, *([] if found.bias is None else [found.bias])], dtype=torch.float64)
+        rows = read_parts(dataset, torch.float64, torch.device("cpu"), lambda: read_blocks(dataset))
+        gradient, loss = Moments(curvature, rows).gradient(anchor, torch.eye(len(anchor), dtype=torch.float64))
+    return Problem(
+        dataset=dataset,
+        curvature=curvature,
+        reference=solve(read_blocks(dataset), dataset.terms, bias=bias),
+        anchor=anchor,
+        gradient=gradient,
+        loss=loss,
+    )
+
+
+def is_tame(problem: Problem) -> bool:
+    """Whether float64 matrices carry a gradient over these rows; else a training has to go by itself."""
+    return problem.curvature.scaled_condition**2 * torch.finfo(torch.float64).eps < _TAME
+
+
+def limit_of(problem: Problem, pipeline: Pipeline) -> float | None:
+    """Learning rate from which full-batch descent does not converge, where it can be told."""
+    try:
+        return curves.stable_limit(problem.frame(pipeline.train).eigenvalues, pipeline.train.momentum)
+    except ValueError:
+        return None
+
+
+def plan_trial(problem: Problem, pipeline: Pipeline) -> Trial:
+    """Settle one training.
+
+    Raises: BadInput: a learning rate at or over the stable limit, or values beyond float32.
+    """
+    refuse_beyond_float32(problem.curvature, pipeline.train)
+    descent = plan_descent(problem.curvature, problem.frame(pipeline.train), pipeline.train, list)
+    return Trial(problem=problem, pipeline=pipeline, descent=descent)
+
+
+def train_together(trials: Sequence[Trial]) -> list[Trained]:
+    """Train models of one size and dtype on full batches, all at once; results in the order of the trials."""
+    with threads(1):
+        return _Together(trials).train()
+
+
+class _Together:
+    """The trainings that still go on, one row of each tensor for each of them."""
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        settings = [trial.pipeline.train for trial in trials]
+        num_rows = _column([trial.problem.curvature.num_rows for trial in trials])
+        factors = torch.stack([trial.problem.curvature.bias_last for trial in trials])
+        coordinates = torch.stack([trial.descent.coordinates for trial in trials])
+        self.dtype = getattr(torch, settings[0].dtype)
+        self.eps = torch.finfo(self.dtype).eps
+        self.place = torch.arange(len(trials))
+        self.state = {
+            "coefficients": torch.stack([_start(trial) for trial in trials]),
+            "velocity": torch.zeros(len(trials), factors.shape[-1], dtype=torch.float64),
+            "anchor": torch.stack([trial.problem.anchor for trial in trials]),
+            "gradient": torch.stack([trial.problem.gradient for trial in trials]),
+            "hessian": 2 / num_rows.unsqueeze(2) * factors.mT @ factors,
+            "step": coordinates @ coordinates.mT,
+            "rate": _column([trial.descent.full_batch_rate for trial in trials]),
+            "momentum": _column([one.momentum for one in settings]),
+            "scale": torch.stack([EXACT_SCALE * trial.problem.curvature.scales for trial in trials]),
+            "tolerance": _column([self.eps if one.tolerance == "auto" else one.tolerance for one in settings]),
+            "stalls": _column([float(one.tolerance == "auto") for one in settings]),
+            "epochs": _column([one.max_epochs for one in settings]),
+            "anchor_loss": _column([trial.problem.loss for trial in trials]),
+            "first_loss": torch.full((len(trials), 1), math.inf, dtype=torch.float64),
+        }
+        self.moves: list[torch.Tensor] = []
+        self.found: list[Trained | None] = [None] * len(trials)
+        self.has_bias = trials[0].problem.curvature.has_bias
+
+    def train(self) -> list[Trained]:
+        epoch = 0
+        while len(self.place):
+            loss = self._step()
+            epoch += 1
+            if epoch == 1:
+                self.state["first_loss"] = loss
+            self._end(epoch, loss)
+        return [trained for trained in self.found if trained is not None]
+
+    def _step(self) -> torch.Tensor:
+        """One epoch; returns the mean squared error before it, shape (trials, 1)."""
+        now = self.state
+        loss, bent = self._loss()
+        gradient = (now["step"] @ (now["gradient"] + bent).unsqueeze(2)).squeeze(2)
+        now["velocity"] = now["momentum"] * now["velocity"] + gradient
+        before = now["coefficients"]
+        now["coefficients"] = (before - now["rate"] * now["velocity"]).to(self.dtype).double()
+        reach = torch.maximum(now["coefficients"].abs(), now["scale"])
+        self.moves.append(((now["coefficients"] - before).abs() / reach).amax(dim=1, keepdim=True))
+        del self.moves[: -2 * STALL_EPOCHS]
+        return loss
+
+    def _loss(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean squared error, shape (trials, 1), and the Hessian times the way from the anchor."""
+        now = self.state
+        moved = now["coefficients"] - now["anchor"]
+        bent = (now["hessian"] @ moved.unsqueeze(2)).squeeze(2)
+        return now["anchor_loss"] + ((now["gradient"] + bent / 2) * moved).sum(dim=1, keepdim=True), bent
+
+    def _end(self, epoch: int, loss: torch.Tensor) -> None:
+        """Take out the trainings that have ended."""
+        now, move = self.state, self.moves[-1]
+        lost = ~(now["coefficients"].abs() < MAX_MAGNITUDE).all(dim=1, keepdim=True)
+        lost |= loss > DIVERGED_GROWTH * now["first_loss"].clamp_min(torch.finfo(torch.float32).tiny)
+        # With momentum the weights stand still for an epoch wherever they turn: it takes two to tell.
+        turning = (now["momentum"] > 0) & ((self.moves[-2] if epoch > 1 else torch.inf) > now["tolerance"])
+        converged = (move <= now["tolerance"]) & (now["tolerance"] > 0) & ~turning
+        stalled = torch.zeros_like(converged)
+        if len(self.moves) == 2 * STALL_EPOCHS and epoch % _LOOK_FOR_STALLS_EVERY == 0:
+            recent = torch.stack(self.moves[-STALL_EPOCHS:]).amax(dim=0)
+            earlier = torch.stack(self.moves[:STALL_EPOCHS]).amax(dim=0)
+            stalled = (now["stalls"] > 0) & (recent <= STALL_BELOW * self.eps) & (recent > 0.9 * earlier)
+        out_of_epochs = now["epochs"] <= epoch
+        reasons: list[tuple[torch.Tensor, Stop]] = [
+            (lost, "diverged"),
+            (converged, "converged"),
+            (stalled, "stalled"),
+            (out_of_epochs, "max_epochs"),
+        ]
+        ended = (lost | converged | stalled | out_of_epochs).squeeze(1)
+        if not ended.any():
+            return
+        final, _ = self._loss()
+        for row in ended.nonzero().squeeze(1).tolist():
+            stop = next(name for mask, name in reasons if bool(mask[row]))
+            values = now["coefficients"][row].tolist()
+            self.found[int(self.place[row])] = Trained(
+                weights=None if lost[row] else tuple(values[:-1] if self.has_bias else values),
+                bias=None if lost[row] or not self.has_bias else values[-1],
+                epochs=epoch,
+                stop=stop,
+                loss=None if lost[row] else max(float(final[row]), 0.0),
+            )
+        self.place = self.place[~ended]
+        self.state = {name: values[~ended] for name, values in now.items()}
+        self.moves = [values[~ended] for values in self.moves]
+
+
+def _start(trial: Trial) -> torch.Tensor:
+    train = trial.pipeline.train
+    model = LNTXLinearModel(
+        len(trial.problem.dataset.terms),
+        bias=trial.problem.curvature.has_bias,
+        dtype=getattr(torch, train.dtype),
+        generator=torch.Generator().manual_seed(train.seed),
+    )
+    return torch.cat([parameter.detach().reshape(-1).double() for parameter in model.parameters()])
+
+
+def _column(values: Sequence[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64).unsqueeze(1)

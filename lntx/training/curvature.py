@@ -1,0 +1,215 @@
+"""The shape of the loss as gradient descent meets it: Hessian, condition number, stable limit, coordinates.
+
+Knows x alone: the target is measured in size only, and no solution is computed here. What is measured comes from
+one QR factorisation per block, in torch; the reference (`reference`) has its own arithmetic.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from lntx.config.schema import MAX_MAGNITUDE
+from lntx.data.dataset import Block
+from lntx.errors import BadInput
+from lntx.numerics.collinearity import BIAS, Dependence, refuse, refuse_too_few
+
+Precondition = Literal["none", "standardize", "qr"]
+
+GOOD_CONDITION = 10.0
+"""Condition number of the Hessian up to which plain descent needs about 180 epochs for 16 digits."""
+
+# A column this close to a combination of the others, relative to its own length, is one up to rounding.
+_DEPENDENT = 1e-14
+_TOO_COARSE = 1e-2
+# rms(y) / rms(x_j) is a weight's size: weights, and what they pass on their way, must stay below MAX_MAGNITUDE.
+_LARGEST_SCALE = 1e75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curvature:
+    """Second moments of the columns of [x, 1] (the ones only where a bias is learned)."""
+
+    num_rows: int
+    """Rows measured."""
+
+    factor: torch.Tensor
+    """R of the QR factorisation of [1, x] (of x without a bias), float64, shape (p, p)."""
+
+    target_rms: float
+    """Root mean square of y."""
+
+    has_bias: bool
+    """Whether the ones column is there."""
+
+    largest: float
+    """Largest size of a value."""
+
+    @property
+    def bias_last(self) -> torch.Tensor:
+        """The factor with the columns in the order of the coefficients: [x, 1]."""
+        return self._bias_last(self.factor)
+
+    @property
+    def column_rms(self) -> torch.Tensor:
+        """Root mean square of each column of [x, 1], shape (p,)."""
+        return self._bias_last(torch.linalg.vector_norm(self.factor, dim=0)) / math.sqrt(self.num_rows)
+
+    @functools.cached_property
+    def scaled_condition(self) -> float:
+        """Condition number of [x, 1] with its columns scaled to one length."""
+        singular = torch.linalg.svdvals(self.factor / torch.linalg.vector_norm(self.factor, dim=0))
+        return float(singular[0] / singular[-1])
+
+    @property
+    def scales(self) -> torch.Tensor:
+        """rms(y) / rms(column), shape (p,): the size below which a coefficient does not matter (y of 0 counts as 1)."""
+        return (self.target_rms or 1.0) / self.column_rms
+
+    def coordinates(self, precondition: Precondition) -> torch.Tensor:
+        """S, shape (p, p): weights = S · coordinates, in which the descent takes its steps.
+
+        none: the weights themselves. standardize: features centred (where there is a bias) and scaled to unit
+        standard deviation. qr: columns made orthonormal by the data's R (Björck, Numerical Methods for Least
+        Squares Problems, 1996, section 7.2).
+        """
+        r, root = self.factor, math.sqrt(self.num_rows)
+        p = len(r)
+        if precondition == "none":
+            s = torch.eye(p, dtype=torch.float64)
+        elif precondition == "qr":
+            s = root * torch.linalg.solve_triangular(r, torch.eye(p, dtype=torch.float64), upper=True)
+        elif self.has_bias:
+            # With the ones first, r[0, j] / r[0, 0] is column j's mean, and what is below row 0 is centred.
+            scale = root / torch.linalg.vector_norm(r[1:, 1:], dim=0)
+            s = torch.eye(p, dtype=torch.float64)
+            s[1:, 1:] = torch.diag(scale)
+            s[0, 1:] = -r[0, 1:] / r[0, 0] * scale
+        else:
+            s = torch.diag(root / torch.linalg.vector_norm(r, dim=0))
+        return self._bias_last(self._bias_last(s.T).T)
+
+    def eigenvalues(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Eigenvalues of the Hessian 2/N · (XS)ᵀ(XS) of the mean squared error, largest first."""
+        singular = torch.linalg.svdvals(self._bias_last(self.factor) @ coordinates)
+        values: torch.Tensor = 2 * singular**2 / self.num_rows
+        return values
+
+    def _bias_last(self, columns: torch.Tensor) -> torch.Tensor:
+        return torch.roll(columns, -1, dims=-1) if self.has_bias else columns
+
+
+def measure(
+    blocks: Iterable[Block], terms: tuple[str, ...], *, bias: bool, largest: float = MAX_MAGNITUDE
+) -> Curvature:
+    """Measure the rows in one pass.
+
+    blocks: x, shape (n, len(terms)), and y, shape (n,). terms: names of the columns of x. largest: values must stay
+    between this and its inverse, so that their squares stay within the arithmetic.
+
+    Raises: BadInput: too few rows, values too large or too small, or a column that is constant beside a bias or
+    depends on others (named).
+    """
+    p = len(terms) + bias
+    factor = torch.zeros((0, p), dtype=torch.float64)
+    num_rows, squares = 0, 0.0
+    sizes = np.zeros(len(terms) + 1)
+    for x, y, _ in blocks:
+        sizes = np.maximum(sizes, [*np.abs(x).max(axis=0), np.abs(y).max()])
+        if not sizes.max() < largest:
+            break
+        columns = np.hstack([np.ones((len(x), 1)), x]) if bias else x
+        factor = torch.linalg.qr(torch.vstack([factor, torch.from_numpy(columns)]), mode="r").R
+        num_rows += len(x)
+        # Not by BLAS, whose sums depend on the number of threads.
+        squares += float((y**2).sum())
+    _refuse_sizes((*terms, "the target"), sizes, largest)
+    refuse_too_few(num_rows, p, bias=bias)
+    _refuse_dependent(factor, terms, bias=bias)
+    found = Curvature(
+        num_rows=num_rows,
+        factor=factor,
+        target_rms=math.sqrt(squares / num_rows),
+        has_bias=bias,
+        largest=float(sizes.max()),
+    )
+    for name, scale in zip(terms, found.scales.tolist(), strict=False):
+        if not 1 / _LARGEST_SCALE < scale < _LARGEST_SCALE:
+            raise BadInput(f"the target is {scale:.2g} times as large as {name}, beyond 1e-75 to 1e75: rescale one")
+    return found
+
+
+def choose(curvature: Curvature) -> Precondition:
+    """The mildest coordinates in which plain descent is quick."""
+    mild: tuple[Precondition, ...] = ("none", "standardize")
+    # Standardised columns lose as many digits as their means have in common.
+    if curvature.scaled_condition**2 * torch.finfo(torch.float64).eps > _TOO_COARSE:
+        return "qr"
+    for precondition in mild:
+        if condition(curvature.eigenvalues(curvature.coordinates(precondition))) <= GOOD_CONDITION:
+            return precondition
+    return "qr"
+
+
+def condition(eigenvalues: torch.Tensor) -> float:
+    """Condition number of a Hessian from its eigenvalues, largest first."""
+    return min(float(eigenvalues[0] / eigenvalues[-1]), 1e300)
+
+
+def stable_limit(eigenvalues: torch.Tensor, momentum: float) -> float:
+    """Learning rate from which full-batch descent no longer converges: 2 (1 + momentum) / largest eigenvalue
+    (Polyak, Some methods of speeding up the convergence of iteration methods, 1964).
+    """
+    return 2 * (1 + momentum) / float(eigenvalues[0])
+
+
+def best_rate(eigenvalues: torch.Tensor, momentum: float) -> float:
+    """The middle of the rates at which both the largest and the smallest eigenvalue contract alike.
+
+    Without momentum it is the quickest (Polyak, 1964); with momentum each contracts by sqrt(momentum) an epoch if
+    both lie within (1 ± sqrt(momentum))² / rate, of which this is the centre.
+    """
+    return 2 * (1 + momentum) / float(eigenvalues[0] + eigenvalues[-1])
+
+
+def batch_rate(eigenvalues: torch.Tensor, *, largest_row: float, num_rows: int, batch_size: int) -> float:
+    """Learning rate for random batches: half the inverse of the expected smoothness
+    (Gower et al., SGD: General Analysis and Improved Rates, 2019, proposition 3.8, for b-nice sampling).
+
+    largest_row: largest squared length of a row in the coordinates of the descent.
+    """
+    n, b = num_rows, batch_size
+    smoothness = (n * (b - 1) * float(eigenvalues[0]) + (n - b) * 2 * largest_row) / (b * (n - 1))
+    return 1 / (2 * smoothness)
+
+
+def _refuse_sizes(names: tuple[str, ...], sizes: np.ndarray, largest: float) -> None:
+    for name, size in zip(names, sizes.tolist(), strict=True):
+        if not size < largest or 0 < size <= 1 / largest:
+            advice = "rescale it" if largest == MAX_MAGNITUDE else "rescale it, or use --train.dtype float64"
+            raise BadInput(f"{name} reaches {size:g}, beyond {1 / largest:g} to {largest:g}: {advice}")
+
+
+def _refuse_dependent(factor: torch.Tensor, terms: tuple[str, ...], *, bias: bool) -> None:
+    lengths = torch.linalg.vector_norm(factor, dim=0)
+    names = (BIAS, *terms) if bias else terms
+    found = []
+    for j, name in enumerate(names):
+        if lengths[j] == 0:
+            found.append(Dependence(name=name, shares={}))
+        elif abs(float(factor[j, j])) <= _DEPENDENT * float(lengths[j]):
+            shares = torch.linalg.lstsq(factor[:j, :j], factor[:j, j : j + 1], driver="gelsd").solution.reshape(-1)
+            involved = {
+                names[k]: float(share)
+                for k, share in enumerate(shares)
+                if abs(share) * lengths[k] > 1e-6 * float(lengths[j])
+            }
+            found.append(Dependence(name=name, shares=involved))
+    if found:
+        refuse(found)

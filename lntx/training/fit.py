@@ -1,0 +1,188 @@
+"""Learn the weights: nn.Linear, nn.MSELoss, torch.optim.SGD, and the tutorial's loop.
+
+Sees rows and settings; never the true weights, never the exact solution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from lntx.config.schema import MAX_MAGNITUDE, Train
+from lntx.data.dataset import Block, Dataset, fits_in_memory, read_blocks
+from lntx.data.row_digest import RowsDigest
+from lntx.errors import BadInput
+from lntx.model import LNTXLinearModel
+from lntx.training import curvature as curves
+from lntx.training.checkpoints import Checkpoints
+from lntx.training.gradients import Part, naive_error
+from lntx.training.hyperparameters import Descent, choose_frame, plan_descent
+from lntx.training.loop import Progress
+from lntx.training.moments import Moments
+from lntx.training.result import Epoch, Fit, history_digest
+from lntx.training.steps import by_moments, full_batch, mini_batches
+from lntx.training.stopping import Stopping
+
+# Squares of larger values, and of their products with weights, leave float32.
+LARGEST_FLOAT32 = 1e15
+# Below this many rows the float32 sums of torch's own gradient are right to four digits.
+_NAIVE_IS_FINE = 10**5
+
+
+def fit(
+    dataset: Dataset, train: Train, *, bias: bool, read_rows: int = 2**16, checkpoint: Path | None = None
+) -> tuple[LNTXLinearModel, Fit, list[Epoch]]:
+    """Train a model on a dataset.
+
+    bias: whether it has one (`train.bias` with auto settled). read_rows: rows decoded at a time; the result does
+    not depend on it. checkpoint: a file to go on from, if it is there, and to keep; the result does not depend on it.
+
+    Returns: the model, what there is to say of it, and its history, epoch 0 first.
+
+    Raises: BadInput: what is known before the first step: dependent columns, too few rows, a learning rate over the
+    stable limit, no such device.
+    """
+    device, dtype = find_device(train), getattr(torch, train.dtype)
+    readings: list[RowsDigest] = []
+
+    def blocks() -> Iterator[Block]:
+        read = read_blocks(dataset, read_rows=read_rows)
+        if not fits_in_memory(dataset):
+            return read
+        readings.append(RowsDigest())
+        return readings[-1].through(read)
+
+    with threads(train.num_threads):
+        curvature = curves.measure(
+            blocks(),
+            dataset.terms,
+            bias=bias,
+            largest=LARGEST_FLOAT32 if dtype == torch.float32 else MAX_MAGNITUDE,
+        )
+        frame = choose_frame(curvature, train.precondition)
+        descent = plan_descent(curvature, frame, train, blocks)
+        by_rows = descent.batch_size is not None or descent.gradient == "autograd"
+        rows = read_parts(dataset, dtype if by_rows else torch.float64, device, blocks)
+        generator = torch.Generator().manual_seed(train.seed)
+        model = LNTXLinearModel(len(dataset.terms), bias=bias, dtype=dtype, generator=generator).to(device)
+        naive = _naive_error(model, rows, train, descent, dataset.num_rows)
+
+        progress = Progress(model, generator, Checkpoints(checkpoint))
+        history, stop = progress.history, None
+        stopping = _stopping(train, descent, curvature, batches=descent.batch_size is not None)
+        if descent.batch_size is not None and not progress.is_finishing:
+            # The steps on batches leave epochs for steps on all rows, which end where batches only circle.
+            epochs = train.max_epochs - min(descent.finishing_epochs, train.max_epochs // 2)
+            stop = progress.descend(
+                mini_batches(model, rows, descent, train, generator, dataset.num_rows), stopping, epochs
+            )
+        if stop != "diverged" and (progress.is_finishing or len(history) <= train.max_epochs):
+            if descent.batch_size is not None:
+                stopping = _stopping(train, descent, curvature, batches=False)
+            progress.finish()
+            if descent.gradient == "moments":
+                exact_rows = rows if not by_rows else read_parts(dataset, torch.float64, device, blocks)
+                steps = by_moments(model, Moments(curvature, exact_rows), descent, train)
+            else:
+                steps = full_batch(model, rows, descent, train, dataset.num_rows)
+            stop = progress.descend(steps, stopping, train.max_epochs)
+    final = history[-1]
+    return (
+        model.cpu(),
+        Fit(
+            weights=final.weights,
+            bias=final.bias,
+            dtype=train.dtype,
+            device=device.type,
+            epochs=len(history) - 1 + (stop == "diverged"),
+            stop=stop or "max_epochs",
+            last_move=stopping.last_move if math.isfinite(stopping.last_move) else None,
+            learning_rate=descent.learning_rate,
+            stable_limit=descent.stable_limit,
+            momentum=train.momentum,
+            batch_size=descent.batch_size,
+            finishing_epochs=progress.finishing_epochs if descent.batch_size is not None else 0,
+            gradient=descent.gradient,
+            naive_gradient_error=naive,
+            precondition=descent.precondition,
+            condition_number=curves.condition(curvature.eigenvalues(curvature.coordinates("none"))),
+            descent_condition_number=descent.condition_number,
+            rows_sha256=tuple(reading.sha256 for reading in readings),
+            history_sha256=history_digest(history),
+            asked=train,
+        ),
+        history,
+    )
+
+
+def read_parts(
+    dataset: Dataset, dtype: torch.dtype, device: torch.device, blocks: Callable[[], Iterator[Block]]
+) -> Callable[[], Iterator[Part]]:
+    """The rows as tensors, as often as they are asked for: kept, where they fit into memory.
+
+    blocks: reads the dataset.
+    """
+
+    def read() -> Iterator[Part]:
+        for x, y, low in blocks():
+            yield (
+                torch.from_numpy(x).to(device, dtype),
+                torch.from_numpy(y).to(device, dtype).unsqueeze(1),
+                # What float32 rounds away is far more than this.
+                None if low is None or dtype == torch.float32 else torch.from_numpy(low).to(device),
+            )
+
+    if not fits_in_memory(dataset):
+        return read
+    parts = list(read())
+    return lambda: iter(parts)
+
+
+def refuse_beyond_float32(curvature: curves.Curvature, train: Train) -> None:
+    """Raise BadInput where values that were measured for float64 are too large for float32."""
+    if train.dtype == "float32" and curvature.largest >= LARGEST_FLOAT32:
+        raise BadInput(
+            f"values reach {curvature.largest:g}, beyond {LARGEST_FLOAT32:g}: rescale, or use --train.dtype float64"
+        )
+
+
+def _naive_error(
+    model: LNTXLinearModel, rows: Callable[[], Iterator[Part]], train: Train, descent: Descent, num_rows: int
+) -> float | None:
+    """How wrong the loop that the settings describe would be in plain torch, where it would be."""
+    plain = train.dtype == "float32" and train.precondition == "none" and descent.batch_size is None
+    if not plain or num_rows <= _NAIVE_IS_FINE:
+        return None
+    return naive_error(model, rows())
+
+
+def _stopping(train: Train, descent: Descent, curvature: curves.Curvature, *, batches: bool) -> Stopping:
+    if batches:
+        return Stopping(train, curvature.scales, batches=True)
+    exact = descent.gradient == "moments"
+    return Stopping(train, curvature.scales, exact=exact, compensates=not exact)
+
+
+def find_device(train: Train) -> torch.device:
+    """Where to train.
+
+    Raises: BadInput: there is no such device.
+    """
+    if train.device == "cuda" and not torch.cuda.is_available():
+        raise BadInput("train.device is cuda, but torch finds no CUDA device here: use cpu or auto")
+    return torch.device("cuda" if train.device == "cuda" else "cpu")
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads meanwhile: with one, sums are made in one order, and small work is quicker."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,163 @@
+"""Settle how the descent takes its steps: coordinates, gradient, learning rate, batches. Takes no step itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from lntx.config.schema import Train
+from lntx.data.dataset import Block, block_rows
+from lntx.errors import BadInput
+from lntx.training import curvature as curves
+
+Gradient = Literal["autograd", "moments"]
+
+AUTOGRAD_ROWS = 10**6
+"""Rows up to which every epoch goes through them by default."""
+
+AUTOGRAD_CONDITION = {"float64": 30.0, "float32": 5.0}
+"""Condition number of the columns, scaled to one length, up to which gradients from rows of that dtype reach the last
+digits: with noise they lose about twice its logarithm of the 16 (or 7) that they have."""
+
+_MOST_FINISHING_EPOCHS = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descent:
+    """What `Train` asks for, settled by the data."""
+
+    precondition: curves.Precondition
+    """Coordinates of the descent."""
+
+    coordinates: torch.Tensor
+    """S, float64, shape (p, p): weights = S · coordinates, the bias last."""
+
+    gradient: Gradient
+    """How gradients over all rows are made."""
+
+    learning_rate: float
+    """Step size in those coordinates."""
+
+    full_batch_rate: float
+    """Step size on all rows; another one where there are batches."""
+
+    finishing_epochs: int
+    """Epochs on all rows that reach the solution from where batches leave it; 0 without batches."""
+
+    stable_limit: float
+    """Learning rate from which full-batch descent does not converge."""
+
+    batch_size: int | None
+    """Rows per step; none: all."""
+
+    condition_number: float
+    """Of the Hessian in those coordinates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Coordinates, and the curvature in them."""
+
+    precondition: curves.Precondition
+    """What they are called."""
+
+    coordinates: torch.Tensor
+    """S, float64, shape (p, p): weights = S · coordinates, the bias last."""
+
+    eigenvalues: torch.Tensor
+    """Of the Hessian in them, largest first, shape (p,)."""
+
+
+def choose_frame(curvature: curves.Curvature, asked: Literal["auto"] | curves.Precondition) -> Frame:
+    """The coordinates that were asked for, or the mildest that do."""
+    precondition = curves.choose(curvature) if asked == "auto" else asked
+    coordinates = curvature.coordinates(precondition)
+    return Frame(precondition=precondition, coordinates=coordinates, eigenvalues=curvature.eigenvalues(coordinates))
+
+
+def plan_descent(
+    curvature: curves.Curvature, frame: Frame, train: Train, blocks: Callable[[], Iterable[Block]]
+) -> Descent:
+    """Settle the batches and the learning rate.
+
+    blocks: reads the rows again; called only for mini-batches with an automatic rate.
+
+    Raises: BadInput: a learning rate at or over the stable limit, or a batch that cannot be held in memory.
+    """
+    precondition, coordinates, eigenvalues = frame.precondition, frame.coordinates, frame.eigenvalues
+    limit = curves.stable_limit(eigenvalues, train.momentum)
+    full_batch_rate = curves.best_rate(eigenvalues, train.momentum)
+    batch_size = _batch_size(train, curvature)
+    if train.learning_rate == "auto":
+        rate = full_batch_rate
+        if batch_size is not None:
+            largest = max(_largest_row(x, coordinates, curvature.has_bias) for x, _, _ in blocks())
+            rate = curves.batch_rate(
+                eigenvalues, largest_row=largest, num_rows=curvature.num_rows, batch_size=batch_size
+            )
+            # Momentum multiplies a steady gradient by 1 / (1 - momentum).
+            rate *= 1 - train.momentum
+    else:
+        rate = train.learning_rate
+        if rate >= limit:
+            raise BadInput(
+                f"train.learning_rate must be below the stable limit {limit:.6g} of these rows "
+                f"(precondition {precondition}), got {rate:g}: lower it or use auto"
+            )
+        full_batch_rate = rate if batch_size is None else full_batch_rate
+    condition = curves.condition(eigenvalues)
+    return Descent(
+        precondition=precondition,
+        coordinates=coordinates,
+        gradient=_gradient(curvature, train, batch_size),
+        learning_rate=rate,
+        full_batch_rate=full_batch_rate,
+        finishing_epochs=0 if batch_size is None else _finishing_epochs(condition, train.momentum),
+        stable_limit=limit,
+        batch_size=batch_size,
+        condition_number=condition,
+    )
+
+
+def _finishing_epochs(condition: float, momentum: float) -> int:
+    """Epochs in which every direction shrinks by 1e16 at the best rate (Polyak, 1964), and some for rounding."""
+    # log1p: at a condition number of 1e16 the factor itself rounds to 1.
+    shrinks = [-math.log1p(-2 / (condition + 1))] if condition > 1.001 else []
+    shrinks += [-math.log(momentum) / 2] if momentum > 0 else []
+    steps = math.log(1e16) / min(shrinks) if shrinks else 0.0
+    return math.ceil(min(5 + steps, _MOST_FINISHING_EPOCHS))
+
+
+def _gradient(curvature: curves.Curvature, train: Train, batch_size: int | None) -> Gradient:
+    if train.gradient != "auto":
+        if train.gradient == "moments" and batch_size is not None:
+            raise BadInput(
+                f"train.gradient moments is of all rows, and train.batch_size is {batch_size}: drop one of them"
+            )
+        return train.gradient
+    reached = curvature.num_rows <= AUTOGRAD_ROWS and curvature.scaled_condition <= AUTOGRAD_CONDITION[train.dtype]
+    return "autograd" if reached else "moments"
+
+
+def _batch_size(train: Train, curvature: curves.Curvature) -> int | None:
+    if train.batch_size is None or train.batch_size >= curvature.num_rows:
+        return None
+    num_features = len(curvature.factor) - curvature.has_bias
+    largest = block_rows(num_features + 1)
+    if train.batch_size > largest:
+        raise BadInput(
+            f"train.batch_size must be at most {largest} with {num_features} features, or at least all "
+            f"{curvature.num_rows} rows, got {train.batch_size}"
+        )
+    return train.batch_size
+
+
+def _largest_row(x: np.ndarray, coordinates: torch.Tensor, has_bias: bool) -> float:
+    columns = np.hstack([x, np.ones((len(x), 1))]) if has_bias else x
+    # In torch, which takes one thread here: BLAS may add up in another order with another number of them.
+    return float(((torch.from_numpy(columns) @ coordinates) ** 2).sum(dim=1).max())

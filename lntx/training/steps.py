@@ -1,0 +1,110 @@
+"""The steps of training: the tutorial's loop on all rows, on sums over them, and on batches.
+
+Each way takes an epoch at a time; how many there are, and when they end, is `training`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from lntx.config.schema import Train
+from lntx.model import LNTXLinearModel
+from lntx.training.gradients import Part, backward, gradient
+from lntx.training.hyperparameters import Descent
+from lntx.training.moments import Moments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """How the steps of a phase are taken, and what they remember."""
+
+    epoch: Callable[[bool], float]
+    """Takes the steps of an epoch; told whether rounding is to be taken out of the residuals. Returns the mean loss."""
+
+    optimizer: torch.optim.Optimizer
+    """Remembers the velocity."""
+
+    moments: Moments | None = None
+    """Remembers its last pass over the rows."""
+
+
+def full_batch(
+    model: LNTXLinearModel, rows: Callable[[], Iterator[Part]], descent: Descent, train: Train, num_rows: int
+) -> Steps:
+    """The tutorial's loop: zero_grad, forward, loss, backward, step."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=descent.full_batch_rate, momentum=train.momentum)
+
+    def epoch(compensate: bool) -> float:
+        optimizer.zero_grad()
+        loss = backward(model, rows(), num_rows, compensate=compensate)
+        _precondition(model, descent.coordinates)
+        optimizer.step()
+        return loss
+
+    return Steps(epoch=epoch, optimizer=optimizer)
+
+
+def by_moments(model: LNTXLinearModel, moments: Moments, descent: Descent, train: Train) -> Steps:
+    """The same loop, its gradient from sums over the rows in place of the rows."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=descent.full_batch_rate, momentum=train.momentum)
+    metric = moments.metric(descent.coordinates) if descent.precondition == "qr" else None
+
+    def epoch(_compensate: bool) -> float:
+        optimizer.zero_grad()
+        step, loss = moments.gradient(coefficients_of(model), descent.coordinates)
+        _set_gradient(model, descent.coordinates @ (step if metric is None else metric @ step))
+        optimizer.step()
+        return loss
+
+    return Steps(epoch=epoch, optimizer=optimizer, moments=moments)
+
+
+def mini_batches(
+    model: LNTXLinearModel,
+    rows: Callable[[], Iterator[Part]],
+    descent: Descent,
+    train: Train,
+    generator: torch.Generator,
+    num_rows: int,
+) -> Steps:
+    """The same loop on shuffled rows (within each part that is read) in batches."""
+    batch_size = descent.batch_size
+    assert batch_size is not None
+    optimizer = torch.optim.SGD(model.parameters(), lr=descent.learning_rate, momentum=train.momentum)
+
+    def epoch(_compensate: bool) -> float:
+        epoch_loss = 0.0
+        for x, y, _ in rows():
+            order = torch.randperm(len(x), generator=generator).to(x.device)
+            for indices in torch.split(order, batch_size):
+                optimizer.zero_grad()
+                # A short last batch counts for as much as it holds: the rate was derived for whole ones.
+                weight = len(indices) / batch_size
+                loss = backward(model, [(x[indices], y[indices], None)], len(indices), weight=weight)
+                _precondition(model, descent.coordinates)
+                optimizer.step()
+                epoch_loss += loss * len(indices) / num_rows
+        return epoch_loss
+
+    return Steps(epoch=epoch, optimizer=optimizer)
+
+
+def _precondition(model: LNTXLinearModel, coordinates: torch.Tensor) -> None:
+    """Turn the gradient in the weights into the step that descent takes in the coordinates: S Sᵀ · gradient."""
+    total = torch.cat([gradient(parameter).reshape(-1).double().cpu() for parameter in model.parameters()])
+    _set_gradient(model, coordinates @ (coordinates.T @ total))
+
+
+def _set_gradient(model: LNTXLinearModel, values: torch.Tensor) -> None:
+    # The weights come first, the bias, if any, last.
+    parameters = list(model.parameters())
+    for parameter, part in zip(parameters, values.tensor_split([parameters[0].numel()]), strict=False):
+        parameter.grad = part.reshape(parameter.shape).to(parameter.device, parameter.dtype)
+
+
+def coefficients_of(model: LNTXLinearModel) -> torch.Tensor:
+    """Weights and, last, the bias as they are: float64, shape (p,)."""
+    return torch.cat([parameter.detach().reshape(-1).double().cpu() for parameter in model.parameters()])

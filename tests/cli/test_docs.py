@@ -1,0 +1,47 @@
+"""What the documents show exists: every command, and every option. Run: pytest tests/cli/test_docs.py"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from flows.cli.main import main
+from flows.cli.run import app
+
+assert main, "all commands have joined"
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+COMMANDS = {name for name in app if not name.startswith("-")}
+EVERYWHERE = {"--help", "-h", "--version", "--install-completion"}
+
+
+def _options(command: str) -> set[str]:
+    return {name for argument in app[command].assemble_argument_collection() for name in argument.names} | EVERYWHERE
+
+
+def _shown(text: str) -> list[str]:
+    """Uses of the command: lines of a console, and text between backticks; a pipe or a comment ends one."""
+    lines = re.findall(r"^\$ (?:\S+/)?lntx (.*)$", text, re.M) + re.findall(r"`(?:\S+/)?lntx ([^`\n]+)`", text)
+    return [re.split(r"[|#]", line)[0] for line in lines]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_and_options_that_are_shown_exist(document: Path) -> None:
+    for use in _shown(document.read_text(encoding="utf-8")):
+        command, *words = use.split()
+        if command.startswith("-"):
+            assert command in EVERYWHERE, use
+            continue
+        assert command in COMMANDS, use
+        known = _options(command)
+        for word in words:
+            if re.fullmatch(r"--[a-z][a-z.-]*(=.*)?", word):
+                assert word.split("=")[0] in known, use
+
+
+def test_every_command_is_shown_somewhere() -> None:
+    everything = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    assert {use.split()[0] for use in _shown(everything)} >= COMMANDS
