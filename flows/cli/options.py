@@ -21,7 +21,7 @@ from lntx.text import quoted
 def whole(_type: Any, tokens: Sequence[Token]) -> int:
     """A whole number as people write it: cyclopts would round 0.5 to 0."""
     text = tokens[0].value
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+    if not re.fullmatch(r"[+-]?[0-9]{1,40}", text):
         raise ValueError(f"must be an integer, got {quoted(text)}")
     return int(text)
 

@@ -45,9 +45,19 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
     read = read_blocks(dataset)
     reference = solve(digest.through(read) if fits_in_memory(dataset) else read, dataset.terms, bias=bias)
     readings = (*fit.rows_sha256, *([digest.sha256] if fits_in_memory(dataset) else []))
-    coefficients = compare(fit.weights, fit.bias, fit.dtype, reference, dataset.terms, data, settings)
+    coefficients = compare(
+        fit.weights, fit.bias, reference, dtype=fit.dtype, terms=dataset.terms, data=data, settings=settings
+    )
     figures = residual_figures(read_blocks(dataset), fit.weights, fit.bias, spread=reference.residual_sd)
-    blame, reason = _verdict(dataset, sha256, data, fit, readings, reference, coefficients, settings)
+    if data.path is None:
+        damage = damaged_rows(dataset, data, readings=readings)
+    else:
+        damage = damaged_file(dataset, sha256, readings=readings)
+    if damage is None:
+        blame, reason = _verdict(coefficients, reference, fit=fit, data=data, settings=settings)
+    else:
+        advice = "look at the disk, the file system and pyarrow, then rerun with --force generate"
+        blame, reason = "data", f"{damage}: {advice}"
     return Evaluation(
         verdict="pass" if blame is None else "fail",
         blame=blame,
@@ -87,8 +97,9 @@ def _size(expected: float, scale: float) -> float:
 def compare(
     weights: tuple[float, ...],
     bias: float | None,
-    dtype: str,
     reference: Reference,
+    *,
+    dtype: str,
     terms: tuple[str, ...],
     data: Data,
     settings: Evaluate,
@@ -127,21 +138,8 @@ def compare(
 
 
 def _verdict(
-    dataset: Dataset,
-    sha256: str,
-    data: Data,
-    fit: Fit,
-    readings: Sequence[str],
-    reference: Reference,
-    coefficients: Sequence[Coefficient],
-    settings: Evaluate,
+    coefficients: Sequence[Coefficient], reference: Reference, *, fit: Fit, data: Data, settings: Evaluate
 ) -> tuple[Blame | None, str | None]:
-    if data.path is None:
-        damage = damaged_rows(dataset, data, readings=readings)
-    else:
-        damage = damaged_file(dataset, sha256, readings=readings)
-    if damage is not None:
-        return "data", f"{damage}: look at the disk, the file system and pyarrow, then rerun with --force generate"
     if data.true_weights is not None:
         off = _reference_off_truth(data, reference, coefficients, settings)
         if off is not None:

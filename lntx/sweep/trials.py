@@ -191,11 +191,11 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
         coefficients = compare(
             found.weights,
             found.bias,
-            trial.pipeline.train.dtype,
             trial.problem.reference,
-            trial.problem.dataset.terms,
-            trial.pipeline.data,
-            trial.pipeline.evaluate,
+            dtype=trial.pipeline.train.dtype,
+            terms=trial.problem.dataset.terms,
+            data=trial.pipeline.data,
+            settings=trial.pipeline.evaluate,
         )
         right = all(coefficient.passes for coefficient in coefficients)
         yield (
