@@ -6,6 +6,7 @@ Knows defaults, ranges and presets; reads no file and no environment (that is `l
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -44,16 +45,31 @@ MAX_MAGNITUDE = 1e100
 
 
 class Section(BaseModel):
-    """A frozen model, closed to unknown keys and to NaN and infinity.
-
-    The sections of the configuration are strict too: a value has its type already, but for whole numbers where any
-    number goes, and lists where tuples go. Text becomes values in `layers`.
-    """
+    """A frozen model, closed to unknown keys and to NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class Data(Section, strict=True):
+class Settings(Section, strict=True):
+    """What a person sets. A value has its type already, but for whole numbers where any number goes, lists where tuples
+    go, and numpy's numbers and arrays. Text becomes values in `loading`.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_numpy(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+class Data(Settings):
     """The rows: synthetic ones from known weights, or a table of the user's own (`path`)."""
 
     weights: Annotated[tuple[Number, ...] | None, BeforeValidator(_ordered)] = Field(
@@ -160,7 +176,7 @@ class Data(Section, strict=True):
                 raise ValueError(f"data.features names {quoted(twice[0], MAX_NAME)} twice")
 
 
-class Train(Section, strict=True):
+class Train(Settings):
     """How the weights are learned."""
 
     bias: bool | Literal["auto"] = "auto"
@@ -201,7 +217,7 @@ class Train(Section, strict=True):
     """Seed of the initial weights and of shuffling."""
 
 
-class Evaluate(Section, strict=True):
+class Evaluate(Settings):
     """What counts as the right answer."""
 
     rtol: NotNegative | None = None
@@ -215,7 +231,7 @@ class Evaluate(Section, strict=True):
     reported."""
 
 
-class Export(Section, strict=True):
+class Export(Settings):
     """What the model is written as."""
 
     formats: tuple[Format, ...] = Field(("safetensors", "pt2"), strict=False, max_length=len(get_args(Format)))
@@ -230,7 +246,7 @@ class Export(Section, strict=True):
         return self
 
 
-class Pipeline(Section, strict=True):
+class Pipeline(Settings):
     """The whole configuration: one section per stage."""
 
     data: Data = Data()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,12 @@ def test_commands_and_options_that_are_shown_exist(document: Path) -> None:
 def test_every_command_is_shown_somewhere() -> None:
     everything = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
     assert {use.split()[0] for use in _shown(everything)} >= COMMANDS
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    """Every command, option, configuration key, JSON key and exit code."""
+    script = runpy.run_path(str(ROOT / "docs" / "reference.py"))
+    written = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert script["page"]() == written, "run: python docs/reference.py"
+    for name in COMMANDS:
+        assert f"### lntx {name}\n" in written

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from lntx.config.loading import settle
-from lntx.config.schema import PRESETS, Pipeline
+from lntx.config.schema import PRESETS, Data, Pipeline
 from lntx.errors import BadInput
 from lntx.stages import STAGES, select
 
@@ -164,6 +165,15 @@ def test_a_value_has_its_type_already(tmp_path: Path, section: str, key: str, va
         file.write_text(f"[{section}]\n{key} = {json.dumps(value)}\n")
         with pytest.raises(BadInput, match=rf"{section}\.{key}"):
             settle(file=file)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    found = Data.model_validate({"seed": np.int64(3), "weights": np.array([1.5, 2.0]), "bias": np.float32(0.5)})
+    assert (found.seed, type(found.seed), found.weights, found.bias) == (3, int, (1.5, 2.0), 0.5)
+    assert settle(overrides={"data": {"weights": [np.float64(1.5)]}}).data.weights == (1.5,)
+    for value in (np.float64(3.0), np.bool_(True)):
+        with pytest.raises(BadInput, match="must be an integer"):
+            settle(overrides={"data": {"seed": value}})
 
 
 def test_whole_numbers_are_numbers_and_lists_are_tuples() -> None:

@@ -25,14 +25,16 @@ def run_flow(flow: Flow[..., Any], root: Path, **parameters: Any) -> tuple[State
         return asyncio.run(go())
 
 
-def task_runs(client: SyncPrefectClient, state: State[Any]) -> dict[str, TaskRun]:
-    """The task runs of a flow run by name, once the server has them all in their last state."""
+def task_runs(client: SyncPrefectClient, state: State[Any], *, count: int = 4) -> dict[str, TaskRun]:
+    """The task runs of a flow run by name, once the server has so many, all in their last state: it hears of them later
+    than the flow ends.
+    """
     deadline = time.monotonic() + 30
     while True:
         runs = client.read_task_runs(
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id(state)])),
         )
-        if runs and all(run.state is not None and run.state.is_final() for run in runs):
+        if len(runs) >= count and all(run.state is not None and run.state.is_final() for run in runs):
             return {run.name: run for run in runs}
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -25,7 +25,7 @@ def test_every_stage_is_a_task_and_none_is_cached(client: SyncPrefectClient, tmp
         state, found = run_flow(canary, tmp_path)
         assert isinstance(found, Canary)
         assert (state.name, state.message, found.verdict) == ("Completed", "1 of 1 right", "pass")
-        names = state_names(task_runs(client, state))
+        names = state_names(task_runs(client, state, count=5))
         assert names == {
             **{f"{stage}: three weights and a bias": "Completed" for stage in found.stages},
             "judge": "Completed",
@@ -56,7 +56,7 @@ def test_a_wrong_answer_fails_once_and_a_planted_one_is_caught(
         patch.setattr(torch.optim.SGD, "step", scaled)
         state, found = run_flow(canary, tmp_path)
     assert (state.type.value, state.name, found.blame) == ("FAILED", "WrongAnswer", "training")
-    runs = task_runs(client, state)
+    runs = task_runs(client, state, count=5)
     assert {run.run_count for run in runs.values()} == {1}
     assert state_names(runs)["judge"] == "WrongAnswer"
     state, found = run_flow(canary, tmp_path, inject="skipped-step")

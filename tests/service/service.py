@@ -106,6 +106,13 @@ class Service:
         query = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
         return {task["name"]: task["state"]["name"] for task in self.ask("/task_runs/filter", query)}
 
+    def wait_for_tasks(self, run_id: str, states: dict[str, str]) -> None:
+        """The server hears of tasks later than their run ends."""
+        deadline = time.monotonic() + 30
+        while self.tasks(run_id) != states:
+            assert time.monotonic() < deadline, self.tasks(run_id)
+            time.sleep(0.5)
+
     def runs(self, deployment: str, *kinds: str) -> list[dict[str, Any]]:
         """The runs of a deployment whose state is of a type, the latest last."""
         query = {
