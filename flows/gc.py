@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any
 
 from prefect import flow
@@ -36,6 +37,8 @@ async def clean(
         store = Store(root())
         store.prepare()
         found = collect_garbage(store, keep=keep, older_than_s=older_than_days * 86400)
+        for reason in found.held:
+            logging.getLogger("lntx").warning("%s", reason)
     except LntxError as error:
         return Failed(name=error.kind, message=str(error), data=error)
     return Completed(message=f"{len(found.removed)} files removed, {found.freed_bytes:,} bytes freed", data=None)

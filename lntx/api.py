@@ -113,12 +113,15 @@ def _numbers(rows: Any) -> np.ndarray:
     """Rows of numbers without names, shape (num_rows, num_features)."""
     try:
         given = np.asarray(rows)
-        if given.dtype.names is not None:
+        if given.dtype.kind not in "iufb":
             raise TypeError
         numbers = np.atleast_2d(given.astype(np.float64))
+        # As they were given: numpy rounds whole numbers beside others on the way.
+        exact = given if isinstance(rows, np.ndarray) else np.asarray(rows, dtype=object)
+        whole = [value for value in exact.ravel().tolist() if isinstance(value, int)]
     except (ValueError, TypeError, OverflowError):
         raise BadInput("rows to predict must be numbers, or a data frame whose columns have names") from None
-    if given.dtype.kind in "iu" and (given.astype(np.float64).astype(given.dtype) != given).any():
+    if any(int(float(value)) != value for value in whole):
         raise BadInput("rows to predict hold a whole number that float64 cannot")
     return numbers
 

@@ -100,7 +100,7 @@ def find_model(
     records = [*store.records("export")]
     trusted = {file.sha256 for record in records for file in record.files} | set(trust)
     if path is not None:
-        # Likewise.
+        # Here, because it imports torch where a model is loaded.
         from lntx.export.formats import read_model
 
         content = read_model(Path(path))

@@ -51,7 +51,12 @@ def _is_own(path: Path, store: Store) -> bool:
     if place.is_relative_to(artifacts):
         # Pages about runs are for people: a new one may lie beside the others.
         inside = place.relative_to(artifacts).parts
-        return place.exists() or inside[0].startswith(".") or not (len(inside) == 1 or inside[0] == "reports")
+        return (
+            not inside
+            or place.exists()
+            or inside[0].startswith(".")
+            or not (len(inside) == 1 or inside[0] == "reports")
+        )
     if not place.exists() or not place.is_relative_to(data):
         return False
     name = f"data/{place.relative_to(data).as_posix()}"

@@ -158,6 +158,8 @@ def print_collection(collection: Collection) -> None:
         say(f"{'would remove' if collection.dry_run else 'removed'} {removal.path} ({removal.num_bytes:,} bytes)")
     for keeping in collection.kept:
         say(f"kept run {keeping.run}: {keeping.why}")
+    for reason in collection.held:
+        say(f"kept more: {reason}")
     if collection.in_use:
         say(f"kept {collection.in_use} results that a running run uses")
     say(f"{collection.freed_bytes:,} bytes {'would be ' if collection.dry_run else ''}freed")

@@ -7,6 +7,7 @@ import datetime
 import itertools
 from typing import TYPE_CHECKING
 
+from flows.server.settings import MAX_HOURS
 from lntx.errors import BadInput
 from lntx.text import quoted
 
@@ -46,10 +47,14 @@ def check_schedules(options: ServerOptions) -> None:
 def patient_hours(options: ServerOptions) -> float:
     """Hours without a passing canary that are too many: six, or room for one that fails between two that pass."""
     if options.canary_cron is None:
-        return max(6.0, 2 * (options.canary_interval_s or 0) / 3600)
+        return _within(2 * (options.canary_interval_s or 0) / 3600)
     dates = _dates(options.canary_cron, options.timezone, 50)
     gaps = [after - before for before, after in itertools.pairwise(dates)]
-    return max(6.0, 2 * max(gaps, default=datetime.timedelta()).total_seconds() / 3600)
+    return _within(2 * max(gaps, default=datetime.timedelta()).total_seconds() / 3600)
+
+
+def _within(hours: float) -> float:
+    return min(max(6.0, hours), MAX_HOURS)
 
 
 def _dates(cron: str, timezone: str, count: int) -> list[datetime.datetime]:

@@ -16,6 +16,9 @@ HOST = "127.0.0.1"
 
 _YEAR_S = 366 * 86400
 
+MAX_HOURS = _YEAR_S / 3600
+"""Longest time that a dead man's clock waits."""
+
 HEARTBEAT_S = 30
 """How often a flow run says that it is alive."""
 
@@ -66,7 +69,7 @@ class ServerOptions(Section):
     folders: tuple[str, ...] = ()
     """Folders, other than the root, that flows may read tables from."""
 
-    dead_man_hours: float = Field(6.0, gt=0, le=_YEAR_S / 3600)
+    dead_man_hours: float = Field(6.0, gt=0, le=MAX_HOURS)
     """Hours without a passing canary that raise an alert."""
 
     pipeline: dict[str, dict[str, object]] = Field(default_factory=dict)

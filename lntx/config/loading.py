@@ -5,6 +5,7 @@ Turns every refusal into one line that names the key, the rule and the value. Kn
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -162,7 +163,8 @@ def _parsed(text: str, annotation: Any) -> Any:
     try:
         value = TypeAdapter(annotation).validate_strings(text)
     except ValidationError:
-        return text
+        # A number out of its range is told as one.
+        return _number(text)
     # 3.0 and 1_0 are no whole numbers as people write them.
     return text if type(value) is int and not re.fullmatch(r"[+-]?[0-9]+", text) else value
 
@@ -204,6 +206,13 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
         else:
             lines[place] = f"{place} must be {rule}, got {value}"
     return [*lines.values()]
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 _ARTICLES = {

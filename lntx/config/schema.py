@@ -1,6 +1,6 @@
 """What a run is asked to do, as frozen models, each rule beside its field.
 
-Knows defaults, ranges and presets; reads no file and no environment (that is `layers`).
+Knows defaults, ranges and presets; reads no file and no environment (that is `loading`).
 """
 
 from __future__ import annotations

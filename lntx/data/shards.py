@@ -1,6 +1,6 @@
 """Generation of many rows in several files, going on after an interruption where it stopped.
 
-A small dataset is one file. What is drawn is `generation`'s business.
+A small dataset is one file. What is drawn is `synthetic`'s business.
 """
 
 from __future__ import annotations

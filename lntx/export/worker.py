@@ -65,6 +65,10 @@ class FreshProcess:
                 line = self._process.stdout.readline()
             except BrokenPipeError:
                 line = ""
+            except BaseException:
+                # Interrupted: its answer would be taken for that of the next question.
+                self.close()
+                raise
         if not line:
             raise LntxError(f"the process that reads exports back ended with status {self._process.wait()}")
         error = json.loads(line)["error"]

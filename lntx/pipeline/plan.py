@@ -1,6 +1,6 @@
 """Which stages are fresh, stale, missing or damaged, and why: one planner for `plan`, for runs and for Prefect.
 
-Looks; computes and changes nothing.
+Looks; computes nothing, and writes nothing but what it learned of large files (`stat_cache`).
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def _compute(
     started = time.perf_counter()
     logger.info("%s: computing", stage)
     with store.staging(stage, identity.key) as folder:
-        digests = TABLE[stage].work(request, store, inputs, folder)
+        digests = TABLE[stage].work(request, store, inputs, folder, identity)
         seconds = time.perf_counter() - started
         blame, reason = find_blame(stage, lambda name: (folder / name).read_bytes())
         if blame is not None:

@@ -40,8 +40,8 @@ class StageEntry:
     packages: tuple[str, ...]
     """Packages whose version matters to it."""
 
-    work: Callable[[Request, Store, Mapping[Stage, Outcome], Path], Mapping[str, str] | None]
-    """Computes its files into a folder; returns the digests that were taken while files were written."""
+    work: Callable[[Request, Store, Mapping[Stage, Outcome], Path, Identity], Mapping[str, str] | None]
+    """Computes the files of an identity into a folder; returns the digests that were taken while files were written."""
 
     leaves: tuple[str, ...] = ()
     """Files that its result always has."""

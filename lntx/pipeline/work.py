@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from lntx.errors import BadInput
 from lntx.evaluation.verdict import Evaluation
 from lntx.pipeline.outcome import Outcome, Request, parse_stored
 from lntx.stages import Stage
+from lntx.store.key import Identity
 from lntx.store.store import RESUME, Store
+from lntx.text import shown
 
 
 def compute_generate(
-    request: Request, _store: Store, _inputs: Mapping[Stage, Outcome], folder: Path
+    request: Request, _store: Store, _inputs: Mapping[Stage, Outcome], folder: Path, identity: Identity
 ) -> Mapping[str, str] | None:
     """Rows: generated, or imported from the user's file. Returns: the digest of each file, by name."""
     data = request.pipeline.data
@@ -25,10 +28,15 @@ def compute_generate(
         return generate_parts(data, folder, folder.parent / RESUME)
     from lntx.data.tables import import_table, look_at
 
-    return {"dataset.parquet": import_table(data, look_at(data.path), folder / "dataset.parquet")}
+    source = look_at(data.path)
+    if source.sha256 != identity.config["data.sha256"]:
+        raise BadInput(f"{shown(data.path)} changed while it was read: run again when it is complete")
+    return {"dataset.parquet": import_table(data, source, folder / "dataset.parquet")}
 
 
-def compute_train(request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path) -> None:
+def compute_train(
+    request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path, _identity: Identity
+) -> None:
     """The model, its history and its figures."""
     from lntx.data.dataset import open_dataset
     from lntx.model import dump_weights
@@ -47,7 +55,9 @@ def compute_train(request: Request, store: Store, inputs: Mapping[Stage, Outcome
     (folder / "fit.json").write_text(figures.model_dump_json(indent=1), encoding="utf-8")
 
 
-def compute_evaluate(request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path) -> None:
+def compute_evaluate(
+    request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path, _identity: Identity
+) -> None:
     """The evaluation."""
     from lntx.data.dataset import open_dataset
     from lntx.evaluation.evaluate import evaluate
@@ -62,7 +72,9 @@ def compute_evaluate(request: Request, store: Store, inputs: Mapping[Stage, Outc
     (folder / "evaluation.json").write_text(evaluation.model_dump_json(indent=1), encoding="utf-8")
 
 
-def compute_export(request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path) -> None:
+def compute_export(
+    request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path, _identity: Identity
+) -> None:
     """One file for each format, each read back, and the card."""
     from lntx.export.export import export
     from lntx.export.formats import load_model

@@ -1,8 +1,9 @@
-"""Free what nothing needs, and pin what must stay. Computes nothing, and verifies nothing (`verification`)."""
+"""Free what nothing needs, and pin what must stay. Computes nothing, and verifies nothing (`verify`)."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import time
 from collections.abc import Collection as Paths
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from lntx.config.schema import Section
 from lntx.errors import BadInput, LntxError
-from lntx.runs.run import DamagedRun, Run, load_runs, read_pointer, read_run, run_path
+from lntx.runs.run import DamagedRun, Pointer, Run, load_run, read_pointer, read_run, run_names, run_path
 from lntx.stages import STAGES, Stage
 from lntx.store.leases import in_use
 from lntx.store.places import is_run_name
@@ -57,6 +58,9 @@ class Collection(Section):
     in_use: int
     """Results that stay because a running run uses them."""
 
+    held: tuple[str, ...] = ()
+    """Why results stay that may not be needed, a sentence each."""
+
     dry_run: bool
     """Whether nothing was touched."""
 
@@ -93,6 +97,7 @@ def collect_garbage(
         freed_bytes=sum(removal.num_bytes for removal in found.removed),
         kept=tuple(Keeping(run=run.run, why=why) for run, why in found.staying),
         in_use=found.num_used,
+        held=tuple(found.held),
         dry_run=dry_run,
     )
 
@@ -113,14 +118,31 @@ class _Sorted:
     stages_unknown: set[Stage] = field(default_factory=set)
     num_used: int = 0
     removed: list[Removal] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def known(self) -> dict[str, set[str | None]]:
+        """The journal."""
+        return self.store.journal.known()
 
     def sort_runs(self, keep: int) -> None:
-        # What has no digest is neither used nor removed.
-        runs = [run for run in load_runs(self.store) if run.has_digest]
-        pinned, current = set(pins(self.store)), _current(self.store)
-        last_passing = next((run.run for run in runs if run.verdict == "pass"), None)
+        names = run_names(self.store)
+        runs: list[Run] = []
+        for name in reversed(names):
+            with contextlib.suppress(DamagedRun, OSError):
+                runs.append(load_run(self.store, name))
+        pinned, pointer = set(pins(self.store)), _pointer(self.store)
+        current = None if pointer is None else pointer.run
+        if pointer is not None:
+            self.files_needed.update(self.store.root / path for path in pointer.exports.values())
+        asked_for = {*pinned, *([] if current is None else [current])}
+        self._hold_unreadable({*names, *asked_for} - {run.run for run in runs}, asked_for)
+        last_passing = next((run.run for run in runs if run.verdict == "pass" and run.has_digest), None)
         for place, run in enumerate(runs):
-            if run.run in pinned:
+            if not run.has_digest:
+                # Neither used nor removed; what it names may be needed.
+                self.staying.append((run, "its record has no digest"))
+            elif run.run in pinned:
                 self.staying.append((run, "pinned"))
             elif run.run in (last_passing, current):
                 self.staying.append((run, "the last passing run"))
@@ -130,6 +152,13 @@ class _Sorted:
                 self.staying.append((run, "not old enough"))
             else:
                 self.going.append(run)
+
+    def _hold_unreadable(self, unreadable: set[str], asked_for: set[str]) -> None:
+        """A run of ours that cannot be read may need anything: no result goes."""
+        for name in sorted(unreadable):
+            if name in asked_for or self.store.name_of(run_path(self.store, name)) in self.known:
+                self.held.append(f"run {name} cannot be read, so that no result is removed: lntx verify says why")
+                self.stages_unknown.update(STAGES)
 
     def sort_records(self) -> None:
         keys = {report.key for run, _ in self.staying for report in run.stages.values()}
@@ -145,17 +174,20 @@ class _Sorted:
                 except (Unreadable, LntxError, OSError):
                     # What it needs cannot be told: no file of its stage goes.
                     self.stages_unknown.add(stage)
+                    self.held.append(
+                        f"{self.store.name_of(path)} cannot be read, so that no file of {stage} is removed"
+                    )
                     continue
                 if record.key in keys or record.created_at > self.oldest:
                     self.files_needed.update(map(self.store.path, record.files))
                 elif record.key in used:
                     self.num_used += 1
                     self.files_needed.update(map(self.store.path, record.files))
-                else:
+                elif self.stages_unknown != set(STAGES):
                     self.records_going.append((path, record))
 
     def remove_all(self, *, sweeps: bool) -> None:
-        known = self.store.journal.known()
+        known = self.known
         # What an earlier version stored is in no journal; its records prove it.
         proved = {file.path: file.sha256 for _, record in self.records_going for file in record.files}
         for name, sha256 in proved.items():
@@ -163,11 +195,12 @@ class _Sorted:
         if not self.dry_run:
             self.store.journal.add(proved)
         for run in self.going:
-            self._remove(run_path(self.store, run.run))
+            # Its pages are found through it: first they, then it.
             for kind in ("md", "html"):
                 report = self.store.artifacts / "reports" / f"{run.run}.{kind}"
                 if self._is_own(report, known):
                     self._remove(report)
+            self._remove(run_path(self.store, run.run))
         for path, _ in self.records_going:
             self._remove(path)
         folders = [self.store.folder(stage) for stage in STAGES if stage not in self.stages_unknown]
@@ -210,12 +243,10 @@ class _Sorted:
                 path.unlink()
 
 
-def _current(store: Store) -> str | None:
-    try:
-        pointer = read_pointer(store)
-    except DamagedRun:
-        return None
-    return None if pointer is None else pointer.run
+def _pointer(store: Store) -> Pointer | None:
+    with contextlib.suppress(DamagedRun):
+        return read_pointer(store)
+    return None
 
 
 def pins(store: Store) -> list[str]:
@@ -233,7 +264,8 @@ def pin(store: Store, name: str, *, remove: bool = False) -> str:
     store.prepare()
     # A collection that has decided already is waited for.
     with store.shared():
-        run = read_run(store, name).run
+        # The pin of a run that is gone can be removed too.
+        run = name if remove and name in pins(store) else read_run(store, name).run
         mark = store.artifacts / "pins" / run
         if not remove:
             mark.parent.mkdir(exist_ok=True)

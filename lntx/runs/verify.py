@@ -84,7 +84,7 @@ def verify(
             found.look_again()
             found.heal()
     elif found.damaged:
-        with store.shared() if store.locks.is_dir() else store.exclusive(create=False):
+        with store.shared(create=False):
             found.look_again()
     return Check(
         files=found.num_files,
@@ -209,18 +209,19 @@ class _Inspection:
         self.records, self.runs, self.losses = again.records, again.runs, again.losses
 
     def heal(self) -> None:
-        for path in self.damaged:
-            if path.exists() or path.is_symlink():
-                self.store.set_aside(path)
-        for place, record in self.records:
-            if place.exists() and any(self.store.path(file) in self.damaged for file in record.files):
-                self.store.set_aside(place)
+        # Noted before anything moves: after a crash the loss is still known.
         for run in self.runs.values():
             files = {file.path for report in run.stages.values() for file in report.files}
             lost = tuple(sorted(file for file in files if self.store.root / file in self.damaged))
             if lost:
                 write_run(self.store, run.model_copy(update={"lost": tuple(sorted({*run.lost, *lost}))}))
                 self.losses |= {(file, run.run) for file in lost}
+        for path in self.damaged:
+            if path.exists() or path.is_symlink():
+                self.store.set_aside(path)
+        for place, record in self.records:
+            if place.exists() and any(self.store.path(file) in self.damaged for file in record.files):
+                self.store.set_aside(place)
 
 
 def _problem(path: Path, file: StoredFile | StoredPath) -> str | None:
@@ -242,28 +243,31 @@ def mend_history(store: Store, *, latest: int = 20) -> None:
     latest: how many of the latest runs, and of the latest records of a stage, are read: a start must not take longer
     for a long history. `verify` reads all of them.
     """
-    broken: list[tuple[Path, str, str]] = []
-    for stage in STAGES:
-        for path in store.latest_record_paths(stage)[:latest]:
-            try:
-                read_record(path)
-            except (FileNotFoundError, PermissionError, LntxError):
-                # A newer lntx's is not ours to move.
-                continue
-            except Unreadable as error:
-                broken.append((path, path.name, str(error)))
-    for name in run_names(store)[-latest:]:
-        try:
-            load_run(store, name)
-        except (FileNotFoundError, PermissionError):
-            continue
-        except DamagedRun as error:
-            broken.append((run_path(store, name), f"the record of run {name}", str(error)))
+    paths = [path for stage in STAGES for path in store.latest_record_paths(stage)[:latest]]
+    paths += [run_path(store, name) for name in run_names(store)[-latest:]]
+    broken = [path for path in paths if _broken(store, path) is not None]
     if not broken:
         return
-    with store.shared():
+    # Read again where nobody can publish: another run may have mended one meanwhile.
+    with store.exclusive():
         known = store.journal.known()
-        for path, what, problem in broken:
-            if store.name_of(path) in known:
+        for path in broken:
+            problem = _broken(store, path)
+            if problem is not None and store.name_of(path) in known:
+                what = f"the record of run {path.stem}" if path.parent.name == "runs" else path.name
                 logger.warning("%s is damaged: %s; it is now in artifacts/.damaged/", what, problem)
                 store.set_aside(path)
+
+
+def _broken(store: Store, path: Path) -> str | None:
+    """What is wrong with a record; none where it can be read, is gone, or is a newer lntx's, which stays."""
+    try:
+        if path.parent.name == "runs":
+            load_run(store, path.stem)
+        else:
+            read_record(path)
+    except (FileNotFoundError, PermissionError, LntxError):
+        return None
+    except (Unreadable, DamagedRun) as error:
+        return str(error)
+    return None

@@ -47,7 +47,9 @@ class Journal:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file")
-            os.write(descriptor, lines.encode())
+            content = lines.encode()
+            if os.write(descriptor, content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if durable:
                 os.fsync(descriptor)
         except OSError as error:
@@ -57,11 +59,11 @@ class Journal:
             os.close(descriptor)
 
     def known(self) -> dict[str, set[str | None]]:
-        """The digests of each path that was written, all that it ever had."""
+        """The digests of each path that was written, all that it ever had. Raises: OSError: it cannot be read."""
         found: dict[str, set[str | None]] = {}
         try:
             stream = open_regular(self._path)
-        except OSError:
+        except FileNotFoundError:
             return found
         with stream:
             while line := stream.readline(_MOST_LINE_BYTES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -54,7 +55,9 @@ def in_use(folder: Path, *, sweep: bool) -> set[str]:
     for marker in folder.glob("run-*.using"):
         if not _NAME.fullmatch(marker.name):
             continue
-        with contextlib.suppress(OSError), open_regular(marker) as handle:
+        with contextlib.suppress(FileNotFoundError), _opened(marker) as handle:
+            if handle is None:
+                continue
             content = handle.read(MAX_JSON_BYTES)
             if not content.startswith(_FIRST_LINE):
                 continue
@@ -66,3 +69,17 @@ def in_use(folder: Path, *, sweep: bool) -> set[str]:
                 if sweep:
                     marker.unlink(missing_ok=True)
     return keys
+
+
+@contextlib.contextmanager
+def _opened(marker: Path) -> Iterator[BinaryIO | None]:
+    """A marker; none where it is no regular file. What cannot be read is an error: it may name what is in use."""
+    try:
+        stream = open_regular(marker)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            yield None
+            return
+        raise
+    with stream:
+        yield stream

@@ -17,7 +17,7 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True, create: bool 
 
     Yields: whether it is held; always true where it waits.
     """
-    flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    flags = os.O_RDONLY | (os.O_CREAT if create else 0)
     try:
         # Not through a link: what it points at is not ours to make.
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)

@@ -7,9 +7,11 @@ journal or a record proves to be its own. Knows nothing of what a stage computes
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import re
+import shutil
 import stat
 import tempfile
 import time
@@ -115,12 +117,14 @@ class Store:
             yield
 
     @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
+    def shared(self, *, create: bool = True) -> Iterator[None]:
         """Hold the store together with others: nothing is removed meanwhile. Hits are taken and results published so.
+
+        create: false makes no lock file.
 
         A holder of a key may wait for this; no holder of this waits for a key.
         """
-        with locked(self.locks / "store.lock", shared=True):
+        with locked(self.locks / "store.lock", shared=True, create=create):
             yield
 
     @contextlib.contextmanager
@@ -159,12 +163,13 @@ class Store:
         """The folder of a key, marked as ours; a folder or link of somebody else's under its name stays, and another is
         taken.
         """
+        self.folder(stage).mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
             staging = self.folder(stage) / (f".staging-{key}" if number == 1 else f".staging-{key}-{number}")
             if _has_mark(staging, key):
                 return staging
             try:
-                staging.mkdir(parents=True)
+                staging.mkdir()
             except FileExistsError:
                 continue
             (staging / _MARK).write_text(key, encoding="ascii")
@@ -302,9 +307,9 @@ class Store:
             except FileExistsError:
                 number += 1
         try:
-            path.replace(place)
+            _move(path, place)
         except OSError as error:
-            place.rmdir() if _is_folder(place) else place.unlink()
+            shutil.rmtree(place) if _is_folder(place) else place.unlink()
             if not isinstance(error, FileNotFoundError):
                 raise
         return place
@@ -341,6 +346,9 @@ class Store:
             return not (stat.S_ISREG(place.lstat().st_mode) and self.stat_cache.sha256(place) == file.sha256)
         except FileNotFoundError:
             return False
+        except OSError:
+            # It cannot be read: nothing that a result could be.
+            return True
 
     def _problem(self, file: StoredFile) -> str | None:
         path = self.path(file)
@@ -354,6 +362,22 @@ class Store:
         except OSError as error:
             return f"{file.path} cannot be read: {error.strerror}"
         return None if sha256 == file.sha256 else f"{file.path} was altered"
+
+
+def _move(path: Path, place: Path) -> None:
+    """Move a file or folder onto an empty one, to another disk too."""
+    try:
+        path.replace(place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        if _is_folder(path):
+            shutil.copytree(path, place, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(path)
+        else:
+            shutil.copy2(path, place)
+            sync(place)
+            path.unlink()
 
 
 def _remove_staging(staging: Path) -> bool:

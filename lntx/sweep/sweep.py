@@ -76,6 +76,9 @@ def sweep(pipeline: Pipeline, over: Mapping[str, Sequence[Any]], *, root: Path, 
             for path in (log, picture):
                 if path.exists() and store.name_of(path) not in own:
                     store.set_aside(path)
+                elif path.exists():
+                    # In use again: not old enough for a collection.
+                    os.utime(path)
             store.journal.add({store.name_of(path): None for path in (log, picture)}, durable=False)
         known = _read_log(log)
         rows, waiting, keys = _sort(pipeline, settings, known)

@@ -167,6 +167,12 @@ def test_a_value_has_its_type_already(tmp_path: Path, section: str, key: str, va
             settle(file=file)
 
 
+def test_a_number_out_of_its_range_is_told_as_one() -> None:
+    for name, rule in (("TRAIN_LEARNING_RATE", "greater than 0"), ("EVALUATE_RTOL", "greater than or equal to 0")):
+        with pytest.raises(BadInput, match=rule):
+            settle(environment={f"LNTX_{name}": "-1"})
+
+
 def test_numbers_of_numpy_are_numbers() -> None:
     found = Data.model_validate({"seed": np.int64(3), "weights": np.array([1.5, 2.0]), "bias": np.float32(0.5)})
     assert (found.seed, type(found.seed), found.weights, found.bias) == (3, int, (1.5, 2.0), 0.5)

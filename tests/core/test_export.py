@@ -140,3 +140,21 @@ def test_read_back_ignores_modules_in_the_working_directory(tmp_path: Path) -> N
 def test_a_model_without_a_generator_starts_at_zero() -> None:
     assert LNTXLinearModel(2, bias=True).weights == (0.0, 0.0)
     assert json.dumps(LNTXLinearModel(1).bias) == "null"
+
+
+def test_an_interrupted_question_is_not_answered_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lntx.export import worker
+
+    path = _written(_model(3.7), "safetensors", tmp_path)
+    helper = worker.fresh_process()
+
+    class Interrupted:
+        def readline(self) -> str:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(helper._process, "stdout", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            prove(path, _model(3.7))
+    assert worker.fresh_process() is not helper
+    assert prove(path, _model(3.7)).problem is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -19,9 +20,10 @@ from lntx.config.loading import settle
 from lntx.errors import BadInput
 from lntx.pipeline.conclude import write_report_file
 from lntx.pipeline.table import TABLE
-from lntx.runs.garbage import collect_garbage
+from lntx.pipeline.work import compute_generate
+from lntx.runs.garbage import collect_garbage, pin
 from lntx.runs.run import load_run, run_names, run_path
-from lntx.runs.verify import verify
+from lntx.runs.verify import mend_history, verify
 from lntx.store.key import digest_of
 from lntx.store.store import Store
 from lntx.sweep.sweep import sweep
@@ -344,3 +346,72 @@ def test_a_pipe_for_a_journal_stops_a_run_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "artifacts" / ".journal.jsonl")
     with pytest.raises(OSError, match=r"not a regular file|No such device"):
         lntx.run(**SMALL, train={"seed": 1}, root=tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["an altered byte", "no digest", "gone", "the pointer's"])
+def test_what_a_run_that_cannot_be_read_may_need_stays(tmp_path: Path, harm: str) -> None:
+    """Pinned, or the last passing one: its results stay, and why is said."""
+    first = lntx.run(**SMALL, root=tmp_path)
+    store = Store(tmp_path)
+    path = run_path(store, first.run)
+    if harm != "the pointer's":
+        pin(store, first.run)
+        lntx.run(**SMALL, train={"seed": 1}, root=tmp_path)
+        lntx.run(**SMALL, train={"seed": 2}, root=tmp_path)
+    if harm == "no digest":
+        values = json.loads(path.read_text())
+        del values["digest"]
+        path.write_text(json.dumps(values))
+    elif harm == "gone":
+        path.unlink()
+    else:
+        path.write_text(path.read_text().replace("pass", "pasS", 1))
+    mend_history(store)
+    found = collect_garbage(store, keep=0)
+    assert all((tmp_path / file.path).exists() for report in first.stages.values() for file in report.files)
+    assert bool(found.held) == (harm != "no digest")
+    if harm == "gone":
+        pin(store, first.run, remove=True)
+        assert collect_garbage(store, keep=0).held == ()
+
+
+def test_damage_is_set_aside_from_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """data/ may be a link to one: a move becomes a copy."""
+    run = lntx.run(**SMALL, root=tmp_path)
+    path = tmp_path / run.stages["generate"].files[0].path
+    path.write_bytes(b"mine")
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if target.parent.name == ".damaged":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert lntx.run(**SMALL, root=tmp_path).stages["generate"].state == "ran"
+    assert [one.read_bytes() for one in (tmp_path / "artifacts" / ".damaged").iterdir()] == [b"mine"]
+
+
+@pytest.mark.timeout(60)
+def test_a_folder_of_a_stage_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "train").symlink_to(tmp_path / "not mounted")
+    with pytest.raises(OSError, match="File exists"):
+        lntx.run(**SMALL, root=tmp_path)
+
+
+def test_rows_of_a_file_that_changed_are_not_stored_under_its_old_name(tmp_path: Path) -> None:
+    """Between the digest and the reading: a run that waits for another's lock may wait for hours."""
+    table = tmp_path / "table.csv"
+    table.write_text("y,a\n2,1\n4,2\n6,3\n")
+
+    def change_first(*rest: Any) -> Any:
+        table.write_text("y,a\n20,1\n40,2\n60,3\n")
+        return compute_generate(*rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TABLE, "generate", dataclasses.replace(TABLE["generate"], work=change_first))
+        with pytest.raises(BadInput, match="changed while it was read"):
+            lntx.fit(table, target="y", root=tmp_path, export={"formats": ["safetensors"]})
+    table.write_text("y,a\n2,1\n4,2\n6,3\n")
+    assert lntx.fit(table, target="y", root=tmp_path).learned_weights == (2.0,)

@@ -21,7 +21,7 @@ from service import Service, commands, environment, holders, process_of
 from flows.cli.server import unit
 from flows.server.home import Home
 from flows.server.schedules import patient_hours
-from flows.server.settings import ServerOptions
+from flows.server.settings import MAX_HOURS, ServerOptions
 from lntx.errors import BadInput
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
@@ -178,6 +178,8 @@ def test_the_dead_man_waits_for_two_canaries() -> None:
         ({"canary_interval_s": 86400}, 48),
         ({"canary_cron": "0 3 * * *"}, 48),
         ({"canary_cron": "0 3 * * 1-5"}, 144),
+        ({"canary_cron": "0 0 1 1 *"}, MAX_HOURS),
+        ({"canary_interval_s": 366 * 86400}, MAX_HOURS),
     ):
         assert patient_hours(ServerOptions.model_validate(asked)) == hours
 
