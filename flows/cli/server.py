@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +19,7 @@ from flows.cli.run import Flat, app, print_json
 from flows.server.home import Home, Running, ServerState, refuse_other_database
 from flows.server.schedules import check_schedules, patient_hours
 from flows.server.settings import ServerOptions, prefect_home
+from flows.server.unit import unit
 from lntx.config.loading import explain
 from lntx.errors import BadInput, LntxError
 from lntx.text import quoted
@@ -28,30 +27,6 @@ from lntx.text import quoted
 _DEFAULTS = ServerOptions()
 _UP_WITHIN_S = 400.0
 _DOWN_WITHIN_S = 60.0
-
-_UNIT = """\
-# ~/.config/systemd/user/lntx.service
-#   systemctl --user daemon-reload && systemctl --user enable --now lntx
-# and, so that it starts with the machine and outlives your logout:
-#   loginctl enable-linger
-[Unit]
-Description=lntx: Prefect server, deployments and schedules of {root}
-After=network.target
-
-[Service]
-WorkingDirectory={folder}
-ExecStart={command}
-# Not after lntx down, nor where the options are wrong.
-Restart=on-failure
-RestartPreventExitStatus=2
-RestartSec=10
-# The supervisor alone is told to end, and ends the others in order.
-KillMode=mixed
-TimeoutStopSec=90
-
-[Install]
-WantedBy=default.target
-"""
 
 
 @app.command
@@ -235,52 +210,6 @@ def _start(home: Home) -> ServerState:
             process.wait()
         raise
     return state
-
-
-def unit(home: Home, words: Sequence[str]) -> str:
-    """A systemd unit that runs this very command in the foreground.
-
-    words: the command, without its program.
-
-    Raises: BadInput: a value that no unit can hold.
-    """
-    words = [*words]
-    if "--root" in words:
-        k = words.index("--root")
-        words = [*words[:k], *words[k + 2 :]]
-    words = [word for word in words if not re.fullmatch(r"--|--(systemd|foreground)(=.*)?|--root=.*", word, re.DOTALL)]
-    command = [sys.executable, "-m", "flows.cli", *words, "--foreground", "--root", str(home.root)]
-    if "$" in sys.executable:
-        raise BadInput(f"a systemd unit cannot hold the program {quoted(sys.executable)}: install lntx elsewhere")
-    return _UNIT.format(
-        root=_unit_text(str(home.root)),
-        folder=_unit_path(str(Path.cwd())),
-        command=" ".join(_unit_word(word) for word in command),
-    )
-
-
-def _unit_text(value: str) -> str:
-    """A value where systemd unquotes nothing: % begins a specifier, and a last \\ would go on with a line."""
-    if not value.isprintable() or value != value.strip() or value.endswith("\\"):
-        raise BadInput(f"a systemd unit cannot hold {quoted(value)}: rename it")
-    return value.replace("%", "%%")
-
-
-def _unit_path(value: str) -> str:
-    # systemd takes these for quoting where it does and does not, depending on its version.
-    if any(sign in value for sign in "\"'\\"):
-        raise BadInput(f"a systemd unit cannot hold the folder {quoted(value)}: start lntx up elsewhere")
-    return _unit_text(value)
-
-
-def _unit_word(word: str) -> str:
-    """A word of a command by systemd's rules for quoting: systemd.service(5), command lines."""
-    if not word.isprintable():
-        raise BadInput(f"a systemd unit cannot hold {quoted(word)}: put it into a file for --config")
-    word = word.replace("%", "%%").replace("$", "$$")
-    if re.fullmatch(r"[A-Za-z0-9%$_/.,:=+-]+", word):
-        return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _print_up(home: Home, options: ServerOptions, state: ServerState | None, common: Common) -> None:

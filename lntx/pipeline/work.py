@@ -13,7 +13,8 @@ from lntx.evaluation.verdict import Evaluation
 from lntx.pipeline.outcome import Outcome, Request, parse_stored
 from lntx.stages import Stage
 from lntx.store.key import Identity
-from lntx.store.store import RESUME, Store
+from lntx.store.staging import RESUME
+from lntx.store.store import Store
 from lntx.text import shown
 
 

@@ -8,44 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
-import re
 import shutil
 import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lntx.errors import BadInput, LntxError
-from lntx.files import read_regular, sha256_of, state_of, sync, write_json
+from lntx.errors import BadInput
+from lntx.files import sha256_of, state_of, sync, write_json
 from lntx.stages import STAGES, Stage
 from lntx.store.journal import Journal
 from lntx.store.key import Identity
 from lntx.store.locks import locked
 from lntx.store.places import folder_of, is_record_name, result_path
 from lntx.store.record import Record, StoredFile, Unreadable, dump_record, read_record, record_name
+from lntx.store.staging import ABANDONED_S, computing, is_folder, modified, remove_abandoned
 from lntx.store.stat_cache import StatCache
 from lntx.text import shown
-
-# Folders of work that no run has gone on with for so long are of no more use.
-_ABANDONED_SECONDS = 7 * 24 * 3600.0
-
-# In a folder to compute into, a file with its key: the folder is ours.
-_MARK = ".key"
-_KEY_DIGITS = 64
-
-# What stages leave in such a folder. Anything else in it is somebody's own.
-_WORK_NAME = re.compile(
-    r"dataset(-[0-9]{5})?\.(parquet|json)|model\.[a-z0-9]+|history\.parquet|(fit|evaluation|card)\.json"
-    r"|checkpoint(\.partial)?"
-)
-
-RESUME = ".resume"
-"""Folder, within one to compute into, of what an interrupted computation left to go on from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,63 +117,13 @@ class Store:
         with locked(self.locks / "store.lock", create=create):
             yield
 
-    @contextlib.contextmanager
-    def staging(self, stage: Stage, key: str) -> Iterator[Path]:
-        """A new folder to compute into, beside where the files will go; the holder of the key owns it.
+    def staging(self, stage: Stage, key: str) -> AbstractContextManager[Path]:
+        """A new folder to compute into; the caller holds the key."""
+        return computing(self.folder(stage), key)
 
-        It is removed at the end, and also after an error that is final. What is in `RESUME` beside it outlives an
-        interruption.
-        """
-        staging = self._own_staging(stage, key)
-        resume = staging / RESUME
-        resume.mkdir(exist_ok=True)
-        for left in staging.glob("work-*"):
-            _remove_files(left)
-        work = Path(tempfile.mkdtemp(prefix="work-", dir=staging))
-        try:
-            yield work
-        except LntxError:
-            _remove_staging(staging)
-            raise
-        except BaseException:
-            # Interrupted, or out of disk: what was done so far is worth keeping, if there is anything.
-            _remove_files(work)
-            if not any(resume.iterdir()):
-                _remove_staging(staging)
-            raise
-        _remove_staging(staging)
-
-    def _own_staging(self, stage: Stage, key: str) -> Path:
-        """The folder of a key, marked as ours; a folder or link of somebody else's under its name stays, and another is
-        taken.
-        """
-        self.folder(stage).mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            staging = self.folder(stage) / (f".staging-{key}" if number == 1 else f".staging-{key}-{number}")
-            if _has_mark(staging, key):
-                return staging
-            try:
-                staging.mkdir()
-            except FileExistsError:
-                continue
-            (staging / _MARK).write_text(key, encoding="ascii")
-            return staging
-        raise AssertionError
-
-    def sweep(self, *, older_than_s: float = _ABANDONED_SECONDS) -> list[Path]:
-        """Remove the folders to compute into that killed runs left and none has gone on with.
-
-        Returns: what was removed.
-        """
-        oldest = (time.time() - older_than_s) * 1e9
-        removed = []
-        for folder in [path for stage in STAGES for path in self.folder(stage).glob(".staging-*")]:
-            key = folder.name.split("-")[1]
-            if _newest(folder) < oldest and _has_mark(folder, key):
-                with locked(self.locks / f"{key}.lock", wait=False) as free:
-                    if free and _remove_staging(folder):
-                        removed.append(folder)
-        return removed
+    def sweep(self, *, older_than_s: float = ABANDONED_S) -> list[Path]:
+        """Remove the folders to compute into that killed runs left and none has gone on with. Returns: those."""
+        return remove_abandoned([self.folder(stage) for stage in STAGES], self.locks, older_than_s=older_than_s)
 
     def publish(
         self,
@@ -288,7 +222,7 @@ class Store:
 
     def latest_record_paths(self, stage: Stage, pattern: str = "*.json") -> list[Path]:
         """The same, the latest first."""
-        return sorted(self.record_paths(stage, pattern), key=_modified, reverse=True)
+        return sorted(self.record_paths(stage, pattern), key=modified, reverse=True)
 
     def set_aside(self, path: Path) -> Path:
         """Move what is at a path to `artifacts/.damaged/`, under a name that nothing there has.
@@ -302,14 +236,14 @@ class Store:
             place = self.damaged / (name if number == 1 else f"{name}.{number}")
             try:
                 # Taken before the move, which replaces a file without asking.
-                place.mkdir() if _is_folder(path) else place.touch(exist_ok=False)
+                place.mkdir() if is_folder(path) else place.touch(exist_ok=False)
                 break
             except FileExistsError:
                 number += 1
         try:
             _move(path, place)
         except OSError as error:
-            shutil.rmtree(place) if _is_folder(place) else place.unlink()
+            shutil.rmtree(place) if is_folder(place) else place.unlink()
             if not isinstance(error, FileNotFoundError):
                 raise
         return place
@@ -371,61 +305,10 @@ def _move(path: Path, place: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        if _is_folder(path):
+        if is_folder(path):
             shutil.copytree(path, place, symlinks=True, dirs_exist_ok=True)
             shutil.rmtree(path)
         else:
             shutil.copy2(path, place)
             sync(place)
             path.unlink()
-
-
-def _remove_staging(staging: Path) -> bool:
-    """Remove what stages left in a folder to compute into, and the folder if nothing else is in it.
-
-    Returns: whether it is gone.
-    """
-    for folder in (staging / RESUME, *staging.glob("work-*")):
-        _remove_files(folder)
-    if [path.name for path in staging.glob("*")] == [_MARK]:
-        (staging / _MARK).unlink()
-        staging.rmdir()
-    return not staging.exists()
-
-
-def _remove_files(folder: Path) -> None:
-    """Remove a folder's files that stages make, and the folder if it is empty then."""
-    if not _is_folder(folder):
-        return
-    for path in folder.iterdir():
-        if _WORK_NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def _has_mark(folder: Path, key: str) -> bool:
-    """Whether a folder to compute into is ours."""
-    try:
-        return (
-            _is_folder(folder)
-            and len(key) == _KEY_DIGITS
-            and read_regular(folder / _MARK, most=_KEY_DIGITS) == key.encode()
-        )
-    except OSError:
-        return False
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
-
-
-def _newest(folder: Path) -> int:
-    return max(_modified(path) for path in (folder, folder / RESUME))
-
-
-def _modified(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0

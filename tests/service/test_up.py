@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from service import Service, commands, environment, holders, process_of
 
-from flows.cli.server import unit
 from flows.server.home import Home
 from flows.server.schedules import patient_hours
 from flows.server.settings import MAX_HOURS, ServerOptions
+from flows.server.unit import unit
 from lntx.errors import BadInput
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
