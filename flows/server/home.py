@@ -108,7 +108,12 @@ class Home:
             with contextlib.suppress(FileExistsError):
                 os.link(beside, self._secret)
             beside.unlink()
-        found = read_regular(self._secret, most=1000).decode("ascii", errors="replace").strip()
+        try:
+            found = read_regular(self._secret, most=1000).decode("ascii", errors="replace").strip()
+        except OSError as error:
+            raise LntxError(
+                f"{shown(self._secret)} cannot be read: {error.strerror}: remove it for a new one"
+            ) from None
         if not re.fullmatch(r"[!-9;-~]+:[!-~]{8,}", found):
             raise LntxError(
                 f"{self._secret} must hold USER:PASSWORD, eight characters or more: remove it for a new one"

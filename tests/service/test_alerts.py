@@ -40,7 +40,7 @@ def test_each_alert_comes_once_and_a_caught_fault_raises_none(service: Service) 
         f"{killed}:crashed:1": ("crashed", killed),
     }
     (first,) = {one["message"] for one in told if one["alert"] == "failed"}
-    assert "/nowhere.csv cannot be read" in first
+    assert "/nowhere.csv is outside the folders that this server reads tables from" in first
 
 
 def test_no_passing_canary_is_told(tmp_path: Path) -> None:
