@@ -16,7 +16,7 @@ from typing import Any
 from lntx import __version__
 from lntx.canary.cases import Case
 from lntx.config.schema import Section
-from lntx.files import read_json
+from lntx.files import read_json, write_json
 from lntx.pipeline.table import TABLE, identify
 from lntx.store.key import code_digest, digest_of
 from lntx.store.store import Store
@@ -83,7 +83,7 @@ def watch(store: Store, case: Case, device: str, history: Sequence[Epoch]) -> Dr
             drift = _compare(case, records, now)
             if drift is not None or not records or records[-1]["versions"] != now["versions"]:
                 records = [*records, now][-_KEPT:]
-                store.write_json(path, {"case": case.name, **kind, "records": records})
+                write_json(path, {"case": case.name, **kind, "records": records})
     except OSError as error:
         # The verdict does not hang on it.
         logger.warning("the bits of this canary are not kept: %s", error)

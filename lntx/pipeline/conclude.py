@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from lntx.config.schema import Format
 from lntx.evaluation.verdict import Evaluation
+from lntx.files import write_json
 from lntx.pipeline.outcome import Outcome, Request, parse_stored
 from lntx.runs.run import Run, StageReport, StoredPath, keep_other_pointer, pointer_path, write_run
 from lntx.runs.shifts import shifts
@@ -49,7 +50,7 @@ def conclude(
         write_run(store, run)
         if run.verdict == "pass" and run.exports:
             keep_other_pointer(store)
-            store.write_json(pointer_path(store), {"run": run.run, "exports": run.exports})
+            write_json(pointer_path(store), {"run": run.run, "exports": run.exports})
     return run
 
 

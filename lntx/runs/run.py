@@ -12,7 +12,7 @@ from pydantic import AfterValidator, PrivateAttr
 
 from lntx.config.schema import Format, Pipeline, Section
 from lntx.errors import BadInput
-from lntx.files import read_json
+from lntx.files import read_json, write_json
 from lntx.stages import STAGES, Blame, Stage
 from lntx.store.key import digest_of
 from lntx.store.places import ResultPath, RunName, Sha256, is_run_name
@@ -194,7 +194,7 @@ def write_run(store: Store, run: Run) -> None:
     path = run_path(store, run.run)
     values = run.model_dump(mode="json")
     store.journal.add({store.name_of(path): None}, durable=False)
-    store.write_json(path, {**values, "digest": digest_of(values)})
+    write_json(path, {**values, "digest": digest_of(values)})
 
 
 def load_run(store: Store, name: str) -> Run:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lntx.errors import BadInput
 from lntx.files import sha256_of, state_of, sync, write_json
@@ -248,10 +248,6 @@ class Store:
                 raise
         return place
 
-    def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
-        """Replace a JSON file in one step."""
-        write_json(path, value)
-
     def folder(self, stage: Stage) -> Path:
         """Where the files of a stage's results are."""
         return self.root / folder_of(stage)
@@ -272,7 +268,7 @@ class Store:
     def _write_record(self, record: Record) -> None:
         path = self.record_path(record.identity)
         self.journal.add({self.name_of(path): None}, durable=False)
-        self.write_json(path, dump_record(record))
+        write_json(path, dump_record(record))
 
     def _is_in_the_way(self, place: Path, file: StoredFile) -> bool:
         """Whether something other than the file's bytes is where they belong."""

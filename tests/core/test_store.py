@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lntx.errors import BadInput, LntxError
+from lntx.files import write_json
 from lntx.store.key import Identity
 from lntx.store.record import Record
 from lntx.store.store import Store
@@ -174,16 +175,15 @@ def test_a_killed_holder_frees_its_lock(tmp_path: Path) -> None:
 
 
 def test_json_files_are_replaced_whole_and_readable_by_others(tmp_path: Path) -> None:
-    store = Store(tmp_path)
     path = tmp_path / "current.json"
-    store.write_json(path, {"run": "a"})
+    write_json(path, {"run": "a"})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        store.write_json(path, {"run": float("nan")})
+        write_json(path, {"run": float("nan")})
     assert json.loads(path.read_text()) == {"run": "a"}
     assert list(tmp_path.iterdir()) == [path]
     before = os.umask(0o022)
     try:
-        store.write_json(path, {"run": "b"})
+        write_json(path, {"run": "b"})
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o644
