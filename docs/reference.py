@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from rich.console import Console
 
-from flows.cli.main import app
+from flows.cli.app import app
 from lntx.canary.results import Canary
 from lntx.config.schema import Pipeline
 from lntx.errors import KINDS

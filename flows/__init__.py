@@ -1,1 +1,1 @@
-"""Prefect and the command line around `lntx`; no mathematics and no second runner."""
+"""Prefect flows and the command line of `lntx`; no mathematics and no second runner."""

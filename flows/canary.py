@@ -1,4 +1,4 @@
-"""The canary as a Prefect flow: the pipeline's own tasks in a throw-away root, then a judgement."""
+"""The canary as a Prefect flow: the pipeline's tasks in a temporary root, then a judgement of the answer."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from lntx.store.store import Store
 from lntx.text import MAX_MESSAGE, shown
 
 TAG = "canary"
-"""On every run of the canary."""
+"""Tag of every run of the canary."""
 
 INJECTED = "injected"
-"""Also on those with a planted fault: a red one is as it should be."""
+"""Additional tag of runs with a planted fault: a failure in them is expected."""
 
 
 def _run_name() -> str:
@@ -52,7 +52,7 @@ def _run_name() -> str:
     "against the known answer, epoch by epoch, and nothing is published.",
     flow_run_name=_run_name,
     persist_result=False,
-    # A wrong answer is an answer.
+    # A wrong answer is a result: never retry it.
     retries=0,
 )
 async def canary(
@@ -66,20 +66,20 @@ async def canary(
     """Run the cases of a level and judge each.
 
     Args:
-        level: 1, one case, a second; 2, several shapes, dtypes, thread counts and formats, half a minute; 3, as many
-            rows as a quarter of the free memory holds as well, minutes.
-        blind: Draw fresh weights, rows and settings.
-        seed: Draw these blind ones again.
-        repeat: How often.
-        inject: A fault to plant, to see it caught.
-        device: Where to train.
+        level: 1: one case, a second; 2: several shapes, dtypes, thread counts and formats, half a minute; 3: also as
+            many rows as fit in a quarter of the free memory, minutes.
+        blind: Draw new random weights, rows and settings.
+        seed: Draw the blind cases of this seed again.
+        repeat: Number of repetitions.
+        inject: A fault to plant, to check that it is caught.
+        device: Device to train on.
     """
     send_core_logs()
     try:
         order = settle_order(level=level, blind=blind, seed=seed, repeat=repeat, device=device)
         fault = None if inject is None else find_fault(inject)
         refuse_repeated_fault(inject, repeat)
-        # What is drawn, and what a fault was planted in, is not kept as a drift baseline.
+        # Blind cases and cases with a planted fault are not stored as drift baselines.
         witness = None if fault is not None or order.seed is not None else witness_at(root())
         found = await _run_cases(order, fault, witness)
     except LntxError as error:
@@ -141,7 +141,7 @@ async def _judge(attempt: Attempt, witness: Store | None) -> Judged:
 
 
 def _concluded(found: Canary) -> State[Any]:
-    """The flow's state: a planted fault that is caught is no wrong answer."""
+    """Return the flow's state: a planted fault that is caught is not a wrong answer."""
     if found.fault is not None:
         if found.fault.is_right:
             return Completed(name="FaultCaught", message=_headline(found), data=found)

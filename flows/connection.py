@@ -1,4 +1,4 @@
-"""Which Prefect server a run reports to: the configured one, or an embedded one that lives as long as the run."""
+"""Select the Prefect server of a run: the configured one, that of `lntx up`, or an embedded one for this run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def connected(root: Path) -> Iterator[bool]:
 
     Yields: whether the server stays up afterwards.
 
-    Raises: ServerUnreachable: a server is configured, and does not answer or refuses.
+    Raises: ServerUnreachable: the selected server does not answer, or refuses the request.
     """
     url = PREFECT_API_URL.value()
     if url:
@@ -54,7 +54,7 @@ def connected(root: Path) -> Iterator[bool]:
         settings: dict[Any, Any] = {
             PREFECT_API_URL: own.api_url,
             PREFECT_API_AUTH_STRING: home.secret(),
-            # A run that says nothing for long is taken for dead.
+            # A run without heartbeats is marked as crashed.
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S,
             PREFECT_UI_URL: own.url,
         }
@@ -68,7 +68,7 @@ def connected(root: Path) -> Iterator[bool]:
 
 
 def _running(home: Home) -> ServerState | None:
-    """The server of this root, once it is up if it is on its way."""
+    """Return the server of this root, or None; wait for a server that is starting."""
     deadline = time.monotonic() + _STARTUP_TIMEOUT_S
     while (own := home.running()) is None and home.is_held():
         if time.monotonic() > deadline:
@@ -78,7 +78,7 @@ def _running(home: Home) -> ServerState | None:
 
 
 def _check(url: str) -> None:
-    """Ask for something that needs the right credentials."""
+    """Send a request that needs the right credentials."""
     advice = "start it, or unset PREFECT_API_URL for an embedded one"
     try:
         with get_client(sync_client=True) as client:
@@ -95,7 +95,7 @@ def _check(url: str) -> None:
 
 @contextlib.contextmanager
 def _embedded(root: Path) -> Iterator[None]:
-    # Half of Prefect's import time, and only an embedded server needs it.
+    # Imported here: half of Prefect's import time, and only an embedded server needs it.
     from prefect.server.api.server import SubprocessASGIServer
 
     home = Path(os.environ.get("PREFECT_HOME") or root / "artifacts" / ".prefect").resolve()
@@ -108,9 +108,9 @@ def _embedded(root: Path) -> Iterator[None]:
         PREFECT_HOME: home,
         PREFECT_SERVER_EPHEMERAL_ENABLED: True,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: _STARTUP_TIMEOUT_S,
-        # The telemetry of a first start races the migrations for the database.
+        # On a first start, telemetry and migrations compete for the database.
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
-        # Nobody watches a heartbeat of a server that ends with the run; sending it costs a second.
+        # Heartbeats are useless on a server that ends with the run, and they cost a second.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     }
     with temporary_settings(settings):

@@ -1,10 +1,10 @@
-"""Which folders the flows of `lntx up` may read tables from: anyone who can start a run chooses `data.path`."""
+"""Restrict the folders that flows of `lntx up` read tables from: anyone who can start a run chooses `data.path`."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from lntx.config.schema import Data
@@ -15,18 +15,18 @@ _VARIABLE = "LNTX_SERVED_FOLDERS"
 
 
 def served_folders(folders: Iterable[str | Path]) -> dict[str, str]:
-    """The variable that tells a flow run what it may read: folders, with all that is in them, or single files."""
+    """Return the variable that lists what a flow run may read: folders with all their contents, or single files."""
     return {_VARIABLE: json.dumps([str(folder) for folder in folders])}
 
 
-def refuse_other_folders(data: Data, environment: Mapping[str, str] = os.environ) -> None:
+def refuse_other_folders(data: Data) -> None:
     """Refuse a table elsewhere, in a run that `lntx up` serves; links count by where they lead.
 
     Raises: BadInput.
     """
-    if data.path is None or _VARIABLE not in environment:
+    if data.path is None or _VARIABLE not in os.environ:
         return
-    allowed = json.loads(environment[_VARIABLE])
+    allowed = json.loads(os.environ[_VARIABLE])
     place = Path(data.path).resolve()
     if not any(place.is_relative_to(Path(folder).resolve()) for folder in allowed):
         raise BadInput(

@@ -26,11 +26,11 @@ async def clean(
     keep: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 100,
     older_than_days: Annotated[float, Field(strict=True, ge=0, le=36_500)] = 30.0,
 ) -> State[Any]:
-    """Remove old runs and what only they needed.
+    """Remove old runs and the results that only they need.
 
     Args:
-        keep: Runs that stay at least, the latest ones.
-        older_than_days: Age in days up to which every run stays.
+        keep: Minimum number of runs to keep, the latest ones.
+        older_than_days: Age in days up to which every run is kept.
     """
     send_core_logs()
     try:

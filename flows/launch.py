@@ -1,4 +1,4 @@
-"""Run flows from the command line and bring their outcome back. Importing this imports Prefect."""
+"""Run flows from the command line and return their results. Importing this module imports Prefect."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def run_flow(
     only: Stage | None,
     force: list[str],
 ) -> Run:
-    """Run the pipeline's flow on the server in reach, else on an embedded one.
+    """Run the pipeline's flow on the available server, else on an embedded one.
 
-    Raises: LntxError: what a stage or the server refused. Another exception: what a stage died of.
+    Raises: LntxError: a stage or the server refused the run. Any other exception that a stage raised.
     """
     with tags("lntx"):
         state = pipeline_flow(
@@ -57,11 +57,11 @@ def run_flow(
 
 
 def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
-    """Run the canary's flow on the server in reach, else on an embedded one.
+    """Run the canary's flow on the available server, else on an embedded one.
 
-    Raises: as `run_flow`.
+    Raises: the same errors as `run_flow`.
     """
-    # With it comes torch, which a cached run has no use for.
+    # Imported here: it imports torch, which a cached run does not need.
     from flows.canary import INJECTED, TAG
     from flows.canary import canary as canary_flow
     from lntx.canary.results import Canary
@@ -79,7 +79,7 @@ def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
 
 
 def _bring_back(state: Awaitable[State[Any]], kind: type[_R], root: Path) -> _R:
-    """Wait for a flow run that has not begun, and give what it came to."""
+    """Await a flow run that has not started yet, and return its result."""
     Store(root).prepare()
     os.environ["LNTX_ROOT"] = str(root.absolute())
     for handler in logging.getLogger().handlers:
@@ -94,7 +94,7 @@ def _bring_back(state: Awaitable[State[Any]], kind: type[_R], root: Path) -> _R:
 
 
 def _tells_more(record: logging.LogRecord) -> bool:
-    """Whether a log line is not the failure of a run or a task: the command tells that itself, once."""
+    """Whether a log line is not the failure of a run or a task, which the command itself reports once."""
     is_engine = record.name in ("prefect.flow_runs", "prefect.task_runs")
     says_failed = record.getMessage().startswith(("Finished in state", "Task run failed with state"))
     return not (is_engine and says_failed and record.levelno >= logging.ERROR)

@@ -22,7 +22,7 @@ from lntx.pipeline.conclude import conclude
 from lntx.pipeline.outcome import Outcome, Request
 from lntx.pipeline.runner import begin
 from lntx.runs.run import Run
-from lntx.stages import Stage, select
+from lntx.stages import STAGES, Stage, select
 from lntx.store.leases import running
 from lntx.store.store import Store
 from lntx.text import MAX_MESSAGE, MAX_NAME, shown
@@ -56,19 +56,19 @@ async def pipeline(
     from_stage: Stage | None = None,
     until: Stage | None = None,
     only: Stage | None = None,
-    force: Annotated[list[Force], Field(max_length=5)] | None = None,
+    force: Annotated[list[Force], Field(max_length=1 + len(STAGES))] | None = None,
 ) -> State[Any]:
     """Run the stages and conclude with a verdict.
 
     Args:
-        data: The rows: synthetic ones from known weights, or a file of your own.
+        data: The rows: generated from known weights, or read from a file.
         train: How the weights are learned.
         evaluate: What counts as the right answer.
-        export: What the model is written as.
-        from_stage: Start at this stage; earlier ones are taken from the store.
+        export: The file formats of the model.
+        from_stage: Start at this stage; the results of earlier stages are read from the store.
         until: Stop after this stage.
-        only: Run this stage alone.
-        force: Stages to compute although their results are stored.
+        only: Run only this stage.
+        force: Stages to compute even if their results are stored.
     """
     send_core_logs()
     try:
@@ -87,7 +87,7 @@ async def pipeline(
 
 
 async def _run_tasks(store: Store, request: Request) -> State[Any]:
-    """Every stage as a task, and the conclusion."""
+    """Run every stage as a task, and return the state with the verdict."""
     outcomes: dict[Stage, Outcome] = {}
     for stage, stage_task in TASKS.items():
         if stage not in request.stages:
@@ -117,7 +117,7 @@ async def _run_tasks(store: Store, request: Request) -> State[Any]:
 
 
 def _failed_as(state: State[Any], came: object) -> State[Any]:
-    """The flow fails as its task did."""
+    """Return the state of a flow whose task failed."""
     name = state.name if isinstance(came, LntxError) else None
     return Failed(name=name, message=state.message, data=came)
 

@@ -1,4 +1,4 @@
-"""How far a long stage has come, as a progress artifact in Prefect's UI."""
+"""Show the progress of a long stage as a progress artifact in Prefect's UI."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EVERY_S = 5.0
 
 @contextlib.contextmanager
 def shown(stage: Stage) -> Iterator[None]:
-    """Show how far a stage is while the block runs, if that takes long enough for anybody to look."""
+    """Show the progress of a stage while the block runs, if it takes longer than a few seconds."""
     bar = _Bar(stage)
     last = "failed"
     try:
@@ -33,7 +33,7 @@ def shown(stage: Stage) -> Iterator[None]:
 
 
 class _Bar:
-    """One progress artifact, made when it is first of use."""
+    """One progress artifact, created at the first update that is shown."""
 
     def __init__(self, stage: Stage) -> None:
         self._key = f"lntx-{stage}-progress"
@@ -58,5 +58,5 @@ class _Bar:
             else:
                 update_progress_artifact(self._artifact, percent, description=what)
         except Exception as error:
-            # A stage does not fail for want of a picture of it.
+            # A stage must not fail because its progress cannot be shown.
             logger.warning("the progress of %s cannot be shown: %s", self._key, error)

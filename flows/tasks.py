@@ -1,6 +1,6 @@
-"""The four stages as Prefect tasks: names, retries, timeouts, and states a person can read.
+"""The four stages as Prefect tasks: names, retries, timeouts, and readable states.
 
-Each task obtains its stage's result from the core's runner; what a stage does is not known here.
+Each task obtains its stage's result from the core's runner; this module does not know what a stage does.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _HOUR = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry:
-    """What Prefect adds to a stage."""
+    """Prefect settings of a stage."""
 
     title: str
-    """Its name in the UI."""
+    """Name of the task in the UI."""
 
     timeout_s: float
-    """How long it may take, in seconds."""
+    """Time limit in seconds."""
 
     retry_delays_s: tuple[float, ...] = (5.0, 30.0)
-    """Pauses before its retries, in seconds."""
+    """Delays before the retries, in seconds."""
 
 
 TABLE: dict[Stage, TaskEntry] = {
@@ -47,11 +47,11 @@ TABLE: dict[Stage, TaskEntry] = {
     "evaluate": TaskEntry(title="Evaluate what was learned", timeout_s=6 * _HOUR),
     "export": TaskEntry(title="Export and read back", timeout_s=0.5 * _HOUR),
 }
-"""Every stage; what it computes is in `lntx/pipeline/table.py`."""
+"""Prefect settings of every stage; `lntx/pipeline/table.py` defines what a stage computes."""
 
 
 def transient(_task: Task[..., Any], _run: object, state: State[Any]) -> bool:
-    """Whether a failure may pass by itself: the machine's trouble, never an answer, a missing file or a timeout."""
+    """Whether a retry may help: a problem of the machine, but no wrong answer, missing file or timeout."""
     # Not state.result(): in a task of an async flow that is a coroutine.
     error = getattr(state.data, "result", state.data)
     return isinstance(error, (OSError, MemoryError)) and not isinstance(
@@ -77,7 +77,7 @@ def _stage_task(stage: Stage) -> Task[[Request, dict[Stage, Outcome]], Any]:
             with shown(stage):
                 outcome = obtain(stage, request, outcomes)
         except LntxError as error:
-            # A state, not an exception: what is wrong is in its message, and a traceback would say nothing more.
+            # A state, not an exception: its message gives the cause, and a traceback would add nothing.
             return Failed(name=error.kind, message=str(error), data=error)
         return _STATES[outcome.state](outcome)
 
@@ -109,9 +109,9 @@ TASKS = {stage: _stage_task(stage) for stage in TABLE}
 
 
 class _CoreLogHandler(APILogHandler):
-    """Sends the core's log lines to the run they belong to; lines outside any run have no place to go."""
+    """Sends the core's log lines to the run that they belong to; lines outside a run are dropped."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name is logging's)
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging defines the name)
         import sys
 
         if not isinstance(sys.exc_info()[1], MissingContextError):
@@ -119,7 +119,7 @@ class _CoreLogHandler(APILogHandler):
 
 
 def send_core_logs() -> None:
-    """Show the core's log lines in the UI."""
+    """Send the core's log lines to the UI."""
     core = logging.getLogger("lntx")
     if not any(isinstance(handler, _CoreLogHandler) for handler in core.handlers):
         handler = _CoreLogHandler(level=logging.INFO)
@@ -130,12 +130,12 @@ def send_core_logs() -> None:
 
 
 def root() -> Path:
-    """The folder of data/ and artifacts/ of a flow run: LNTX_ROOT, else the working directory.
+    """Return the folder of data/ and artifacts/ of a flow run: LNTX_ROOT, else the working directory.
 
-    No parameter: anyone who can start a run could name any folder.
+    Not a parameter: anyone who can start a run could choose any folder.
     """
     return Path(os.environ.get("LNTX_ROOT") or ".")
 
 
-Force = Literal["all", "generate", "train", "evaluate", "export"]
+Force = Literal["all", Stage]
 """A stage to compute although its result is stored, or all of them."""

@@ -1,6 +1,6 @@
 """lntx: a known-answer training pipeline.
 
-The public names are loaded when they are first used, so that importing lntx costs next to nothing.
+The public names are imported on first use, so that importing lntx is fast.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ def run(
 ) -> Run:
     """Run the pipeline and return its outcome; a wrong answer is a result (`verdict`), not an exception.
 
-    config: a whole configuration; or give sections, as models or as mappings of their keys, over a preset or a TOML
-    file. force: stages to compute although stored, or "all". root: folder of data/ and artifacts/; LNTX_ROOT or the
-    current directory by default.
+    config: a whole configuration. Instead of it, give sections, as models or as mappings of their keys; they override
+    a preset and a TOML file. force: stages to compute even if stored, or "all". root: folder of data/ and artifacts/;
+    default: LNTX_ROOT or the current directory.
 
     Raises: BadInput: the configuration or the user's file cannot be used.
     """
@@ -69,8 +69,8 @@ def fit(
 ) -> Run:
     """Run the pipeline on a Parquet or CSV file.
 
-    features: the columns to predict from; all but the target by default. polynomial: fit the powers
-    1…K of the one feature. options: as for `run`.
+    features: the columns to predict from; default: all but the target. polynomial: fit the powers
+    1…K of the only feature. options: as for `run`.
 
     Raises: BadInput: the file, a column or the configuration cannot be used.
     """
@@ -90,15 +90,15 @@ def predict(
     root: Root | None = None,
     trust: str | Sequence[str] = (),
 ) -> np.ndarray:
-    """Predict with a model: the last passing run's, a run's, or a file's.
+    """Predict with the model of the last passing run, of a given run, or of a file.
 
     rows: one number (a row of one feature), one row of numbers, or rows, shape (num_rows, num_features), in the order
-    of the features; or a pandas data frame or pyarrow table, whose columns are taken by their names.
-    trust: sha256 of a .pt2 file that may be loaded although it is no export of this root: loading one can run code.
+    of the features; or a pandas data frame or pyarrow table, whose columns are selected by name.
+    trust: sha256 of a .pt2 file that may be loaded although it is no export of this root; loading one can run code.
 
     Returns: predictions, shape (num_rows,), in the model's dtype.
 
-    Raises: BadInput: there is no such model, it takes other features, or it is not trusted.
+    Raises: BadInput: there is no such model, it has other features, or it is not trusted.
     """
     found = find_model(Store(_root(root)), run=run, path=model, trust=[trust] if isinstance(trust, str) else trust)
     if hasattr(rows, "to_frame"):
@@ -110,13 +110,13 @@ def predict(
 
 
 def _numbers(rows: Any) -> np.ndarray:
-    """Rows of numbers without names, shape (num_rows, num_features)."""
+    """Return rows of unnamed numbers as an array, shape (num_rows, num_features)."""
     try:
         given = np.asarray(rows)
         if given.dtype.kind not in "iufb":
             raise TypeError
         numbers = np.atleast_2d(given.astype(np.float64))
-        # As they were given: numpy rounds whole numbers beside others on the way.
+        # Check the original values: numpy rounds integers in a list that also contains floats.
         exact = given if isinstance(rows, np.ndarray) else np.asarray(rows, dtype=object)
         whole = [value for value in exact.ravel().tolist() if isinstance(value, int)]
     except (ValueError, TypeError, OverflowError):

@@ -1,4 +1,4 @@
-"""Errors a person can meet, each with the exit code of the command that met it. Knows no stage and no store."""
+"""Errors shown to the user, each with the exit code of the command. Knows no stage and no store."""
 
 from lntx.text import MAX_MESSAGE, escape, shorten
 
@@ -6,9 +6,9 @@ _MAX_LINES = 10
 
 
 class LntxError(ValueError):
-    """Base of every error raised on purpose; its message is for the user: what, which value, what next.
+    """Base class of all deliberate errors. The message tells the user what is wrong, which value, and what to do.
 
-    lines: one sentence each. What they quote from outside is escaped, and a message has at most 2,000 characters.
+    lines: one sentence each. Quoted external text is escaped, and a message has at most 2,000 characters.
     """
 
     kind = "Error"
@@ -32,21 +32,21 @@ class BadInput(LntxError):
 
 
 class WrongAnswer(LntxError):
-    """A stage worked and its answer is not the known one; raised only where a verdict cannot be returned."""
+    """A stage worked, but its answer differs from the known one; raised only if a verdict cannot be returned."""
 
     kind = "WrongAnswer"
     exit_code = 3
 
 
 class NotFresh(LntxError):
-    """A stage outside the selection has no stored result that the selected ones could start from."""
+    """A stage outside the selection has no stored result for the selected stages to use."""
 
     kind = "NotFresh"
     exit_code = 4
 
 
 class Damaged(LntxError):
-    """Stored bytes are not the bytes that were stored."""
+    """Stored bytes have changed since they were written."""
 
     kind = "Damaged"
     exit_code = 5
@@ -59,4 +59,4 @@ class ServerUnreachable(LntxError):
 
 
 KINDS: tuple[type[LntxError], ...] = (LntxError, BadInput, WrongAnswer, NotFresh, Damaged, ServerUnreachable)
-"""Every kind."""
+"""All error classes."""

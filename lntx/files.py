@@ -1,4 +1,4 @@
-"""Files: read them, hash them, replace them in one step. Reads regular files only; knows no store."""
+"""Read, hash and atomically replace files. Reads regular files only; knows no store."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 MAX_JSON_BYTES = 2**24
-"""Largest JSON file that is read: parsed, one may take thirty times as much memory."""
+"""Size limit of a JSON file; parsing may take thirty times as much memory."""
 
 MAX_MODEL_BYTES = 2**28
-"""Largest file of a model, or of a sweep, that is read."""
+"""Size limit of a model file or a sweep file."""
 
 
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading.
 
-    Raises: OSError: it is not there, may not be read, or is a folder, a pipe, a socket or a device.
+    Raises: OSError: it does not exist, may not be read, or is a folder, a pipe, a socket or a device.
     """
-    # Looked at first: opening a device may do something.
+    # Check before opening: opening a device may have side effects.
     if stat.S_ISREG(path.stat().st_mode):
         stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
@@ -35,7 +35,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_regular(path: Path, *, most: int = MAX_JSON_BYTES) -> bytes:
-    """The bytes of a regular file of at most so many. Raises: OSError: as `open_regular`, or it is larger."""
+    """Return the bytes of a regular file of at most `most` bytes. Raises: OSError: as `open_regular`, or too large."""
     with open_regular(path) as stream:
         content = stream.read(most + 1)
     if len(content) > most:
@@ -44,15 +44,15 @@ def read_regular(path: Path, *, most: int = MAX_JSON_BYTES) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file.
+    """Return the value in a JSON file.
 
-    Raises: OSError: as `open_regular`. ValueError: it is not JSON, or larger or deeper than any of ours.
+    Raises: OSError: as `open_regular`, or too large. ValueError: it is not JSON, or nested too deeply.
     """
     return parse_json(read_regular(path))
 
 
 def parse_json(content: bytes | str) -> Any:
-    """The value of JSON text. Raises: ValueError: it is not JSON, or nested too deeply."""
+    """Return the value of JSON text. Raises: ValueError: it is not JSON, or nested too deeply."""
     try:
         return json.loads(content)
     except RecursionError:
@@ -60,14 +60,14 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace a JSON file in one step."""
+    """Atomically replace a JSON file."""
     write_whole(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step: it has the old text or the new one, and other names of the old file keep that."""
+    """Atomically replace a file: it has either the old or the new text. Other hard links keep the old text."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile: what it makes only its owner may read.
+    # Not tempfile: only the owner may read its files.
     beside = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with beside.open("x", encoding="utf-8") as handle:
@@ -81,22 +81,22 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a regular file's bytes, in hexadecimal. Raises: OSError: as `open_regular`."""
+    """Return the sha256 of a regular file, in hexadecimal. Raises: OSError: as `open_regular`."""
     with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def state_of(path: Path) -> list[int]:
-    """What changes when a file does: inode, size, and the times of modification and of change, in nanoseconds.
+    """Return the state of a file: inode, size, modification time and change time (both in nanoseconds).
 
-    `touch` puts back the time of modification; nothing but setting the clock back puts back that of change.
+    `touch` can reset the modification time; only setting the clock back can reset the change time.
     """
     status = path.stat()
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def sync(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on the disk before going on."""
+    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -105,7 +105,7 @@ def sync(path: Path) -> None:
 
 
 class HashingWriter:
-    """A binary stream to write to from start to end, which hashes what goes through it."""
+    """A sequential binary output stream that hashes everything written to it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -114,7 +114,7 @@ class HashingWriter:
         self.closed = False
 
     def write(self, data: bytes) -> int:
-        """Write and hash bytes."""
+        """Write and hash bytes; return their number."""
         self._stream.write(data)
         self._digest.update(data)
         size = memoryview(data).nbytes
@@ -122,18 +122,18 @@ class HashingWriter:
         return size
 
     def tell(self) -> int:
-        """Bytes written."""
+        """Return the number of bytes written."""
         return self._written
 
     def flush(self) -> None:
-        """Hand what is buffered to the operating system."""
+        """Flush the underlying stream."""
         self._stream.flush()
 
     def close(self) -> None:
-        """Nothing: the caller opened the stream, and closes it."""
+        """Mark as closed. The underlying stream stays open: its owner closes it."""
         self.closed = True
 
     @property
     def sha256(self) -> str:
-        """Digest of what was written, in hexadecimal."""
+        """Digest of the written bytes, in hexadecimal."""
         return self._digest.hexdigest()

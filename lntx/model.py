@@ -1,4 +1,4 @@
-"""The model: one linear layer, and its weights as bytes. Knows nothing of data, training or files."""
+"""The model: one linear layer, and its weights as bytes. Independent of data, training and files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 class LNTXLinearModel(nn.Module):
     """y = x · weights (+ bias): `nn.Linear` with one output.
 
-    num_features: columns of x. bias: whether there is one. dtype: torch.float64 or torch.float32.
+    num_features: number of columns of x. bias: whether the model has a bias. dtype: torch.float64 or torch.float32.
     generator: source of the initial weights, drawn as nn.Linear draws them, uniform in ±1/sqrt(num_features);
-    without one every weight starts at 0. The global random state is neither used nor changed.
+    if None, every weight starts at 0. The global random state is neither used nor changed.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class LNTXLinearModel(nn.Module):
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The learned weights, each as the float64 that it equals."""
+        """The learned weights, each as the float64 of the same value."""
         return tuple(self.linear.weight.detach().double().cpu().reshape(-1).tolist())
 
     @property
     def bias(self) -> float | None:
-        """The learned bias as the float64 that it equals; none where the model has none."""
+        """The learned bias as the float64 of the same value; None if the model has no bias."""
         return None if self.linear.bias is None else float(self.linear.bias.detach().double().cpu())
 
 
 def dump_weights(model: LNTXLinearModel) -> bytes:
-    """The weights, and nothing else: equal weights give equal bytes."""
+    """Return the weights, and nothing else, as safetensors bytes: equal weights give equal bytes."""
     data: bytes = safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
     return data

@@ -1,4 +1,4 @@
-"""Find the model that a person means, and use it on numbers or on a table by its columns' names. Trains nothing."""
+"""Find a stored model, and use it to predict from numbers or from a table by column names. Trains nothing."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model and what its inputs are called."""
+    """A model and the names of its inputs."""
 
     path: Path
     """The exported file."""
 
     run: str | None
-    """The run that it was found through; none for a file."""
+    """The run that exported it; None for a file."""
 
     features: tuple[str, ...] | None
-    """Names of the columns to predict from, in order; none for a file without a known history."""
+    """Names of the columns to predict from, in order; None for a file that is no known export."""
 
     ask: Predictor
-    """Rows to predictions, shape (num_rows, 1); a polynomial's powers are made on the way."""
+    """Maps rows to predictions, shape (num_rows, 1); computes the powers of a polynomial."""
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Predict rows, shape (num_rows, num_features), one feature for a polynomial; returns shape (num_rows,).
 
-        Raises: BadInput: another number of features; a number, or a prediction, that is not finite.
+        Raises: BadInput: wrong number of features; a number or a prediction that is not finite.
         """
         if self.features is not None and rows.shape[1] != len(self.features):
             raise BadInput(
@@ -65,7 +65,7 @@ class Model:
         return predictions
 
     def predict_frame(self, frame: Any) -> np.ndarray:
-        """Predict the rows of a data frame by its columns' names; returns shape (num_rows,).
+        """Predict the rows of a data frame by column names; returns shape (num_rows,).
 
         Raises: BadInput: a column is missing or cannot be used; and as `predict`.
         """
@@ -73,14 +73,14 @@ class Model:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The features' names. Raises: BadInput: they are not known."""
+        """Names of the features. Raises: BadInput: they are not known."""
         if self.features is None:
             raise BadInput(f"{shown(self.path)} does not say what its features are called: use --run, or give numbers")
         return self.features
 
 
 class _Inputs(Section, extra="ignore"):
-    """What an export's card says of the inputs."""
+    """The inputs of a model, as stored in the card of an export."""
 
     features: tuple[str, ...]
     degree: int = 1
@@ -89,18 +89,18 @@ class _Inputs(Section, extra="ignore"):
 def find_model(
     store: Store, *, run: str | None = None, path: str | os.PathLike[str] | None = None, trust: Sequence[str] = ()
 ) -> Model:
-    """Find a model: a file's, a run's, or the last passing run's.
+    """Find the model of a file, of a run, or of the last passing run.
 
     trust: digests of .pt2 files that may be loaded although this root did not record them.
 
-    Raises: BadInput: there is none, or it is not trusted. Damaged: its bytes are not those that were stored.
+    Raises: BadInput: there is none, or it is not trusted. Damaged: its bytes have changed.
     """
     if run is not None and path is not None:
         raise BadInput("give either a run or a model file")
     records = [*store.records("export")]
     trusted = {file.sha256 for record in records for file in record.files} | set(trust)
     if path is not None:
-        # Here, because it imports torch where a model is loaded.
+        # A local import, because loading a model imports torch.
         from lntx.export.formats import read_model
 
         content = read_model(Path(path))
@@ -110,7 +110,7 @@ def find_model(
         raise BadInput(f"run {found.run} has no digest, so that it can be shown but not used: run it again")
     if not found.exports:
         raise BadInput(f"run {found.run} exported no model")
-    # safetensors loads quickest.
+    # safetensors loads fastest.
     place = found.exports.get("safetensors") or next(iter(found.exports.values()))
     file = store.root / place
     stored = {known.path: known.sha256 for known in found.stages["export"].files}
@@ -126,7 +126,7 @@ def find_model(
 
 
 def _load(file: Path, content: bytes, inputs: _Inputs | None, run: str | None, trusted: set[str]) -> Model:
-    # Here, because it imports torch: a missing model is known without.
+    # A local import, because it imports torch: a missing model is reported without it.
     from lntx.export.formats import predictor_of
 
     if inputs is None or inputs.degree == 1:
@@ -137,8 +137,8 @@ def _load(file: Path, content: bytes, inputs: _Inputs | None, run: str | None, t
 
 
 def _of_powers(content: bytes, file: Path, degree: int, trusted: set[str]) -> Predictor:
-    """A polynomial's predictions from its one feature, as exact as its fit: powers rounded to float64 would lose what
-    the condition number asks for.
+    """Return a predictor for a polynomial of one feature, as accurate as its fit. Powers rounded to float64 would lose
+    the digits that the condition number requires.
     """
     from lntx.export.formats import model_of, predictor_of
 
@@ -159,7 +159,7 @@ def _of_powers(content: bytes, file: Path, degree: int, trusted: set[str]) -> Pr
 
 
 def _current(store: Store) -> str:
-    """Name of the last passing run."""
+    """Return the name of the last passing run."""
     try:
         pointer = read_pointer(store)
     except DamagedRun as error:
@@ -170,7 +170,7 @@ def _current(store: Store) -> str:
 
 
 def _inputs_of(store: Store, records: Sequence[Record], content: bytes) -> _Inputs | None:
-    """Names of the terms and the degree, if the bytes are an export of this store."""
+    """Return the names of the terms and the degree, or None if the bytes are no export of this store."""
     sha256 = hashlib.sha256(content).hexdigest()
     for record in records:
         if any(file.sha256 == sha256 for file in record.files):
@@ -185,9 +185,9 @@ def _inputs_of(store: Store, records: Sequence[Record], content: bytes) -> _Inpu
 
 
 def write_predictions(model: Model, source: Path, target: Path) -> int:
-    """Write a table with a column `prediction` beside its own columns, which pass unchanged.
+    """Copy a table and append a column `prediction`; the other columns stay unchanged.
 
-    source: Parquet or CSV. target: Parquet or CSV, by its suffix; replaced whole at the end.
+    source: Parquet or CSV. target: Parquet or CSV, by its suffix; replaced atomically at the end.
 
     Returns: the number of rows.
 
@@ -222,7 +222,7 @@ def write_predictions(model: Model, source: Path, target: Path) -> int:
 
 
 class _CsvWriter:
-    """Writes batches as CSV, quoting only where it must: what was read as text is written as it was."""
+    """Writes batches as CSV with minimal quoting; values that were read as text are written unchanged."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._stream = path.open("w", encoding="utf-8", newline="")

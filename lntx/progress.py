@@ -1,6 +1,6 @@
-"""How far a long stage has come, told to a listener; it changes no result.
+"""Report the progress of a long stage to a listener; results do not depend on it.
 
-Where nobody listens it costs a look at one variable.
+Without a listener, a report costs only the read of one variable.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 Listener = Callable[[float, str], None]
-"""Takes the part that is done, from 0 to 1, and what it is a part of, in words."""
+"""Takes the finished fraction, from 0 to 1, and a description of the work."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextlib.contextmanager
 def heard_by(listener: Listener) -> Iterator[None]:
-    """Have a listener told in this block. It is called often, and must be quick."""
+    """Report progress in this block to a listener. It is called often and must be fast."""
     token = _listener.set(listener)
     try:
         yield
@@ -26,7 +26,7 @@ def heard_by(listener: Listener) -> Iterator[None]:
 
 
 def tell(done: int, total: int, what: str) -> None:
-    """Say that so many of so many are done: rows of a pass, epochs of at most so many."""
+    """Report that `done` of `total` units are finished: rows of a pass, or epochs of the maximum."""
     listener = _listener.get()
     if listener is not None:
         listener(done / total, f"{what}: {done:,} of {total:,}")

@@ -1,4 +1,4 @@
-"""The stages by name, and which of them a run is asked for. Knows nothing of what they do."""
+"""The names of the stages, and the selection of stages for a run. Does not know what stages do."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Blame = Literal["data", "reference", "training", "export"]
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which stages may be computed, and which must be although stored."""
+    """Which stages may be computed, and which must be computed even if stored."""
 
     stages: tuple[Stage, ...] = STAGES
-    """Selected stages, in order. Earlier ones are taken from the store, later ones are skipped."""
+    """Selected stages, in order. Earlier stages are read from the store, later ones are skipped."""
 
     forced: frozenset[Stage] = frozenset()
-    """Selected stages to compute again although their result is stored."""
+    """Selected stages to compute even if their result is stored."""
 
 
 def select(
@@ -33,9 +33,9 @@ def select(
     only: Stage | None = None,
     force: Iterable[str] = (),
 ) -> Selection:
-    """Turn the four options into a selection.
+    """Convert the four options to a selection.
 
-    force: stages to compute again; "all" stands for every selected one.
+    force: stages to compute again; "all" means every selected stage.
 
     Raises: BadInput: an unknown stage, an empty range, or a forced stage that is not selected.
     """

@@ -11,9 +11,9 @@ from typing import Any
 DATA = Path(__file__).parent / "data"
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A finished command."""
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A command that ended."""
 
     code: int
     out: str
@@ -25,4 +25,4 @@ class Finished:
         return found
 
 
-Cli = Callable[..., Finished]
+Cli = Callable[..., Done]

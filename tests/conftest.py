@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commandline import Cli, Finished
+from commandline import Cli, Done
 
 from flows.cli.main import main
 
@@ -27,7 +27,7 @@ def process(tmp_path: Path) -> Cli:
     """Run `lntx WORDS` as a process of its own, as a user would; env adds variables."""
     folder = _workplace(tmp_path)
 
-    def run(*words: str, env: dict[str, str] | None = None, timeout: float = 120) -> Finished:
+    def run(*words: str, env: dict[str, str] | None = None, timeout: float = 120) -> Done:
         done = subprocess.run(
             [sys.executable, "-m", "flows.cli", *words],
             cwd=folder,
@@ -37,7 +37,7 @@ def process(tmp_path: Path) -> Cli:
             timeout=timeout,
             check=False,
         )
-        return Finished(done.returncode, done.stdout, done.stderr)
+        return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 
     return run
 
@@ -49,7 +49,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     core = logging.getLogger("lntx")
     before = (core.level, core.propagate, list(core.handlers))
 
-    def run(*words: str, env: dict[str, str] | None = None) -> Finished:
+    def run(*words: str, env: dict[str, str] | None = None) -> Done:
         capfd.readouterr()
         with monkeypatch.context() as patch:
             for name, value in (env or {}).items():
@@ -58,7 +58,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
                 main(words)
         core.handlers[:] = before[2]
         captured = capfd.readouterr()
-        return Finished(int(ended.value.code or 0), captured.out, captured.err)
+        return Done(code=int(ended.value.code or 0), out=captured.out, err=captured.err)
 
     yield run
     core.level, core.propagate = before[:2]

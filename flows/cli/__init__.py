@@ -1,4 +1,4 @@
-"""The command line: options in, exit codes and text out. Each command calls the core or a flow."""
+"""The command line: reads options, prints text, returns exit codes. Each command calls the core or a flow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """The command `lntx`."""
-    # The imports take most of a second, and Ctrl-C in them is no traceback.
+    """Run the command `lntx`."""
+    # The imports take most of a second: Ctrl-C in them must not print a traceback.
     signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(130))
     from flows.cli.main import main as run
 

@@ -1,4 +1,4 @@
-"""The command `canary`: prove that this stack still trains right, and that the proof would fail if it did not."""
+"""The command `canary`: prove that this stack still trains correctly, and that the proof can fail."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from flows.cli.app import Flat, Local, print_json
 from flows.cli.canary_printing import print_canary, print_fault_results, print_faults
 from flows.cli.options import Common, Whole
 from flows.cli.outputs import refuse_output
-from flows.cli.run import Flat, Local, app, print_json
 from lntx.canary.levels import Device, Level
 from lntx.errors import WrongAnswer
 from lntx.store.store import Store
@@ -26,7 +26,6 @@ _MISSED = 1
 _EARLIER_JUNIT = b"<?xml version='1.0' encoding='utf-8'?>\n<testsuites>\n  <testsuite name=\"lntx canary\""
 
 
-@app.command
 def canary(
     *,
     level: Level = 1,
@@ -40,19 +39,21 @@ def canary(
     local: Local = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Prove that this stack still trains right: all is computed again, in a throw-away root, against the known answer.
+    """Prove that this stack still trains correctly: everything is computed again and compared with the known answers.
 
-    Exit code 3 if an answer is wrong; with --inject FAULT 3 if the fault is caught and 1 if it is missed.
+    Everything is done in a temporary root. Exit code 3 if an answer is wrong. With --inject FAULT: 3 if the fault is
+    caught, 1 if it is missed.
 
     Args:
-        level: 1: one case, a second beside the imports. 2: several shapes, dtypes, thread counts and formats, half a
-            minute. 3: as many rows as a quarter of the free memory holds as well, minutes.
-        blind: Draw fresh weights, rows and settings, which neither a cache nor a leak can know.
-        seed: Draw the blind ones of this seed again.
-        repeat: How often; says whether a wrong answer is deterministic or intermittent.
-        inject: A fault to plant, to see it caught; list names them, all tries each and prints a table.
-        device: Where to train. [default: the CPU]
-        junit: Write a JUnit file, for a CI to show; that of an earlier canary is replaced.
+        level: 1: one case, a second plus the imports. 2: several shapes, dtypes, thread counts and formats, half a
+            minute. 3: also as many rows as fit in a quarter of the free memory, minutes.
+        blind: Draw new random weights, rows and settings, which neither a cache nor a leak can know.
+        seed: Draw the blind cases of this seed again.
+        repeat: Number of repetitions; they show whether a wrong answer is deterministic or intermittent.
+        inject: A fault to plant, to check that it is caught; "list" lists the faults, "all" tries each of them and
+            prints a table.
+        device: Device to train on. [default: the CPU]
+        junit: JUnit file to write, for a CI system; the file of an earlier canary is replaced.
         force: Replace any other file at --junit.
         local: Run without Prefect.
     """
@@ -118,7 +119,7 @@ def _list_faults(common: Common) -> int:
 
 
 def _try_faults(order: Order, junit: Path | None, common: Common) -> int:
-    """Plant every fault, here and one after the other."""
+    """Plant every fault, one after the other, in this process."""
     from lntx.canary.run import run_faults
 
     with _without_log():
@@ -139,7 +140,7 @@ def _try_faults(order: Order, junit: Path | None, common: Common) -> int:
 
 @contextlib.contextmanager
 def _without_log() -> Iterator[None]:
-    """Wrong answers are what is asked for: the core need not report them."""
+    """Silence the log of the core in the block: wrong answers are expected there."""
     core = logging.getLogger("lntx")
     level = core.level
     core.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""What the canary prints for a person. Reads results; computes none."""
+"""Print the results of the canary for a person. Computes nothing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def print_canary(canary: Canary) -> None:
-    """One line per case, and the verdict last."""
-    # Here, because it imports torch.
+    """Print one line per case, and the verdict last."""
+    # Imported here, because it imports torch.
     from lntx.canary.page import case_rows, verdict_line
 
     print_table([["case", "verdict", "epochs", "seconds", ""], *case_rows(canary)])
@@ -35,13 +35,13 @@ def print_canary(canary: Canary) -> None:
 
 
 def print_faults(faults: Sequence[Fault]) -> None:
-    """What can be planted."""
+    """Print the faults that can be planted."""
     rows = [[fault.name, fault.blame, fault.what, fault.limit or "none"] for fault in faults]
     print_table([["fault", "blame", "what goes wrong", "not seen below"], *rows])
 
 
 def print_fault_results(faults: Sequence[FaultReport]) -> None:
-    """The outcome of each planted fault."""
+    """Print the outcome of each planted fault."""
     rows = [
         [fault.name, "yes" if fault.caught else "NO", fault.blame or "–", fault.expected, "" if fault.is_right else "!"]
         for fault in faults

@@ -1,4 +1,4 @@
-"""The commands that look back and keep order: runs, diff, report, verify, gc, pin."""
+"""The commands that look back and keep order: runs, show, diff, report, verify, gc, pin."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from flows.cli.app import Flat, print_json
 from flows.cli.options import Common, Whole
 from flows.cli.outputs import refuse_output
-from flows.cli.printing import print_collection, print_difference, print_runs, say
-from flows.cli.run import Flat, app, print_json
+from flows.cli.printing import print_collection, print_details, print_difference, print_runs, say
 from lntx.errors import BadInput, Damaged
 from lntx.files import write_whole
 from lntx.store.store import Store
@@ -21,7 +21,6 @@ from lntx.text import quoted, shown
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
-@app.command
 def runs(*, common: Annotated[Common, Flat] = Common()) -> int:
     """List the runs, the latest first."""
     from lntx.runs.history import list_runs
@@ -34,13 +33,31 @@ def runs(*, common: Annotated[Common, Flat] = Common()) -> int:
     return 0
 
 
-@app.command
-def diff(first: str, second: str, /, *, common: Annotated[Common, Flat] = Common()) -> int:
-    """Say what differs between two runs: configuration, code, versions, rows, figures.
+def show(name: str | None = None, /, *, common: Annotated[Common, Flat] = Common()) -> int:
+    """Show a run: what was asked, its outcome, and its files, from the export back to the rows.
 
     Args:
-        first: A run, or a beginning of its name.
-        second: Another.
+        name: The run, or a beginning of its name. [default: the latest]
+    """
+    from lntx.runs.history import lineage
+    from lntx.runs.run import read_run
+
+    store = Store(common.folder)
+    found = read_run(store, name)
+    steps = lineage(store, found)
+    if common.json:
+        print_json({**found.model_dump(mode="json"), "lineage": [step.model_dump(mode="json") for step in steps]})
+    else:
+        print_details(found, steps)
+    return 0
+
+
+def diff(first: str, second: str, /, *, common: Annotated[Common, Flat] = Common()) -> int:
+    """Show what differs between two runs: configuration, code, versions, rows, results.
+
+    Args:
+        first: The name of a run, or its beginning.
+        second: The name of another run, or its beginning.
     """
     from lntx.runs.history import compare_runs
 
@@ -52,7 +69,6 @@ def diff(first: str, second: str, /, *, common: Annotated[Common, Flat] = Common
     return 0
 
 
-@app.command
 def report(
     name: str | None = None,
     /,
@@ -61,12 +77,12 @@ def report(
     force: Annotated[bool, Parameter(negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Write a run's report: one HTML file that opens anywhere, without a network.
+    """Write the report of a run: one HTML file that opens in any browser, without a network.
 
     Args:
-        name: The run, or a beginning of its name. [default: the latest]
-        output: Where to write it. [default: artifacts/reports/RUN.html]
-        force: Replace the file there, if it is another.
+        name: The name of the run, or its beginning. [default: the latest]
+        output: The file to write. [default: artifacts/reports/RUN.html]
+        force: Replace an existing file. The default file needs this only if lntx did not write it.
     """
     from lntx.pipeline.conclude import report_path, write_report_file
     from lntx.report.report import gather_page, html
@@ -96,17 +112,16 @@ def report(
     return 0
 
 
-@app.command
 def verify(
     *,
     heal: Annotated[bool, Parameter(negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Read every stored file again; exit code 5 if bytes are damaged.
+    """Read every stored file again and check it; exit code 5 if a file is damaged.
 
     Args:
-        heal: Move what is damaged to artifacts/.damaged/, with the record that names it: what is needed of it is
-            computed again by the next run. The runs whose file it was note the loss, and lntx show says so.
+        heal: Move damaged files to artifacts/.damaged/, with the records that name them; the next run computes again
+            what it needs. The runs that lose a file record the loss, and lntx show reports it.
     """
     from lntx.runs.verify import verify as verify_store
 
@@ -128,7 +143,6 @@ def verify(
     return Damaged.exit_code if found.damaged and not found.set_aside else 0
 
 
-@app.command
 def gc(
     *,
     keep: Whole,
@@ -137,13 +151,13 @@ def gc(
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Free what no run that stays needs; the last passing run, pinned runs and what is in use always stay.
+    """Delete what no kept run needs; the last passing run, pinned runs and files in use are always kept.
 
     Args:
-        keep: How many of the latest runs stay.
-        older_than: Only what is older goes: 30d, 12h, 90m.
+        keep: Number of the latest runs to keep.
+        older_than: Delete only what is older than this: 30d, 12h, 90m.
         damaged: Empty artifacts/.damaged/ too.
-        dry_run: Say what would go, and touch nothing.
+        dry_run: Show what would be deleted, and delete nothing.
     """
     from lntx.runs.garbage import collect_garbage
 
@@ -161,7 +175,6 @@ def gc(
     return 0
 
 
-@app.command
 def pin(
     name: str,
     /,
@@ -169,11 +182,11 @@ def pin(
     remove: Annotated[bool, Parameter(negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Keep a run, and all that it needs, whatever is freed.
+    """Pin a run: lntx gc never deletes the run or anything that it needs.
 
     Args:
-        name: The run, or a beginning of its name.
-        remove: Let go of it.
+        name: The name of the run, or its beginning.
+        remove: Unpin the run.
     """
     from lntx.runs.garbage import pin as pin_run
     from lntx.runs.garbage import pins
@@ -197,7 +210,7 @@ def _seconds(text: str | None) -> float | None:
 
 
 class _Bar:
-    """How much is done, in a line of the terminal."""
+    """A progress bar in one line of the terminal."""
 
     def __call__(self, done: int, total: int) -> None:
         share = done / total if total else 1.0

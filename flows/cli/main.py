@@ -1,4 +1,4 @@
-"""The entry point of `lntx`: parse, run a command, and turn whatever happens into an exit code and one message."""
+"""The entry point of `lntx`: parse options, run a command, and turn errors into an exit code and one message."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from typing import NoReturn
 from cyclopts import CycloptsError, UnknownOptionError
 from pydantic import ValidationError
 
-from flows.cli import canary, inspect, server  # noqa: F401 (their commands join the others)
+from flows.cli.app import app, print_json
 from flows.cli.options import SECTIONS
-from flows.cli.run import app, print_json
 from flows.cli.signals import ended_by_signals
 from lntx.config.loading import KEYS, explain, unknown
 from lntx.errors import BadInput, LntxError
@@ -33,22 +32,22 @@ _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 def main(tokens: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit."""
     if sys.stdout is None or sys.stderr is None:
-        # Closed by the caller: what is printed goes nowhere.
-        nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (for as long as the process lives)
+        # The caller closed the stream: discard what is printed.
+        nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (open until the process ends)
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     words = _spell_out_force(_globals_last(list(sys.argv[1:] if tokens is None else tokens)))
     said = set(words[: words.index("--")] if "--" in words else words)
     verbose = not said.isdisjoint({"-v", "--verbose"})
     _set_up_logging(quiet=not said.isdisjoint({"-q", "--quiet"}), verbose=verbose)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A verdict is not to be lost for a letter that a terminal lacks.
+        # A character that the terminal lacks must not suppress the verdict.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with ended_by_signals():
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output has gone: so do we, without a word.
+        # The reader of the output is gone: exit without a message.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except KeyboardInterrupt:
@@ -60,13 +59,13 @@ def main(tokens: Sequence[str] | None = None) -> NoReturn:
     try:
         sys.stdout.flush()
     except OSError:
-        # Python would complain of it once more.
+        # Otherwise Python would report the error again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
 def _describe(error: Exception) -> tuple[str, str, int]:
-    """Kind, message and exit code of an error."""
+    """Return the kind, message and exit code of an error."""
     if isinstance(error, CycloptsError):
         return BadInput.kind, _usage(error), BadInput.exit_code
     if isinstance(error, LntxError):
@@ -94,7 +93,7 @@ def _usage(error: CycloptsError) -> str:
 
 
 def _fail(kind: str, message: str, code: int, *, as_json: bool) -> int:
-    # Where nothing can be written, the exit code is all that is left.
+    # If nothing can be written, the exit code alone reports the error.
     with contextlib.suppress(OSError):
         if as_json:
             print_json({"error": {"kind": kind, "message": message, "exit_code": code}})
@@ -105,7 +104,7 @@ def _fail(kind: str, message: str, code: int, *, as_json: bool) -> int:
 
 
 def _globals_last(words: list[str]) -> list[str]:
-    """Move global options that stand before the command behind it."""
+    """Move global options from before the command to after it."""
     early: list[str] = []
     while words and words[0].split("=")[0] in ("--json", "--root", "-q", "--quiet", "-v", "--verbose"):
         takes_value = words[0] == "--root"
@@ -115,7 +114,7 @@ def _globals_last(words: list[str]) -> list[str]:
 
 
 def _spell_out_force(words: list[str]) -> list[str]:
-    """Give `--force` the stages that follow it, or "all", so that it never takes the file of `fit` for a stage."""
+    """Give `--force` the stages that follow it, or "all", so that it never takes the file of `fit` as a stage."""
     if words[:1] not in (["run"], ["fit"], ["plan"]):
         return words
     spelled: list[str] = []
@@ -136,7 +135,7 @@ def _spell_out_force(words: list[str]) -> list[str]:
 
 
 def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
-    """Log lines of the core go to stderr."""
+    """Send log lines of the core to stderr."""
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
     handler = logging.StreamHandler()
     handler.setLevel(level)

@@ -1,4 +1,4 @@
-"""The options that commands share, as cyclopts reads them. Knows what may be said; does nothing with it."""
+"""The options that commands share, as cyclopts reads them. Only defines and parses them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lntx.text import quoted
 
 
 def whole(_type: Any, tokens: Sequence[Token]) -> int:
-    """A whole number as people write it: cyclopts would round 0.5 to 0."""
+    """Parse an integer strictly: cyclopts would round 0.5 to 0."""
     text = tokens[0].value
     if not re.fullmatch(r"[+-]?[0-9]{1,40}", text):
         raise ValueError(f"must be an integer, got {quoted(text)}")
@@ -27,7 +27,7 @@ def whole(_type: Any, tokens: Sequence[Token]) -> int:
 
 
 Whole = Annotated[int, Parameter(converter=whole)]
-"""A whole number of the command line."""
+"""An integer on the command line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Common:
     """Options of every command."""
 
     root: Path | None = None
-    """Folder of data/ and artifacts/. [default: LNTX_ROOT, else the current directory]"""
+    """Folder that contains data/ and artifacts/. [default: LNTX_ROOT, else the current directory]"""
 
     json: Annotated[bool, Parameter(negative=())] = False
     """Print one JSON object on stdout."""
@@ -44,29 +44,29 @@ class Common:
     """Log errors only."""
 
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False
-    """Log everything; show tracebacks."""
+    """Log everything, and show tracebacks."""
 
     @property
     def folder(self) -> Path:
-        """The root to use."""
+        """The root: the option, else LNTX_ROOT, else the current directory."""
         return self.root or Path(os.environ.get("LNTX_ROOT") or ".")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Which stages."""
+    """Options that select stages."""
 
     from_: Annotated[Stage | None, Parameter(name="--from")] = None
-    """Start at this stage; earlier ones are taken from the store."""
+    """Start at this stage; the results of earlier stages are read from the store."""
 
     until: Stage | None = None
     """Stop after this stage."""
 
     only: Stage | None = None
-    """Run this stage alone."""
+    """Run only this stage."""
 
     force: list[str] | None = None
-    """Compute these stages again although their results are stored; alone: all of them."""
+    """Compute these stages even if their results are stored; without a value, all stages."""
 
     @property
     def forced(self) -> list[str]:
@@ -74,13 +74,13 @@ class Range:
         return self.force or []
 
     def selection(self) -> Selection:
-        """The selection that was asked for."""
+        """Return the selected stages."""
         return select(from_stage=self.from_, until=self.until, only=self.only, force=self.forced)
 
 
 def _flags(section: type[Section]) -> type[BaseModel]:
-    """A section's keys with no defaults and no rules: what is said is told from what is not, and the rules apply
-    once all layers are merged.
+    """Return a model of a section's keys without defaults and rules: it shows which keys were given, and the rules
+    apply after all layers are merged.
     """
     fields: dict[str, Any] = {}
     for name, field in section.model_fields.items():
@@ -88,7 +88,7 @@ def _flags(section: type[Section]) -> type[BaseModel]:
         default = "none" if field.default is None else field.default
         shown = ", ".join(map(str, default)) if isinstance(default, tuple) else default
         if int in (kind, *get_args(kind)):
-            # Read in `_said`: cyclopts would round.
+            # Parsed in `_said`: cyclopts would round.
             kind = str
         fields[name] = (kind | None, Field(None, description=f"{field.description} [default: {shown}]"))
     return create_model(f"{section.__name__}Flags", **fields)
@@ -100,7 +100,7 @@ EvaluateFlags = _flags(Evaluate)
 ExportFlags = _flags(Export)
 
 SECTIONS = {"DataFlags": "data", "TrainFlags": "train", "EvaluateFlags": "evaluate", "ExportFlags": "export"}
-"""The section behind each model of flags."""
+"""The section of each model of flags."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +119,9 @@ class Configuration:
     export: ExportFlags | None = None  # type: ignore[valid-type]
 
     def settle(self, **more: dict[str, Any]) -> Pipeline:
-        """The whole configuration: defaults, preset, file, environment, flags.
+        """Return the whole configuration: defaults, preset, file, environment, flags.
 
-        more: sections said by other means, which override the flags.
+        more: sections from other options, which override the flags.
         """
         flags = {name: _said(name, getattr(self, name)) for name in Pipeline.model_fields}
         for name, values in more.items():

@@ -1,4 +1,4 @@
-"""Where a command may write: never over what it reads or what the store has, and over other files only when told to."""
+"""Check output paths: a command never overwrites its inputs or stored files, and other files only with --force."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lntx.text import shown
 def refuse_output(
     option: str, path: Path, store: Store, *, inputs: Iterable[Path] = (), earlier: bytes | None = None, force: bool
 ) -> None:
-    """Refuse a place to write to before anything is computed.
+    """Refuse an unsuitable output path before anything is computed.
 
-    option: what messages call it. inputs: what the command reads. earlier: what a file begins with that the
-    same command wrote before, and may replace. force: any other file may be replaced.
+    option: its name in messages. inputs: files that the command reads. earlier: first bytes of a file that the
+    same command wrote before and may replace. force: any other file may be replaced.
 
-    Raises: BadInput: the place is a file that must stay, no regular file, or cannot be written.
+    Raises: BadInput: the path is a file that must be kept, is not a regular file, or cannot be written.
     """
     said = f"{option} {shown(path)}"
     try:
@@ -49,7 +49,7 @@ def _is_own(path: Path, store: Store) -> bool:
     place = path.resolve()
     artifacts, data = store.artifacts.resolve(), (store.root / "data").resolve()
     if place.is_relative_to(artifacts):
-        # Pages about runs are for people: a new one may lie beside the others.
+        # Reports are for people: a new one may be written next to the others.
         inside = place.relative_to(artifacts).parts
         return (
             not inside

@@ -1,27 +1,30 @@
-"""What commands print for a person. Reads results; computes none."""
+"""Print the results of commands for a person. Computes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from lntx.pipeline.plan import StagePlan
-from lntx.runs.garbage import Collection
-from lntx.runs.history import Ancestor, Difference, RunSummary
-from lntx.runs.run import Run
-from lntx.stages import Stage
-from lntx.sweep.sweep import Sweep
 from lntx.text import MAX_MESSAGE, escape, shorten, shown
+
+if TYPE_CHECKING:
+    from lntx.pipeline.plan import StagePlan
+    from lntx.runs.garbage import Collection
+    from lntx.runs.history import Ancestor, Difference, RunSummary
+    from lntx.runs.run import Run
+    from lntx.stages import Stage
+    from lntx.sweep.sweep import Sweep
 
 _MAX_COEFFICIENTS = 20
 
 
 def say(line: str = "") -> None:
-    """Print one line; what it quotes from outside cannot control the terminal."""
+    """Print one line, shortened and escaped, so that quoted text cannot control the terminal."""
     print(shorten(escape(line), MAX_MESSAGE))
 
 
 def print_run(run: Run) -> None:
-    """Stages, learned beside true weights, and the verdict last."""
+    """Print the stages, the learned and true weights side by side, and the verdict last."""
     for stage, done in run.stages.items():
         seconds = "" if done.state != "ran" else f"{done.seconds:.2f} s"
         say(f"{stage:<10} {done.state:<8} {seconds}".rstrip())
@@ -35,7 +38,7 @@ def print_run(run: Run) -> None:
 
 
 def print_coefficients(run: Run) -> None:
-    """A table of the coefficients."""
+    """Print a table of the coefficients."""
     assert run.learned_weights is not None
     count = len(run.learned_weights)
     names = [*(run.features or [f"weight {j}" for j in range(1, count + 1)])]
@@ -65,7 +68,7 @@ def print_coefficients(run: Run) -> None:
 
 
 def verdict_line(run: Run) -> str:
-    """PASS or FAIL, and why."""
+    """Return one line: PASS or FAIL, and the reason."""
     if run.verdict == "pass":
         return f"PASS  {run.digits:.4g} digits, {run.epochs} epochs, run {run.run}"
     if run.verdict == "fail":
@@ -74,13 +77,13 @@ def verdict_line(run: Run) -> str:
 
 
 def print_plan(plans: Mapping[Stage, StagePlan]) -> None:
-    """One line per stage: state and reason."""
+    """Print one line per stage: state and reason."""
     for stage, plan in plans.items():
         say(f"{stage:<10} {plan.state:<8} {plan.reason or ''}".rstrip())
 
 
 def print_details(run: Run, lineage: Sequence[Ancestor]) -> None:
-    """A run as `show` tells it: when, what was asked and differs from the defaults, what came, and the files, from
+    """Print a run for `show`: its time, the settings that differ from the defaults, the results, and the files, from
     the export back to the rows.
     """
     say(f"run {run.run}, {run.created_at}")
@@ -102,7 +105,7 @@ def print_details(run: Run, lineage: Sequence[Ancestor]) -> None:
 
 
 def print_sweep(sweep: Sweep) -> None:
-    """The trials, best first, and where all of them are."""
+    """Print the trials, best first, and the path of the picture that shows all of them."""
     shown = sweep.trials[:_MAX_COEFFICIENTS]
     keys = list(shown[0].settings) if shown else []
     rows = [
@@ -120,11 +123,11 @@ def print_sweep(sweep: Sweep) -> None:
         say(f"… and {len(sweep.trials) - len(shown)} more (--json has them all)")
     right = sum(row.verdict == "pass" for row in sweep.trials)
     say()
-    say(f"{right} of {len(sweep.trials)} right, {sweep.resumed} known from before; {sweep.picture}")
+    say(f"{right} of {len(sweep.trials)} right, {sweep.resumed} from an earlier sweep; {sweep.picture}")
 
 
 def print_runs(runs: Sequence[RunSummary]) -> None:
-    """One line per run."""
+    """Print one line per run."""
     if not runs:
         say("no run yet: lntx run makes one")
         return
@@ -142,7 +145,7 @@ def print_runs(runs: Sequence[RunSummary]) -> None:
 
 
 def print_difference(difference: Difference) -> None:
-    """One line per thing that differs."""
+    """Print one line per difference."""
     nothing = True
     for section, pairs in difference:
         for name, (old, new) in pairs.items():
@@ -153,13 +156,13 @@ def print_difference(difference: Difference) -> None:
 
 
 def print_collection(collection: Collection) -> None:
-    """What goes, and why the rest stays."""
+    """Print what is removed, and why the rest is kept."""
     for removal in collection.removed:
         say(f"{'would remove' if collection.dry_run else 'removed'} {removal.path} ({removal.num_bytes:,} bytes)")
     for keeping in collection.kept:
         say(f"kept run {keeping.run}: {keeping.why}")
     for reason in collection.held:
-        say(f"kept more: {reason}")
+        say(reason)
     if collection.in_use:
         say(f"kept {collection.in_use} results that a running run uses")
     say(f"{collection.freed_bytes:,} bytes {'would be ' if collection.dry_run else ''}freed")
@@ -174,7 +177,7 @@ def _number(value: float | None) -> str:
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as they need, two spaces apart."""
+    """Print rows in aligned columns, two spaces apart."""
     rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
     for row in rows:

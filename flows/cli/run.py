@@ -1,42 +1,27 @@
-"""The commands of `lntx`: each reads its options, calls the core or the flow, prints, and returns an exit code."""
+"""The commands that compute: run, fit, sweep, plan, predict. Each calls the core or the flow."""
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
+from flows.cli.app import Flat, Local, print_json
 from flows.cli.options import Common, Configuration, Range, Whole
 from flows.cli.outputs import refuse_output
-from flows.cli.printing import print_details, print_plan, print_run, print_sweep, say
-from lntx import __version__
+from flows.cli.printing import print_plan, print_run, print_sweep, say
 from lntx.config.schema import Pipeline
-from lntx.data.tables import kind_of, wanted_columns
 from lntx.errors import BadInput, NotFresh, WrongAnswer
 from lntx.pipeline.outcome import Request
 from lntx.pipeline.plan import plan as plan_stages
-from lntx.runs.run import Run, read_run
+from lntx.runs.run import Run
 from lntx.stages import Selection
 from lntx.store.store import Store
 from lntx.text import shown
 
-app = App(
-    name="lntx",
-    help="A known-answer training pipeline: generate, train, evaluate, export.",
-    version=__version__,
-    default_parameter=Parameter(negative_iterable=(), negative_none=()),
-    suppress_keyboard_interrupt=False,
-)
-app.register_install_completion_command()
 
-Flat = Parameter(name="*")
-Local = Annotated[bool, Parameter(negative=())]
-
-
-@app.command
 def run(
     *,
     range_: Annotated[Range, Flat] = Range(),
@@ -44,15 +29,14 @@ def run(
     configuration: Annotated[Configuration, Flat] = Configuration(),
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Run the pipeline, as a Prefect flow run, and print the verdict.
+    """Run the pipeline as a Prefect flow run, and print the verdict.
 
     Args:
-        local: Run without Prefect: the same stages and cache.
+        local: Run without Prefect, with the same stages and cache.
     """
     return _run(configuration.settle(), range_, common, local=local)
 
 
-@app.command
 def fit(
     file: Path,
     /,
@@ -66,15 +50,15 @@ def fit(
     configuration: Annotated[Configuration, Flat] = Configuration(),
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Run the pipeline on a Parquet or CSV file; the exact least-squares solution is the known answer.
+    """Run the pipeline on a Parquet or CSV file; the known answer is the exact least-squares solution.
 
     Args:
-        file: The file.
+        file: The Parquet or CSV file.
         target: The column to predict.
-        features: A column to predict from; repeat for more. [default: all but the target]
-        polynomial: Fit the powers 1 to K of the one feature.
+        features: A column to predict from; repeat the option for more. [default: all but the target]
+        polynomial: Fit the powers 1 to K of the only feature.
         bias: Learn a bias. [default: yes]
-        local: Run without Prefect: the same stages and cache.
+        local: Run without Prefect, with the same stages and cache.
     """
     data: dict[str, Any] = {"path": str(file.absolute()), "target": target}
     if features is not None:
@@ -85,7 +69,6 @@ def fit(
     return _run(configuration.settle(data=data, train=train), range_, common, local=local)
 
 
-@app.command
 def sweep(
     *,
     over: list[str],
@@ -93,16 +76,16 @@ def sweep(
     configuration: Annotated[Configuration, Flat] = Configuration(),
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Train every combination of some values and list them, best first.
+    """Train with every combination of the given values, and list the results, best first.
 
-    Exit code 3 if none is right, 2 if none could be trained.
+    Exit code 3 if no result is right, 2 if no combination could be trained.
 
-    What is done is kept: the same command goes on where it was stopped.
+    Finished trainings are stored: after an interruption, the same command resumes.
 
     Args:
         over: KEY=VALUES, such as train.learning_rate=0.001,0.01 or train.seed=0:100 or train.learning_rate=1e-4:1:x20
-            (20 from 0.0001 to 1); repeat for more keys.
-        processes: How many processes large trainings are spread over. [default: one per processor]
+            (20 values from 0.0001 to 1); repeat the option for more keys.
+        processes: Number of processes that share large trainings. [default: one per processor]
     """
     from lntx.sweep.grid import layer_of, parse_over, trials
     from lntx.sweep.sweep import sweep as sweep_over
@@ -122,14 +105,13 @@ def sweep(
     return 0 if found.best is not None else WrongAnswer.exit_code
 
 
-@app.command
 def plan(
     *,
     range_: Annotated[Range, Flat] = Range(),
     configuration: Annotated[Configuration, Flat] = Configuration(),
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Say what would run, and why; exit code 4 unless every stage is fresh."""
+    """Show what would run, and why; exit code 4 unless every stage is fresh."""
     plans = plan_stages(Store(common.folder), configuration.settle(), range_.selection())
     if common.json:
         print_json({"stages": {name: {"state": one.state, "reason": one.reason} for name, one in plans.items()}})
@@ -138,7 +120,6 @@ def plan(
     return 0 if all(one.state == "fresh" for one in plans.values()) else NotFresh.exit_code
 
 
-@app.command
 def predict(
     values: list[float] | None = None,
     /,
@@ -151,17 +132,18 @@ def predict(
     force: Annotated[bool, Parameter(negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Use a model: the last passing run's by default.
+    """Predict with a model, by default that of the last passing run.
 
     Args:
-        values: One row: a number per feature.
-        input_: A Parquet or CSV table, one prediction per row.
-        output: Where to write the table with a column of predictions: Parquet or CSV, by its suffix.
-        run_: The run whose model to use.
-        model: A model file to use.
-        trust: sha256 of a .pt2 file that is no export of this root, to load it all the same: it can run code.
-        force: Replace the file at --output, if there is one.
+        values: One row: one number per feature.
+        input_: A Parquet or CSV table; each row gets one prediction.
+        output: The file for the table with a column of predictions: Parquet or CSV, by its suffix.
+        run_: The run whose model is used.
+        model: The model file to use.
+        trust: sha256 of a .pt2 file that this root did not export, to load it anyway: it can run code.
+        force: Replace an existing file at --output.
     """
+    from lntx.data.tables import kind_of
     from lntx.models import find_model, write_predictions
 
     if (values is None) == (input_ is None):
@@ -194,29 +176,12 @@ def predict(
     return 0
 
 
-@app.command
-def show(name: str | None = None, /, *, common: Annotated[Common, Flat] = Common()) -> int:
-    """Show a run: what was asked, its outcome, and its files, from the export back to the rows.
-
-    Args:
-        name: The run, or a beginning of its name. [default: the latest]
-    """
-    from lntx.runs.history import lineage
-
-    store = Store(common.folder)
-    found = read_run(store, name)
-    steps = lineage(store, found)
-    if common.json:
-        print_json({**found.model_dump(mode="json"), "lineage": [step.model_dump(mode="json") for step in steps]})
-    else:
-        print_details(found, steps)
-    return 0
-
-
 def _run(pipeline: Pipeline, range_: Range, common: Common, *, local: bool) -> int:
     selection = range_.selection()
-    # Bad input is known before a server is started for it.
+    # Detect bad input before a server is started.
     if pipeline.data.path is not None:
+        from lntx.data.tables import wanted_columns
+
         wanted_columns(pipeline.data)
     plan_stages(Store(common.folder), pipeline, selection)
     if local:
@@ -243,14 +208,3 @@ def _run_here(pipeline: Pipeline, selection: Selection, common: Common) -> Run:
     from lntx.pipeline.runner import run_stages
 
     return run_stages(Request(pipeline=pipeline, selection=selection, root=common.folder))
-
-
-def print_json(value: dict[str, Any]) -> None:
-    """Print the one object of --json."""
-    # A terminal that cannot show a letter still gets JSON.
-    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    text = json_format.dumps(value, allow_nan=False, ensure_ascii=not is_unicode)
-    if not text.isprintable():
-        # Control characters beyond ASCII, and marks that turn the direction of text.
-        text = "".join(sign if sign.isprintable() else json_format.dumps(sign)[1:-1] for sign in text)
-    print(text)

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from pydantic import ValidationError
 
+from flows.cli.app import Flat, print_json
 from flows.cli.options import Common, Configuration, Whole
 from flows.cli.printing import say
-from flows.cli.run import Flat, app, print_json
 from flows.server.home import Home, Running, ServerState, refuse_other_database
-from flows.server.schedules import check_schedules, patient_hours
+from flows.server.schedule_checks import canary_alert_hours, check_schedules
 from flows.server.settings import ServerOptions, prefect_home
 from flows.server.unit import unit
 from lntx.config.loading import explain
@@ -29,7 +29,6 @@ _UP_WITHIN_S = 400.0
 _DOWN_WITHIN_S = 60.0
 
 
-@app.command
 def up(
     *,
     port: Whole = _DEFAULTS.port,
@@ -53,24 +52,25 @@ def up(
 ) -> int:
     """Start a Prefect server on loopback, with the deployments pipeline, canary and one per stage, and their schedules.
 
-    The configuration (--config, --data.…) is what the deployments of the pipeline start from.
+    The configuration (--config, --data.…) is the default of the pipeline's deployments.
 
     Args:
-        port: Where the server listens, on 127.0.0.1.
-        cron: When the pipeline runs, such as "0 6 * * *".
-        interval: How often the pipeline runs, in seconds.
-        canary_cron: When the canary runs.
-        canary_interval: How often the canary runs, in seconds. [default: 3600]
+        port: Port of the server on 127.0.0.1.
+        cron: Cron schedule of the pipeline, such as "0 6 * * *".
+        interval: Interval between runs of the pipeline, in seconds.
+        canary_cron: Cron schedule of the canary.
+        canary_interval: Interval between runs of the canary, in seconds. [default: 3600]
         no_canary: Do not schedule the canary.
-        timezone: Time zone of the crons, such as Europe/Berlin.
+        timezone: Time zone of the cron schedules, such as Europe/Berlin.
         webhook: URL that alerts are posted to: failed, crashed, wrong answer, no passing canary.
-        dead_man_hours: Hours without a passing canary that raise an alert. [default: 6, or twice the longest time
-            between two canaries]
-        database: postgresql+asyncpg://USER:PASSWORD@HOST/NAME, for a team. [default: SQLite under the root]
-        retention_days: Days after which Prefect forgets flow runs and events.
-        keep: Runs that the daily garbage collection keeps at least.
-        keep_days: Days that it keeps any run.
-        allow_folder: A folder that flows may read tables from, as well as from the root; repeat for more.
+        dead_man_hours: Hours without a passing canary after which an alert is raised. [default: 6, or twice the
+            longest time between two canaries]
+        database: URL of a PostgreSQL database for a team, postgresql+asyncpg://USER:PASSWORD@HOST/NAME. [default:
+            SQLite under the root]
+        retention_days: Age in days after which Prefect deletes flow runs and events.
+        keep: Minimum number of runs that the daily garbage collection keeps.
+        keep_days: Age in days up to which the daily garbage collection keeps every run.
+        allow_folder: A folder that flows may read tables from, in addition to the root; repeat the option for more.
         foreground: Stay in the foreground, for a service manager.
         systemd: Print a systemd unit for these options, and start nothing.
     """
@@ -102,7 +102,7 @@ def up(
     )
     check_schedules(options)
     if dead_man_hours is None:
-        options = options.model_copy(update={"dead_man_hours": patient_hours(options)})
+        options = options.model_copy(update={"dead_man_hours": canary_alert_hours(options)})
     home = Home(common.folder)
     if systemd:
         for line in unit(home, sys.argv[1:]).splitlines():
@@ -115,7 +115,7 @@ def up(
     if running is not None:
         raise Running(f"a server of this root is up already at {running.url}: lntx down ends it")
     if home.is_held():
-        raise Running("a server of this root is on its way up or down: wait, or end it with lntx down")
+        raise Running("a server of this root is starting or stopping: wait, or stop it with lntx down")
     home.secret()
     home.write_options(options.model_dump(mode="json"))
     if foreground:
@@ -128,9 +128,8 @@ def up(
     return 0
 
 
-@app.command
 def down(*, common: Annotated[Common, Flat] = Common()) -> int:
-    """End the server that `lntx up` started, and what runs on it; nothing is an error where there is none."""
+    """Stop the server that `lntx up` started, and its runs; it is not an error if no server is up."""
     home = Home(common.folder)
     if not home.is_held():
         if common.json:
@@ -139,7 +138,7 @@ def down(*, common: Annotated[Common, Flat] = Common()) -> int:
             say("no server of this root is up")
         return 0
     deadline = time.monotonic() + _DOWN_WITHIN_S
-    # On its way up, it has a process too.
+    # A server that is starting has a process too.
     home.tell_to_end()
     while home.is_held():
         if time.monotonic() > deadline:
@@ -156,7 +155,7 @@ def _check_url(option: str, url: str | None, *begins: str) -> None:
     if url is None:
         return
     if not url.startswith(begins):
-        # Not the rest of it, which may hold a password.
+        # Do not quote the rest, which may contain a password.
         raise BadInput(f"{option} must begin with {' or '.join(begins)}, got {quoted(url.split(':')[0], 20)}")
     if not urllib.parse.urlsplit(url).hostname:
         raise BadInput(f"{option} names no host")
@@ -173,7 +172,7 @@ def _options(**values: Any) -> ServerOptions:
 
 
 def _pipeline(configuration: Configuration) -> dict[str, dict[str, object]]:
-    """What was said of the configuration; a path means the same from whatever folder a run starts in."""
+    """Return the settings that differ from the defaults; a path is made absolute for runs in another folder."""
     said: dict[str, dict[str, object]] = configuration.settle().model_dump(mode="json", exclude_defaults=True)
     path = said.get("data", {}).get("path")
     if path is not None:
@@ -182,7 +181,7 @@ def _pipeline(configuration: Configuration) -> dict[str, dict[str, object]]:
 
 
 def _start(home: Home) -> ServerState:
-    """Start the supervisor in a session of its own, and wait until all is up."""
+    """Start the supervisor in a new session, and wait until everything is up."""
     log = home.logs / "start.log"
     with log.open("w", encoding="utf-8") as handle:
         process = subprocess.Popen(
@@ -192,7 +191,7 @@ def _start(home: Home) -> ServerState:
             stderr=handle,
             start_new_session=True,
             cwd=home.root,
-            # A folder named flows under the root is not this package.
+            # A folder named flows under the root must not shadow this package.
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
     deadline = time.monotonic() + _UP_WITHIN_S

@@ -1,4 +1,4 @@
-"""End the command on Ctrl-C and on SIGTERM, soon and with everything cleaned up."""
+"""End the command on Ctrl-C and on SIGTERM, quickly and after a complete cleanup."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 def ended_by_signals() -> Iterator[None]:
     """Within the block, SIGINT raises KeyboardInterrupt and SIGTERM raises SystemExit(143), until one gets through.
 
-    After a block that one of them ended they are ignored: the process is about to end, with the code that says so.
+    If one of them ended the block, both are ignored afterwards: the process is about to exit with the matching code.
     """
     before = {number: signal.getsignal(number) for number in _NUMBERS}
     signal.signal(signal.SIGINT, _end)
@@ -32,13 +32,13 @@ def ended_by_signals() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if ended else handler)
-        # An interrupt that leaves code of exec(), as torch's compilers use it, has Python kill itself by SIGINT at its
-        # end, although it was caught: the next exec() takes that back.
+        # If an interrupt leaves code run by exec(), as in torch's compilers, Python kills itself by SIGINT at its
+        # exit, although the interrupt was caught: the next exec() resets that.
         exec("")
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    # Again in a moment: compiled code below may clear an exception that was not its own, and was seen to.
+    # Raise it again shortly: compiled code below was seen to clear an exception that is not its own.
     signal.signal(signal.SIGALRM, lambda _number, frame: _end(number, frame))
     signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
     if number == signal.SIGINT:

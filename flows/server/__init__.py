@@ -1,1 +1,1 @@
-"""What `lntx up` starts and watches: a hardened Prefect server, its deployments, alerts and clean-up."""
+"""What `lntx up` starts and supervises: a hardened Prefect server, its deployments, alerts and cleanup."""

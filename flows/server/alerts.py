@@ -1,8 +1,8 @@
-"""What a person is told of: a run that failed, crashed, was wrong, and a canary that has not passed for too long.
+"""Alerts: a run failed, crashed or gave a wrong answer, or no canary has passed for too long.
 
-Automations of the Prefect server, made again where the options ask for others. Each alert has an id: a busy server may
-post one more than once. A fifth automation shows a run that was killed, heart and all, as crashed. Injected
-canaries end as completed when their fault is caught, and so raise none.
+They are automations of the Prefect server, replaced when the options change. Each alert has an id, because a busy
+server may post it more than once. A fifth automation marks a run as crashed if its heartbeats were killed with it.
+Canaries with a planted fault end as completed when the fault is caught, and so raise no alert.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ _PAYLOAD_WITHOUT_RUN = """{
 
 
 async def install(client: PrefectClient, options: ServerOptions) -> None:
-    """Make the automations what the options say, in place of those of an earlier start."""
+    """Create the automations for these options, and delete outdated ones of an earlier start."""
     webhook = None if options.webhook is None else await _save_webhook(options.webhook)
     made = automations(options, webhook)
     wanted = {automation.name: _signed(automation) for automation in made}
     for name in {_DEAD_MAN, *wanted}:
         old = await client.read_automations_by_name(name)
         if name in wanted and [one.tags for one in old] == [wanted[name].tags]:
-            # Left alone: what it waits for goes on, and one that a person switched off stays so.
+            # Unchanged: its timer keeps running, and if a person disabled it, it stays disabled.
             continue
         for one in old:
             await client.delete_automation(one.id)
@@ -67,7 +67,7 @@ async def install(client: PrefectClient, options: ServerOptions) -> None:
 
 
 def automations(options: ServerOptions, webhook: UUID | None) -> list[AutomationCore]:
-    """The automations. webhook: the block that alerts are sent through; none: they show in the UI alone."""
+    """Return the automations. webhook: the block that sends alerts; None: the UI alone shows them."""
 
     def call(payload: str) -> list[CallWebhook | DoNothing]:
         return [DoNothing()] if webhook is None else [CallWebhook(block_document_id=webhook, payload=payload)]
@@ -100,8 +100,8 @@ def automations(options: ServerOptions, webhook: UUID | None) -> list[Automation
 
 
 def _signed(automation: AutomationCore) -> AutomationCore:
-    """The automation with a tag that changes with it."""
-    # Sets in an order: their own changes from process to process.
+    """Return the automation with a tag that is a digest of its content."""
+    # Sort sets: their order differs between processes.
     content = json.dumps(
         automation.model_dump(exclude={"tags"}),
         sort_keys=True,
@@ -116,7 +116,7 @@ def _no_passing_canary(hours: float, actions: list[CallWebhook | DoNothing]) -> 
         description=f"No canary has passed within {hours:g} hours.",
         trigger=EventTrigger(
             posture=Posture.Proactive,
-            # A planted fault that is caught ends in a state of another name.
+            # A canary whose planted fault is caught ends in a state with another name.
             expect={f"{_RUN}.Completed"},
             match_related=_of_flows(["lntx-canary"]),
             threshold=1,
@@ -133,7 +133,7 @@ def _silent_run() -> AutomationCore:
         trigger=EventTrigger(
             posture=Posture.Proactive,
             after={f"{_RUN}.heartbeat"},
-            # The next heartbeat, or any state that ends it.
+            # The next heartbeat, or any state that ends the run.
             expect={f"{_RUN}.*"},
             for_each={"prefect.resource.id"},
             threshold=1,

@@ -1,6 +1,6 @@
-"""What a server that `lntx up` starts keeps under the root: its secret, its options, its state and its logs.
+"""Files of the server that `lntx up` starts, under the root: its secret, options, state, lock and logs.
 
-Knows files and locks; imports no Prefect, so that a command can ask in no time whether a server is up.
+Imports no Prefect, so that a command can quickly check whether a server is up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOOKS_WITHIN_S = 1.0
 
 
 def refuse_other_database(prefect_home: Path) -> None:
-    """Refuse a file in the place of the server's database that is none: the server would die of it, and not say why.
+    """Refuse a file at the database path that is not a database: the server would fail and not report the reason.
 
     Raises: LntxError.
     """
@@ -43,7 +43,7 @@ def refuse_other_database(prefect_home: Path) -> None:
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
-            # Locked, or to be recovered: the server knows how.
+            # Locked, or in need of recovery: the server can handle both.
             return
         raise LntxError(f"{shown(path)} is not a database: move it away, and Prefect makes a new one") from None
     except OSError as error:
@@ -51,31 +51,31 @@ def refuse_other_database(prefect_home: Path) -> None:
 
 
 class Running(LntxError):
-    """A server of this root is up already."""
+    """A server of this root is already up."""
 
     kind = "Running"
 
 
 class ServerState(Section):
-    """A server that is up."""
+    """State of a server that is up."""
 
     pid: int
-    """The process that watches over it."""
+    """Process id of its supervisor."""
 
     url: str = Field(pattern=r"^http://127\.0\.0\.1:[0-9]{1,5}$")
-    """Where its UI is, on loopback: the password is sent there; its API is below /api."""
+    """URL of its UI, on loopback because the password is sent there; the API is below /api."""
 
     started_at: str
-    """When, ISO 8601 in UTC."""
+    """Start time, ISO 8601 in UTC."""
 
     @property
     def api_url(self) -> str:
-        """Where its API is."""
+        """URL of its API."""
         return f"{self.url}/api"
 
 
 class Home:
-    """The folder of a root's server, for its owner's eyes alone."""
+    """The server folder of a root, accessible only to its owner."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -87,20 +87,20 @@ class Home:
         self._lock = self.folder / "lock"
 
     def prepare(self) -> None:
-        """Make the folders."""
+        """Create the folders."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self.logs.mkdir(exist_ok=True)
 
     @property
     def secret_path(self) -> Path:
-        """The file with the string that logs in."""
+        """Path of the file that contains the login string."""
         return self._secret
 
     def secret(self) -> str:
-        """The string that logs in, `user:password`; drawn once, in a file that only its owner may read."""
+        """Return the login string, `user:password`; it is generated once, in a file that only its owner can read."""
         if not self._secret.exists():
-            # Whole or not at all: an empty string would let anyone in.
+            # Created atomically: an empty string would let anyone log in.
             beside = self._secret.with_name(f".auth-{os.getpid()}")
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as handle:
@@ -122,11 +122,11 @@ class Home:
 
     @property
     def served_mark(self) -> Path:
-        """The file that says that deployments are served."""
+        """Path of the file that exists while deployments are served."""
         return self.folder / "served"
 
     def write_options(self, options: dict[str, Any]) -> None:
-        """Keep what the server is to be started with, for its owner alone: it may hold passwords."""
+        """Write the start options of the server, readable only by the owner because they may contain passwords."""
         beside = self._options.with_name(f".options-{os.getpid()}")
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
@@ -134,7 +134,7 @@ class Home:
         beside.replace(self._options)
 
     def read_options(self) -> dict[str, Any]:
-        """What the server is to be started with."""
+        """Return the start options of the server."""
         try:
             found = read_json(self._options)
         except (OSError, ValueError) as error:
@@ -145,9 +145,9 @@ class Home:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Be the one server of this root, while it runs; the operating system ends that with the process.
+        """Hold the lock as the only server of this root; the operating system releases it when the process ends.
 
-        Raises: Running: there is one.
+        Raises: Running: another server holds it.
         """
         with os.fdopen(os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+") as handle:
             deadline = time.monotonic() + _LOOKS_WITHIN_S
@@ -156,7 +156,7 @@ class Home:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    # Somebody may only be having a look.
+                    # `is_held` holds the lock for a moment.
                     if time.monotonic() > deadline:
                         raise Running("a server of this root is up already: lntx down ends it") from None
                     time.sleep(0.02)
@@ -169,24 +169,24 @@ class Home:
                 self._state.unlink(missing_ok=True)
 
     def write_state(self, state: ServerState) -> None:
-        """Say that the server is up."""
+        """Record that the server is up."""
         beside = self._state.with_suffix(".new")
         beside.write_text(state.model_dump_json(), encoding="utf-8")
         beside.replace(self._state)
 
     def tell_to_end(self) -> None:
-        """Tell the process that holds the lock, if one does."""
+        """Send SIGTERM to the process that holds the lock, if any."""
         with contextlib.suppress(ValueError, OSError):
             pid = int(read_regular(self._lock, most=20))
-            # 0 and below are groups of processes.
+            # 0 and negative numbers mean process groups.
             if pid > 1 and self.is_held():
                 os.kill(pid, signal.SIGTERM)
 
     def is_held(self) -> bool:
-        """Whether a server of this root is up, or on its way up or down."""
+        """Whether a server of this root is up, starting or stopping."""
         try:
             with open_regular(self._lock) as handle:
-                # Shared: two who look do not take each other for a server.
+                # A shared lock: two checks at once do not mistake each other for a server.
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
@@ -195,7 +195,7 @@ class Home:
         return False
 
     def running(self) -> ServerState | None:
-        """The server that is up, if one is; a state that a killed one left is none."""
+        """Return the state of the running server, or None; a state file left by a killed server is ignored."""
         if not self.is_held():
             return None
         try:

@@ -1,10 +1,10 @@
-"""Runs that no runner looks after any more: after a power cut, and when the server is told to end.
+"""End runs that have no runner any more: after a power cut, and when the server is asked to stop.
 
-Prefect would show them as pending or running for good, and their slots would keep scheduled runs from starting.
+Prefect would show them as pending or running forever, and their slots would keep scheduled runs from starting.
 
-A client of the API can store a run that the server cannot give back: a whole number beyond 64 bits, or half of a
-surrogate pair, makes every page of runs that it is on answer 500. So runs are listed without their parameters, and one
-that cannot be read is named and ended.
+A client of the API can store a run that the server cannot return: with an integer beyond 64 bits or half of a
+surrogate pair, the server answers 500 for every page that contains the run. So runs are listed without their
+parameters, and a run that cannot be read is logged and ended.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ _SERVED = [
     *(f"lntx/{name}" for name in ("pipeline", *STAGES, "pipeline-scheduled")),
     *("lntx-canary/canary", "lntx-canary/canary-scheduled", "lntx-gc/gc-scheduled"),
 ]
-# The most that the server lists at once.
+# Largest page that the server returns.
 _PAGE = 1000
 
 
 @contextlib.asynccontextmanager
 async def patient_client() -> AsyncIterator[PrefectClient]:
-    """A client with a connection a request: the server closes one that it answered 500 on, and the next would fail."""
+    """A client with one connection per request: the server closes a connection after a 500, and a reuse would fail."""
     async with get_client(httpx_settings={"limits": httpx.Limits(max_keepalive_connections=0)}) as client:
         yield client
 
 
 async def settle_orphans(client: PrefectClient) -> None:
-    """Say that runs of an earlier runner crashed, and free their slots. To be called while nothing is served.
+    """Mark runs of an earlier runner as crashed, and free their slots. Call it while nothing is served.
 
-    A run whose process lives on is left alone, and keeps its slot.
+    A run whose process is still alive is left alone and keeps its slot.
     """
     processes = _processes()
     for deployment in await served(client):
-        # Prefect's runner dies of one that is scheduled and cannot be read.
+        # Prefect's runner fails on a scheduled run that cannot be read.
         waiting = await _runs(client, deployment, [StateType.SCHEDULED])
         await _end(client, await _unreadable(client, waiting), Cancelled(message="the server cannot read it"))
         left = await _runs(client, deployment, _UNENDED)
@@ -66,11 +66,11 @@ async def settle_orphans(client: PrefectClient) -> None:
 
 
 async def cancel_all(client: PrefectClient) -> None:
-    """End every served run, for a server that is told to end. To be called when nothing is served any more."""
+    """Cancel every served run, when the server is asked to stop. Call it when nothing is served any more."""
     processes = _processes() or {}
     for deployment in await served(client):
         left = await _runs(client, deployment, _UNENDED)
-        # Cancelled before what is left of it is killed: nobody is to be told of a crash.
+        # Cancel before killing its processes: otherwise an alert would report a crash.
         await _end(client, left, Cancelled(message="lntx down ended it"))
         for run_id in left:
             for pid in processes.get(run_id, ()):
@@ -80,7 +80,7 @@ async def cancel_all(client: PrefectClient) -> None:
 
 
 async def renew_late_runs(client: PrefectClient) -> None:
-    """Give late scheduled runs the settings of today. Those that are not due yet Prefect makes again by itself."""
+    """Give late scheduled runs the current settings. Prefect itself recreates the runs that are not due yet."""
     for deployment in await served(client):
         late: dict[str, dict[str, Any]] = {
             "tags": {"all_": ["auto-scheduled"]},
@@ -91,10 +91,10 @@ async def renew_late_runs(client: PrefectClient) -> None:
 
 
 async def served(client: PrefectClient) -> list[DeploymentResponse]:
-    """The deployments that `lntx up` makes, but for those that workers run."""
+    """Return the deployments that `lntx up` creates, except those that workers run."""
     found = []
     for name in _SERVED:
-        # One by one: another deployment that cannot be read would spoil a list.
+        # One by one: a list would fail if any other deployment cannot be read.
         with contextlib.suppress(ObjectNotFound):
             found.append(await client.read_deployment_by_name(name))
     return [one for one in found if one.work_pool_name is None]
@@ -106,9 +106,9 @@ async def _runs(
     types: list[StateType],
     more: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[UUID, StateType]:
-    """The runs of a deployment in states of some types, whether or not they can be read, and their types.
+    """Return the runs of a deployment in states of the given types, readable or not, and their types.
 
-    more: another filter of flow runs, whose part on states is added.
+    more: additional filter of flow runs; its filter of states is merged.
     """
     asked: dict[str, Any] = {**(more or {})}
     asked["state"] = {**asked.get("state", {}), "type": {"any_": [kind.value for kind in types]}}
@@ -132,7 +132,7 @@ async def _runs(
 
 
 async def _unreadable(client: PrefectClient, run_ids: Iterable[UUID]) -> list[UUID]:
-    """Those that the server cannot give back, each named in the log."""
+    """Return the runs that the server cannot return, and log each of them."""
     bad = [run_id for run_id in run_ids if await _is_unreadable(client, run_id)]
     for run_id in bad:
         logger.warning(
@@ -147,7 +147,7 @@ async def _unreadable(client: PrefectClient, run_ids: Iterable[UUID]) -> list[UU
 async def _is_unreadable(client: PrefectClient, run_id: UUID) -> bool:
     try:
         answer = await client.request("GET", "/flow_runs/{id}", path_params={"id": run_id})
-        # The server writes a page of runs so; one alone it writes with more patience.
+        # The server writes pages of runs with orjson; for a single run it is more tolerant.
         orjson.dumps(answer.json())
     except orjson.JSONEncodeError:
         return True
@@ -158,7 +158,7 @@ async def _is_unreadable(client: PrefectClient, run_id: UUID) -> bool:
 
 def _is_gone(run_id: UUID, kind: StateType, processes: Mapping[UUID, list[int]] | None) -> bool:
     if processes is None:
-        # One that runs is left to its heartbeats.
+        # A running run is left to the heartbeat check.
         return kind == StateType.PENDING
     return run_id not in processes
 
@@ -170,13 +170,13 @@ async def _end(client: PrefectClient, run_ids: Iterable[UUID], state: State[Any]
 
 async def _hold_slots(client: PrefectClient, deployment: DeploymentResponse, slots: int) -> None:
     limit = deployment.global_concurrency_limit
-    # Ending a run frees its slot too: what was read before is out of date.
+    # Ending a run frees its slot too: the number read before is out of date.
     if limit is not None:
         await client.update_global_concurrency_limit(limit.name, GlobalConcurrencyLimitUpdate(active_slots=slots))
 
 
 def _processes() -> dict[UUID, list[int]] | None:
-    """The processes of this machine that work on flow runs; none where their environments cannot be read."""
+    """Return the processes of this machine by flow run, or None if process environments cannot be read."""
     if not Path("/proc/self/environ").exists():
         return None
     found: dict[UUID, list[int]] = {}

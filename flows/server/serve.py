@@ -1,6 +1,6 @@
-"""The deployments that `lntx up` serves: the pipeline, the canary, one per stage, their schedules, and cleaning up.
+"""The deployments that `lntx up` serves: the pipeline, the canary, one per stage, their schedules, and cleanup.
 
-`python -m flows.server.serve ROOT` serves them until it is told to end.
+`python -m flows.server.serve ROOT` serves them until it is asked to stop.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from flows.server.orphans import cancel_all, patient_client, renew_late_runs, se
 from flows.server.settings import LAST_WORDS_S, ServerOptions
 from flows.tasks import TASKS
 
-# Of several late runs one is of use.
+# If several scheduled runs are late, run only one.
 _ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 _RUNS_AT_ONCE = 4
 _POLL_S = 2.0
-# A run takes its slot when it is fetched: one that is fetched early finds the one before it still running.
+# A run takes its slot when it is fetched: if fetched early, it finds the previous run still running.
 _AHEAD_S = 1.0
 _DAY = timedelta(days=1)
-# Not the moment of a start: after many of them a rare run would never be due.
+# A fixed anchor: with the start time as anchor, each restart would postpone a long interval.
 _ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 async def deployments(options: ServerOptions) -> list[RunnerDeployment]:
-    """What is served.
+    """Return the deployments to serve.
 
-    What a person starts and what a schedule starts are deployments of their own: of scheduled runs one at a time is
-    enough, and what a person starts is never cancelled for them (locks keep both from harm).
+    Manual and scheduled runs have separate deployments: at most one scheduled run runs at a time, and a manual run is
+    never cancelled because of it (locks make both safe).
     """
     asked: dict[str, Any] = {**options.pipeline}
     made = [
@@ -75,7 +75,7 @@ async def deployments(options: ServerOptions) -> list[RunnerDeployment]:
 
 
 def schedule(cron: str | None, interval_s: float | None, timezone: str) -> Schedule | None:
-    """A schedule, the cron before the interval; none where neither is given."""
+    """Return a schedule, from the cron if given, else from the interval; None if neither is given."""
     if cron is not None:
         return Cron(cron, timezone=timezone)
     if interval_s is not None:
@@ -98,7 +98,7 @@ async def _deployment(
         schedule=schedule,
         concurrency_limit=_ONE if schedule is not None else None,
         description=flow.description,
-        # By name, so that a run needs no checkout.
+        # By module name, so that a run needs no checkout.
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     schema = made._parameter_openapi_schema
@@ -107,16 +107,16 @@ async def _deployment(
 
 
 class _Closed(ParameterSchema):
-    """A schema of parameters that has no others: the server would store any, whatever it is."""
+    """A parameter schema that forbids unknown parameters: otherwise the server would store them."""
 
-    additionalProperties: bool  # noqa: N815 (the name is JSON Schema's)
+    additionalProperties: bool  # noqa: N815 (JSON Schema defines the name)
 
 
 async def serve(home: Home) -> None:
-    """Make the alerts and the deployments, and serve until told to end."""
+    """Create the alerts and the deployments, and serve until asked to stop."""
     options = ServerOptions.model_validate(home.read_options())
     async with patient_client() as client:
-        # First, so that a crash that is found now is told.
+        # First, so that a crash that is found now raises an alert.
         await alerts.install(client, options)
         await settle_orphans(client)
         made = await deployments(options)
@@ -133,13 +133,13 @@ async def serve(home: Home) -> None:
 
 
 class _Runner(Runner):
-    """A runner that stops when it is told to, and leaves it to others to say so of its runs.
+    """A runner that stops serving on SIGTERM; the caller then cancels its runs.
 
-    Prefect's own exits at once, and shows what it ended as running for good.
+    Prefect's runner exits at once, and the runs that it ended are shown as running forever.
     """
 
     async def serve(self) -> None:
-        """Run what is scheduled, until SIGTERM."""
+        """Run scheduled runs until SIGTERM."""
         loop = asyncio.get_running_loop()
         serving = asyncio.create_task(self.start())
         self._stop_serving: Callable[[], object] = lambda: loop.call_soon_threadsafe(serving.cancel)
@@ -147,7 +147,7 @@ class _Runner(Runner):
             await serving
 
     def handle_sigterm(self, *_signal: Any) -> None:
-        """Stop serving; where the server is gone, nobody is left to tell, and waiting for it would take minutes."""
+        """Stop serving; exit after a time limit, because without a server the shutdown would wait for minutes."""
         last = threading.Timer(LAST_WORDS_S, os._exit, (1,))
         last.daemon = True
         last.start()
@@ -155,7 +155,7 @@ class _Runner(Runner):
 
 
 async def _drop_old_schedules(client: PrefectClient, names: set[str]) -> None:
-    """A schedule that is no longer asked for does not go on."""
+    """Delete the scheduled deployments that are no longer asked for."""
     for deployment in await served(client):
         if deployment.name.endswith("-scheduled") and deployment.name not in names:
             await client.delete_deployment(deployment.id)

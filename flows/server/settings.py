@@ -1,4 +1,4 @@
-"""The environment of a hardened Prefect server on loopback, and of those who talk to it. Starts nothing."""
+"""Environment variables of a hardened Prefect server on loopback and of its clients. Starts nothing."""
 
 from __future__ import annotations
 
@@ -17,82 +17,82 @@ HOST = "127.0.0.1"
 _YEAR_S = 366 * 86400
 
 MAX_HOURS = _YEAR_S / 3600
-"""Longest time that a dead man's clock waits."""
+"""Longest allowed time without a passing canary before the alert, in hours."""
 
 HEARTBEAT_S = 30
-"""How often a flow run says that it is alive."""
+"""Interval between heartbeats of a flow run, in seconds."""
 
 SILENT_S = 100
-"""A run that has said nothing for so long is dead: three heartbeats and a little."""
+"""A run without a heartbeat for this many seconds counts as dead: three intervals and a margin."""
 
 
 LAST_WORDS_S = 15.0
-"""What the process that serves deployments has to end its runs, once it is told to end."""
+"""Seconds that the serving process has to end its runs after it is asked to stop."""
 
 
 class ServerOptions(Section):
-    """What a server is started with."""
+    """Start options of a server."""
 
     port: int = Field(4200, ge=1, le=65535)
     """Port on loopback."""
 
     database: str | None = None
-    """URL of a PostgreSQL database, postgresql+asyncpg://…; none: SQLite under the root."""
+    """URL of a PostgreSQL database, postgresql+asyncpg://…; None means SQLite under the root."""
 
     retention_days: float = Field(90.0, gt=0.05, le=36500)
-    """Age from which Prefect forgets flow runs and events."""
+    """Age in days after which Prefect deletes flow runs and events."""
 
     cron: str | None = None
-    """When the pipeline runs."""
+    """Cron schedule of the pipeline."""
 
     interval_s: float | None = Field(None, ge=1, le=_YEAR_S)
-    """How often the pipeline runs, in seconds."""
+    """Interval between runs of the pipeline, in seconds."""
 
     canary_cron: str | None = None
-    """When the canary runs."""
+    """Cron schedule of the canary."""
 
     canary_interval_s: float | None = Field(3600.0, ge=1, le=_YEAR_S)
-    """How often the canary runs, in seconds, where no cron says when."""
+    """Interval between runs of the canary, in seconds, if it has no cron schedule."""
 
     timezone: str = "UTC"
-    """Time zone of both crons."""
+    """Time zone of both cron schedules."""
 
     keep_runs: int = Field(100, ge=1, le=10**9)
-    """Runs that the daily garbage collection keeps at least."""
+    """Minimum number of runs that the daily garbage collection keeps."""
 
     keep_days: float = Field(30.0, gt=0, le=36_500)
-    """Days that it keeps any run."""
+    """Age in days up to which it keeps every run."""
 
     webhook: str | None = None
-    """Where alerts are posted."""
+    """URL that alerts are posted to, if any."""
 
     folders: tuple[str, ...] = ()
     """Folders, other than the root, that flows may read tables from."""
 
     dead_man_hours: float = Field(6.0, gt=0, le=MAX_HOURS)
-    """Hours without a passing canary that raise an alert."""
+    """Hours without a passing canary after which an alert is raised."""
 
     pipeline: dict[str, dict[str, object]] = Field(default_factory=dict)
-    """Sections of the configuration that the deployments start from."""
+    """Sections of the configuration that are the defaults of the deployments."""
 
     @property
     def schedules_canary(self) -> bool:
-        """Whether the canary runs by itself."""
+        """Whether the canary has a schedule."""
         return self.canary_cron is not None or self.canary_interval_s is not None
 
     @property
     def url(self) -> str:
-        """Where the UI is."""
+        """URL of the UI."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def api_url(self) -> str:
-        """Where the API is."""
+        """URL of the API."""
         return f"{self.url}/api"
 
 
 def client_environment(home: Home, options: ServerOptions) -> dict[str, str]:
-    """Variables for processes that talk to the server, run flows among them."""
+    """Return the variables for clients of the server, including flow runs."""
     return {
         **_without_prefect(),
         "PREFECT_HOME": str(prefect_home(home)),
@@ -103,30 +103,30 @@ def client_environment(home: Home, options: ServerOptions) -> dict[str, str]:
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "DO_NOT_TRACK": "1",
         "LNTX_ROOT": str(home.root),
-        # What a person configured may be read too.
+        # The table of the configuration may be read too.
         **served_folders([home.root, *options.folders, *_configured(options)]),
         "PYTHONUNBUFFERED": "1",
-        # A folder named flows under the root, where they start, is not this package.
+        # They start in the root: a folder named flows there must not shadow this package.
         "PYTHONSAFEPATH": "1",
         **without_proxy(os.environ),
     }
 
 
 def server_environment(home: Home, options: ServerOptions) -> dict[str, str]:
-    """Variables for the server itself."""
+    """Return the variables for the server itself."""
     more = {} if options.database is None else {"PREFECT_SERVER_DATABASE_CONNECTION_URL": options.database}
     return {
         **client_environment(home, options),
         **more,
         "PREFECT_SERVER_API_HOST": HOST,
-        # Not --port: the UI would go on calling 4200.
+        # Not --port: the UI would still call port 4200.
         "PREFECT_SERVER_API_PORT": str(options.port),
         "PREFECT_SERVER_API_AUTH_STRING": home.secret(),
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": options.url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_API_URL": options.api_url,
-        # In memory they would end with the server, and with them the runs that it finds when it is back.
+        # Leases in memory would be lost with the server, and runs that outlive its restart would be ended.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{round(options.retention_days * 86400)}S",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
@@ -135,7 +135,7 @@ def server_environment(home: Home, options: ServerOptions) -> dict[str, str]:
 
 
 def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables that keep what goes to loopback, the password among it, from a proxy."""
+    """Return variables that keep requests to loopback, and the password in them, away from a proxy."""
     found = {}
     for name in ("NO_PROXY", "no_proxy"):
         said = environment.get(name, "")
@@ -144,7 +144,7 @@ def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def prefect_home(home: Home) -> Path:
-    """Where the server's database and profile are: those of the embedded server, so that both show one history."""
+    """Create and return the folder of the database and profile, shared with the embedded server for one history."""
     folder = home.root / "artifacts" / ".prefect"
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -157,5 +157,5 @@ def _configured(options: ServerOptions) -> list[str]:
 
 
 def _without_prefect() -> dict[str, str]:
-    # A setting from elsewhere could undo the hardening.
+    # An inherited setting could undo the hardening.
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}

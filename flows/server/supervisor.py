@@ -1,6 +1,6 @@
-"""Watch over a Prefect server and the process that serves the deployments: start, restart, end, and rotate their logs.
+"""Supervise a Prefect server and the process that serves the deployments: start, restart, stop, rotate their logs.
 
-`python -m flows.server.supervisor ROOT`. Imports no Prefect: what it watches may fail, it may not.
+`python -m flows.server.supervisor ROOT`. Imports no Prefect, so that a failure of Prefect cannot stop the supervisor.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _SERVED_WITHIN_S = 180.0
 _END_WITHIN_S = LAST_WORDS_S + 5
 _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
-# After so long a process that dies again is a new trouble.
+# A process that ran this long before it failed is restarted with the shortest delay.
 _STEADY_S = 300.0
 
 
 class _Ended(Exception):
-    """It was told to end."""
+    """The supervisor was asked to stop."""
 
 
 def main(root: Path) -> int:
-    """Run until told to end."""
+    """Run until asked to stop, and return the exit code."""
     home = Home(root)
     home.prepare()
     _log_to(home.logs / "supervisor.log", logger)
@@ -65,9 +65,9 @@ def main(root: Path) -> int:
 
 
 def supervise(home: Home) -> None:
-    """Start both processes, and start them again when they die.
+    """Start both processes, and restart them when they fail.
 
-    Raises: LntxError: the port is taken, or a process does not come up.
+    Raises: LntxError: the port is taken, or a process does not start.
     """
     options = ServerOptions.model_validate(home.read_options())
     with home.held():
@@ -91,14 +91,14 @@ def supervise(home: Home) -> None:
         finally:
             for number in _ENDINGS:
                 signal.signal(number, signal.SIG_IGN)
-            # Runs are told to end while there is a server to tell it to.
+            # The runner first: it needs the server to record how its runs end.
             runner.end()
             server.end()
             logger.info("down")
 
 
 class _Child:
-    """A process that is to run on."""
+    """A process that is restarted whenever it ends."""
 
     def __init__(self, name: str, words: list[str], environment: dict[str, str], home: Home) -> None:
         self.name = name
@@ -112,7 +112,7 @@ class _Child:
         _log_to(home.logs / f"{name}.log", self._log, plain=True)
 
     def start(self) -> None:
-        """Start it; its output goes to its log."""
+        """Start the process, and copy its output to its log."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flows.server.tethered", *self._words],
             env=self._environment,
@@ -120,7 +120,7 @@ class _Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            # Ctrl-C is for the supervisor, which ends them in order.
+            # Only the supervisor gets Ctrl-C; it stops them in order.
             start_new_session=True,
             text=True,
             errors="replace",
@@ -131,11 +131,11 @@ class _Child:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def revive(self) -> None:
-        """Start it again if it has died, later each time."""
+        """Restart the process if it has ended, with a longer delay each time."""
         if self.is_alive:
             return
         now = time.monotonic()
@@ -149,7 +149,7 @@ class _Child:
             self.start()
 
     def end(self) -> None:
-        """End it, in peace if it will."""
+        """Ask the process to stop; kill it if it does not."""
         if self._process is None:
             return
         self._process.terminate()
@@ -161,7 +161,7 @@ class _Child:
             self._process.wait()
 
     def last_words(self) -> str:
-        """What it said last, and where the rest is."""
+        """Return the last line of its output and the path of its log."""
         path = self._home.logs / f"{self.name}.log"
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         return f"{next((line.strip() for line in reversed(lines) if line.strip()), 'it said nothing')} (see {path})"
@@ -185,7 +185,7 @@ def _wait_until(done: Callable[[], bool], child: _Child, seconds: float) -> None
 
 def _is_healthy(options: ServerOptions) -> bool:
     try:
-        # Without the proxy that others are for.
+        # Without a proxy: the server is on loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{options.api_url}/health", timeout=5) as answer:
             return bool(answer.status == 200)

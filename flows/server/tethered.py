@@ -1,6 +1,6 @@
-"""Run a module as a process that ends with the one that started it: `python -m flows.server.tethered MODULE …`.
+"""Run a module as a process that ends with its parent: `python -m flows.server.tethered MODULE …`.
 
-On Linux even SIGKILL, which lets nobody clean up, then has the server told to end.
+On Linux the process gets SIGTERM even if its parent is killed by SIGKILL and cannot clean up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     if os.getppid() != parent:
-        # It died before it could be noticed.
+        # The parent ended before the signal was set.
         sys.exit(1)
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""A systemd unit that runs `lntx up` as it was called, each value quoted by systemd's rules or refused."""
+"""Write a systemd unit that runs `lntx up` with the same options; quote each value by systemd's rules or refuse it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ WantedBy=default.target
 
 
 def unit(home: Home, words: Sequence[str]) -> str:
-    """A systemd unit that runs this very command in the foreground.
+    """Return a systemd unit that runs the same command in the foreground.
 
-    words: the command, without its program.
+    words: the command line without the program.
 
-    Raises: BadInput: a value that no unit can hold.
+    Raises: BadInput: a unit cannot contain one of the values.
     """
     words = [*words]
     if "--root" in words:
@@ -59,21 +59,21 @@ def unit(home: Home, words: Sequence[str]) -> str:
 
 
 def _unit_text(value: str) -> str:
-    """A value where systemd unquotes nothing: % begins a specifier, and a last \\ would go on with a line."""
+    """Escape a value that systemd does not unquote: % begins a specifier, and a final \\ would continue the line."""
     if not value.isprintable() or value != value.strip() or value.endswith("\\"):
         raise BadInput(f"a systemd unit cannot hold {quoted(value)}: rename it")
     return value.replace("%", "%%")
 
 
 def _unit_path(value: str) -> str:
-    # systemd takes these for quoting where it does and does not, depending on its version.
+    # Whether systemd treats these as quoting here depends on its version.
     if any(sign in value for sign in "\"'\\"):
         raise BadInput(f"a systemd unit cannot hold the folder {quoted(value)}: start lntx up elsewhere")
     return _unit_text(value)
 
 
 def _unit_word(word: str) -> str:
-    """A word of a command by systemd's rules for quoting: systemd.service(5), command lines."""
+    """Quote a word of a command by systemd's rules: systemd.service(5), command lines."""
     if not word.isprintable():
         raise BadInput(f"a systemd unit cannot hold {quoted(word)}: put it into a file for --config")
     word = word.replace("%", "%%").replace("$", "$$")

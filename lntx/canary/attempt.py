@@ -1,6 +1,6 @@
-"""One case in a throw-away root: begun, its stages taken down one by one, and judged.
+"""One case in a temporary root: started, recorded stage by stage, and judged.
 
-The core's runner and Prefect's tasks both go through this.
+Both the core's runner and Prefect's tasks use it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from lntx.training.result import Epoch, history_digest
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """One case, done."""
+    """The result of one case."""
 
     report: CaseReport
-    """Its outcome."""
+    """Outcome of the case."""
 
     run: Run
     """Its run, with the canary's verdict."""
 
     root: Path | None
-    """Where its files are; none once they are gone."""
+    """Folder of its files; None if they were removed."""
 
     drift: Drift | None
-    """Whether its bits have changed."""
+    """How its bits changed; None if they did not."""
 
     def without_files(self) -> Judged:
-        """The same, its files removed."""
+        """Remove the files, and return the result without them."""
         if self.root is None:
             return self
         shutil.rmtree(self.root, ignore_errors=True)
@@ -51,9 +51,9 @@ class Judged:
 
 
 class Attempt:
-    """A case on its way.
+    """A case in progress.
 
-    case: what is trained. repetition: which one, from 1.
+    case: what to train. repetition: its number, from 1.
     """
 
     def __init__(self, case: Case, *, repetition: int = 1) -> None:
@@ -66,15 +66,15 @@ class Attempt:
         self._started = time.perf_counter()
 
     def begin(self) -> Store:
-        """Make the root ready.
+        """Prepare the root, and return its store.
 
-        Raises: BadInput: there is no device to train on as asked.
+        Raises: BadInput: the requested device is not available.
         """
         find_device(self.case.pipeline.train)
         return begin(self.request)
 
     def take(self, stage: Stage, came: Outcome | BaseException) -> bool:
-        """Record the outcome of a stage; says whether the next one may go on."""
+        """Record the outcome of a stage; return whether the next stage may run."""
         if isinstance(came, BaseException):
             self.broken = Broken(stage=stage, error=came)
             return False
@@ -82,9 +82,9 @@ class Attempt:
         return True
 
     def conclude(self, witness: Store | None) -> Judged:
-        """Judge it. A right case leaves nothing behind but its bits; the files of a wrong one stay.
+        """Judge the case. Of a correct case only the bits are kept; the files of a wrong case stay.
 
-        witness: where bits are kept; none where they are not to be.
+        witness: store for the bits; None to keep no bits.
         """
         store = Store(self.root)
         try:
@@ -101,15 +101,15 @@ class Attempt:
         if witness is not None:
             drift = watch(witness, self.case, self.outcomes["train"].fit(store).device, judgement.history)
         self.discard()
-        # Files that are gone are not named.
+        # The run must not name files that were removed.
         return Judged(report=report, run=run.model_copy(update={"exports": {}}), root=None, drift=drift)
 
     def discard(self) -> None:
-        """Remove the throw-away root."""
+        """Remove the temporary root."""
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _written(self, run: Run, history: list[Epoch]) -> Run:
-        """The run with a page about it beside its files."""
+        """Write a report next to the files, and return the run with its path."""
         page = self.root / "report.md"
         page.write_text(markdown(Page(run=run, history=tuple(history))), encoding="utf-8")
         return run.model_copy(update={"report": str(page)})

@@ -1,6 +1,6 @@
-"""What canaries train: the fixed cases of each level, and blind ones that nobody knows beforehand.
+"""The cases of canaries: fixed ones for each level, and blind ones with unpredictable random values.
 
-Every case learns by loss.backward() on all rows, in the weights themselves: torch is tested, and no shortcut of ours.
+Every case trains by loss.backward() on all rows, without preconditioning: this tests torch, not a shortcut of lntx.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from lntx.canary.levels import Device, Level
 from lntx.config.loading import validate
 from lntx.config.schema import Format, Pipeline, Section
 
-# Rows of the large case: minutes of work, and no more of the memory and the disk than leaves others alone.
+# Rows of the large case: minutes of work, and only a share of the free memory and disk, to leave room for others.
 _LARGE_ROWS = 20_000_000
 _SHARE = 0.25
 _LARGE_FEATURES = 3
 
 
 class Case(Section):
-    """One known answer to be found."""
+    """A training whose answer is known."""
 
     name: str
-    """What is special about it."""
+    """Short description of the case."""
 
     pipeline: Pipeline
     """What is generated, trained and exported."""
 
 
 def fixed_cases(level: Level, device: Device = "auto") -> tuple[Case, ...]:
-    """The cases of a level, the earlier levels' included."""
+    """Return the cases of a level, including those of lower levels."""
     centred = {"low": -3, "high": 3}
     cases = [
         _case("three weights and a bias", device, {"weights": (3.7, -1.2, 0.5), "bias": 2.0, **centred}, momentum=0.25)
@@ -85,9 +85,9 @@ def fixed_cases(level: Level, device: Device = "auto") -> tuple[Case, ...]:
 
 
 def blind_case(seed: int, device: Device = "auto", *, for_fault: bool = False) -> Case:
-    """Fresh weights, rows and settings: the same ones for the same seed, 0 ≤ seed < 2^63.
+    """Return a case with random weights, rows and settings, determined by the seed, 0 ≤ seed < 2^63.
 
-    for_fault: two weights, a bias and float64 at least, so that every fault can be planted and seen.
+    for_fault: use at least two weights, a bias and float64, so that every fault can be planted and detected.
     """
     draw = np.random.Generator(np.random.PCG64(seed))
     num_rows = int(10 ** draw.integers(2, 6) * draw.uniform(1, 2))
@@ -117,19 +117,19 @@ def blind_case(seed: int, device: Device = "auto", *, for_fault: bool = False) -
 
 @functools.cache
 def large_rows() -> int:
-    """Rows of the large case: what a quarter of the free memory, and of the free disk, holds; 20 million at most.
+    """Return the rows of the large case: what a quarter of the free memory and of the disk holds, at most 20 million.
 
-    Asked once a process, so that repetitions are alike.
+    Computed once per process, so that all repetitions are equal.
     """
     disk = shutil.disk_usage(tempfile.gettempdir()).free
     row_bytes = 8 * (_LARGE_FEATURES + 1)
     rows = int(min(_LARGE_ROWS, _SHARE * _free_memory() / row_bytes, _SHARE * disk / row_bytes))
-    # A fixed case trains on the same rows from run to run, where the memory has not changed much.
+    # A power of two: a fixed case keeps its number of rows between runs if the free memory changes little.
     return max(1_000_000, 1 << (rows.bit_length() - 1)) if rows < _LARGE_ROWS else _LARGE_ROWS
 
 
 def _free_memory() -> int:
-    """Bytes that may be taken without others being pushed out, within the limit of a container."""
+    """Return the available memory in bytes, within the limit of the container."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -151,7 +151,7 @@ def _case(
 
 
 def _weight(draw: np.random.Generator) -> float:
-    """A weight of either sign between 0.5 and 5, all of whose digits matter."""
+    """Draw a weight of either sign with a magnitude between 0.5 and 5, with all its digits."""
     return float(draw.choice((-1.0, 1.0)) * draw.uniform(0.5, 5))
 
 

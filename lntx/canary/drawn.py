@@ -1,6 +1,6 @@
-"""Rows as they were drawn, against what they should be drawn from: in Python's own numbers, without numpy's arithmetic.
+"""Check drawn rows against their distribution, in Python's numbers, without numpy's arithmetic.
 
-Looks at the first rows alone: a generator that is wrong is wrong from the start.
+Checks only the first rows: a wrong generator is wrong from the start.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from lntx.config.schema import Data
 from lntx.data.synthetic import feature_names, generate_blocks
 
 _ROWS = 400
-# Of a normal law, once in 10^15.
+# Standard deviations: a normal variable exceeds them once in 10^15.
 _SPREADS = 8.0
 
 
 def implausible_rows(data: Data) -> str | None:
-    """A clause that says what is wrong with the rows as they are drawn; none if nothing is."""
+    """Return a clause that says what is wrong with the drawn rows, or None if nothing is."""
     weights = data.true_weights
     assert weights is not None
     x, y = next(iter(generate_blocks(data)))

@@ -1,6 +1,6 @@
-"""Whether the bits of a training are those of earlier canaries of the same kind: drift, which is no failure.
+"""Detect drift: a training gives other bits than earlier canaries of the same kind. Drift is no failure.
 
-One file per case and device under `artifacts/canary/`. Knows bits and versions; knows no verdict.
+Keeps one file per case and device under `artifacts/canary/`. Compares bits and versions; gives no verdict.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ _EPOCH_DIGITS = 8
 
 
 class Drift(Section):
-    """A training whose bits are not those of an earlier one, within what is right."""
+    """A correct training whose bits differ from those of an earlier one."""
 
     case: str
-    """The case."""
+    """Name of the case."""
 
     since: str
-    """When the earlier one was, ISO 8601 in UTC."""
+    """Time of the earlier training, ISO 8601 in UTC."""
 
     epoch: int
     """The first epoch that differs; 0 is the start."""
 
     changed: dict[str, tuple[str | None, str | None]]
-    """Versions that changed meanwhile, old and new; none if the same stack gave other bits."""
+    """Versions that changed meanwhile, old and new; empty if the same versions gave other bits."""
 
     @property
     def sentence(self) -> str:
-        """What to tell a person."""
+        """The drift as a sentence for the user."""
         if not self.changed:
             why = "with the same versions: look at the machine, and repeat with --repeat 10"
         else:
@@ -62,14 +62,14 @@ class _Witness(Section):
 
 
 def signature(history: Sequence[Epoch]) -> tuple[str, ...]:
-    """The bits of a training: a digest per epoch, of its weights and loss."""
+    """Return the bits of a training: for each epoch, a digest of its weights and loss."""
     return tuple(
         hashlib.sha256(repr((epoch.coefficients, epoch.loss)).encode()).hexdigest()[:_EPOCH_DIGITS] for epoch in history
     )
 
 
 def watch(store: Store, case: Case, device: str, history: Sequence[Epoch]) -> Drift | None:
-    """Compare a right training with the last one of the same case on the same kind of device, and keep its bits."""
+    """Compare a correct training with the last one of the same case on the same kind of device, and store its bits."""
     kind = {"config": case.pipeline.model_dump(mode="json"), "device": device_kind(device)}
     key = digest_of(kind)
     path = store.artifacts / "canary" / f"{key[:16]}.json"
@@ -85,14 +85,14 @@ def watch(store: Store, case: Case, device: str, history: Sequence[Epoch]) -> Dr
                 records = [*records, now][-_KEPT:]
                 write_json(path, {"case": case.name, **kind, "records": records})
     except OSError as error:
-        # The verdict does not hang on it.
+        # The verdict does not depend on the stored bits.
         logger.warning("the bits of this canary are not kept: %s", error)
         return None
     return drift
 
 
 def device_kind(device: str) -> str:
-    """What the arithmetic runs on: the processor's model, or the GPU's."""
+    """Return the model of the processor or GPU that does the arithmetic."""
     if device == "cuda":
         import torch
 
@@ -106,7 +106,7 @@ def device_kind(device: str) -> str:
 
 
 def _compare(case: Case, records: Sequence[dict[str, Any]], now: dict[str, Any]) -> Drift | None:
-    """The last record of the same versions counts most; else the last of all."""
+    """Compare with the last record of the same versions, else with the last of all."""
     same = [record for record in records if record["versions"] == now["versions"]]
     before = (same or [*records])[-1:]
     if not before or before[0]["bits"] == now["bits"]:
@@ -124,7 +124,7 @@ def _compare(case: Case, records: Sequence[dict[str, Any]], now: dict[str, Any])
 
 
 def _versions(case: Case) -> dict[str, str]:
-    """What may change the bits of a training."""
+    """Return the versions that can change the bits of a training."""
     found = identify("train", case.pipeline, source_sha256=None, inputs={}).versions
     code = digest_of({name: code_digest(name) for name in {*TABLE["generate"].modules, *TABLE["train"].modules}})
     return {**found, "lntx": __version__, "code of lntx": code[:12]}
@@ -135,7 +135,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
         records = read_json(path)["records"]
         return [_Witness.model_validate(one).model_dump() for one in records]
     except (OSError, ValueError, LookupError, TypeError):
-        # What is not there, or not whole, is no drift baseline: the history begins again.
+        # A missing or damaged file is no baseline for drift: start a new history.
         return []
 
 

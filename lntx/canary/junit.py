@@ -1,4 +1,4 @@
-"""A canary as a JUnit file, so that a CI shows it beside other tests. Judges nothing."""
+"""Write a canary as a JUnit file, so that a CI server shows it with other tests. Judges nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FIRST_LINE = "<?xml version='1.0' encoding='utf-8'?>\n"
 
 
 def write_junit(canary: Canary, path: Path) -> None:
-    """One test case per case and repetition; a wrong answer is a failure, and so is a planted fault that was missed."""
+    """Write a test case per case and repetition; a wrong answer or a missed planted fault is a failure."""
     if canary.fault is not None:
         write_faults_junit([canary.fault], path)
         return
@@ -29,7 +29,7 @@ def write_junit(canary: Canary, path: Path) -> None:
 
 
 def write_faults_junit(faults: Sequence[FaultReport], path: Path) -> None:
-    """One test case per planted fault; one that is missed, or blamed on another part, is a failure."""
+    """Write a test case per planted fault; one that is missed, or blamed on another part, is a failure."""
     cases = [
         (fault.name, fault.seconds, None if fault.is_right else (fault.blame or "missed", _missed(fault)))
         for fault in faults
@@ -38,7 +38,7 @@ def write_faults_junit(faults: Sequence[FaultReport], path: Path) -> None:
 
 
 def write_error_junit(error: BaseException, path: Path) -> None:
-    """A canary that did not come to an answer: neither right nor wrong."""
+    """Write a canary that gave no answer as an error, neither passed nor failed."""
     suite = ElementTree.Element("testsuite", name=SUITE, tests="1", failures="0", errors="1", skipped="0")
     case = ElementTree.SubElement(suite, "testcase", classname="lntx.canary", name="canary")
     ElementTree.SubElement(case, "error", type=type(error).__name__, message=_legible(str(error)))
@@ -75,7 +75,7 @@ def _save(suite: ElementTree.Element, path: Path) -> None:
 
 
 def _legible(text: str) -> str:
-    """Without the characters that XML cannot hold."""
+    """Replace the characters that XML cannot contain."""
     return "".join(char if char in "\t\n" or char.isprintable() else "\ufffd" for char in text)
 
 

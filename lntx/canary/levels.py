@@ -1,9 +1,9 @@
-"""What a canary can be asked, as types alone: reading them costs no import of numpy or torch."""
+"""Types of canary options, in a separate module: importing it loads neither numpy nor torch."""
 
 from typing import Literal
 
 Level = Literal[1, 2, 3]
-"""How much is tried: a second's, half a minute's, or minutes' worth."""
+"""Amount of testing: about a second, half a minute, or minutes."""
 
 Device = Literal["auto", "cpu", "cuda"]
 """Where to train; auto is the CPU."""

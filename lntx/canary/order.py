@@ -1,4 +1,4 @@
-"""What a canary is asked, the cases that follow from it, and the answer that sums them up. Runs nothing."""
+"""The options of a canary, the cases that follow from them, and the summary of the results. Runs nothing."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _BLIND_CASES: dict[Level, int] = {1: 1, 2: 10, 3: 10}
 
 
 class Order(Section):
-    """What a canary is asked."""
+    """The options of a canary."""
 
     level: Level = 1
-    """How much: 1, one case, a second; 2, several shapes, dtypes, thread counts and formats, half a minute; 3, as many
-    rows as a quarter of the free memory holds as well, minutes."""
+    """Amount of testing: 1, one case, a second; 2, several shapes, dtypes, thread counts and formats, half a minute;
+    3, also as many rows as a quarter of the free memory holds, minutes."""
 
     seed: int | None = Field(None, ge=0, le=MAX_SEED)
-    """Seed of blind draws; none: the fixed cases."""
+    """Seed of the blind cases; None for the fixed cases."""
 
     repeat: int = Field(1, ge=1, le=100_000)
-    """How often."""
+    """Number of repetitions."""
 
     device: Device = "auto"
     """Where to train; auto is the CPU."""
 
     def cases(self, repetition: int, *, for_fault: bool = False) -> tuple[Case, ...]:
-        """The cases of a repetition, from 1; for a fault, one that has all that can be wrong."""
+        """Return the cases of a repetition, from 1; for a fault, one case in which every fault can occur."""
         if self.seed is None:
             return fixed_cases(self.level, self.device)[: 1 if for_fault else None]
         count = 1 if for_fault else _BLIND_CASES[self.level]
@@ -50,9 +50,9 @@ class Order(Section):
 
 
 def settle_order(*, level: Level, blind: bool, seed: int | None, repeat: int, device: Device) -> Order:
-    """What is asked, a seed that nobody knows drawn where one is needed.
+    """Return the options; a blind canary without a seed gets a random one.
 
-    Raises: BadInput: a value out of its range.
+    Raises: BadInput: a value is out of range.
     """
     drawn = secrets.randbelow(2**63) if blind and seed is None else seed
     try:
@@ -62,13 +62,13 @@ def settle_order(*, level: Level, blind: bool, seed: int | None, repeat: int, de
 
 
 def refuse_repeated_fault(inject: str | None, repeat: int) -> None:
-    """Raise BadInput where a fault is to be planted more than once."""
+    """Raise BadInput if a fault is to be planted more than once."""
     if inject is not None and repeat != 1:
         raise BadInput(f"--inject plants one fault in one case: drop --repeat {repeat}")
 
 
 def sum_up(order: Order, done: Sequence[Judged], fault: Fault | None = None) -> Canary:
-    """One answer for all cases: the first that is wrong speaks for them."""
+    """Return one result for all cases: that of the first wrong case, else of the first."""
     wrong = [one for one in done if one.report.verdict == "fail"]
     speaks = wrong[0] if wrong else done[0]
     return Canary(
@@ -85,7 +85,7 @@ def sum_up(order: Order, done: Sequence[Judged], fault: Fault | None = None) -> 
 
 
 def report_fault(fault: Fault, judged: Judged) -> FaultReport:
-    """The outcome of a planted fault."""
+    """Return the outcome of a planted fault."""
     report = judged.report
     return FaultReport(
         name=fault.name,
@@ -99,7 +99,7 @@ def report_fault(fault: Fault, judged: Judged) -> FaultReport:
 
 
 def _recurrence(order: Order, wrong: Sequence[Judged]) -> Literal["deterministic", "intermittent"] | None:
-    """Whether every repetition failed alike: in the same part and, of fixed cases, the same case with the same bits."""
+    """Whether every repetition failed in the same way: same part and, for fixed cases, same case and same bits."""
     if not wrong or order.repeat == 1:
         return None
     ways: dict[int, set[tuple[str | None, ...]]] = {}

@@ -1,4 +1,4 @@
-"""A canary in lines and in Markdown. Reads results; computes none."""
+"""Format the results of a canary as lines of text and as Markdown. Computes no results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lntx.text import markdown
 
 
 def verdict_line(canary: Canary) -> str:
-    """PASS or FAIL, and why."""
+    """Return PASS or FAIL, and the reason."""
     right = sum(case.verdict == "pass" for case in canary.cases)
     if canary.verdict == "pass":
         return f"PASS  {right} of {len(canary.cases)} right"
@@ -16,7 +16,7 @@ def verdict_line(canary: Canary) -> str:
 
 
 def canary_table(canary: Canary) -> str:
-    """A canary in Markdown."""
+    """Return the results of a canary as Markdown."""
     header = ["case", "verdict", "epochs", "seconds", "reason"]
     rows = case_rows(canary)
     table = "\n".join(
@@ -31,14 +31,14 @@ def canary_table(canary: Canary) -> str:
 
 
 def case_rows(canary: Canary) -> list[list[str]]:
-    """A row of a table for each case."""
+    """Return a table row for each case."""
     return [
         [
             case.name if canary.repetitions == 1 else f"{case.name}, {case.repetition} of {canary.repetitions}",
             case.verdict if case.blame is None else f"{case.verdict}: {case.blame}",
             "–" if case.path is None else str(case.path.epochs),
             f"{case.seconds:.2f}",
-            # The one that speaks for all is told in full below.
+            # The reason of the canary as a whole is printed outside the table.
             "" if case.reason in (None, canary.reason) else case.reason or "",
         ]
         for case in canary.cases

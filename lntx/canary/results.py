@@ -1,4 +1,4 @@
-"""What a canary says: one report per case, and all of them as `--json` prints it. Computes none of it."""
+"""The results of a canary: one report per case, and all of them as `--json` prints them. Computes nothing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class CaseReport(Section):
     """The outcome of one case."""
 
     name: str
-    """What is special about it."""
+    """Short description of the case."""
 
     repetition: int
-    """Which repetition, from 1."""
+    """Number of the repetition, from 1."""
 
     verdict: Literal["pass", "fail"]
     """Whether everything was right."""
@@ -28,47 +28,47 @@ class CaseReport(Section):
     """The part that is wrong."""
 
     reason: str | None
-    """Why, and what to look at."""
+    """What is wrong, and what to check."""
 
     warnings: tuple[str, ...]
-    """Warnings."""
+    """Warnings, which do not change the verdict."""
 
     seconds: float
-    """How long it took."""
+    """Duration in seconds."""
 
     path: PathCheck | None
-    """How closely training kept to the closed form."""
+    """How closely training followed the closed form."""
 
     bits: str | None
     """Digest of the loss and the weights of every epoch."""
 
     config: Pipeline
-    """What was trained."""
+    """Configuration of the training."""
 
 
 class FaultReport(Section):
     """The outcome of a planted fault."""
 
     name: str
-    """The fault."""
+    """Name of the fault."""
 
     caught: bool
-    """Whether the canary turned red."""
+    """Whether the canary failed."""
 
     blame: Blame | None
     """The part that was blamed."""
 
     expected: Blame
-    """The part that is to blame."""
+    """The part that must be blamed."""
 
     reason: str | None
-    """Why, as the canary said it."""
+    """The reason that the canary gave."""
 
     limit: str | None
-    """Below what it cannot be seen; none if it always can."""
+    """Size or case in which it cannot be detected; None if it always can."""
 
     seconds: float
-    """How long it took."""
+    """Duration in seconds."""
 
     @property
     def is_right(self) -> bool:
@@ -77,28 +77,28 @@ class FaultReport(Section):
 
 
 class Canary(Run):
-    """The outcome of a canary: the run of the first case that is wrong, else of the first, and all of the cases."""
+    """The outcome of a canary: the run of the first wrong case, else of the first case, and reports of all cases."""
 
     level: Level
-    """How much was tried."""
+    """Amount of testing."""
 
     blind_seed: int | None
-    """Seed of the blind draws, with which they are drawn again; none where nothing was drawn."""
+    """Seed that reproduces the blind cases; None for fixed cases."""
 
     repetitions: int
-    """How often all was done."""
+    """Number of repetitions."""
 
     recurrence: Literal["deterministic", "intermittent"] | None
-    """Of a failure: whether every repetition failed in the same way; none without one or with one repetition."""
+    """Whether every repetition failed in the same way; None without a failure or with one repetition."""
 
     drift: tuple[Drift, ...]
-    """Cases whose bits are not those of earlier canaries."""
+    """Cases whose bits differ from those of earlier canaries."""
 
     cases: tuple[CaseReport, ...]
-    """Every case."""
+    """Reports of all cases."""
 
     fault: FaultReport | None
-    """The fault that was planted, if one was."""
+    """The outcome of the planted fault, if there was one."""
 
     root: str | None
-    """The folder with all files of the case that is wrong; none where nothing is."""
+    """The folder with all files of the wrong case; None if no case is wrong."""

@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 def run_canary(
     order: Order | None = None, *, root: str | os.PathLike[str] | None = None, fault: Fault | None = None
 ) -> Canary:
-    """Compute everything again in throw-away roots and judge it; a wrong answer is a result (`verdict`).
+    """Compute everything in temporary roots, without cache, and judge it; a wrong answer is a result (`verdict`).
 
-    order: level 1 by default. root: where the bits of right trainings are kept, under artifacts/canary/. fault: what to
-    plant; it is planted in one case, once, and no bits are kept.
+    order: level 1 by default. root: the bits of correct trainings are stored here, under artifacts/canary/. fault:
+    planted in one case, once; then no bits are stored.
 
-    Raises: LntxError: the machine cannot do it, for want of a device or of room.
+    Raises: LntxError: the machine lacks the device or the space.
     """
     asked = order or Order()
     witness = None if fault is not None or asked.seed is not None else witness_at(Path(root or "."))
@@ -43,7 +43,7 @@ def run_canary(
 
 
 def run_faults(order: Order | None = None) -> Iterator[FaultReport]:
-    """Plant every fault in turn, and report the outcome."""
+    """Plant every fault in turn, and yield its outcome."""
     asked = order or Order()
     for number, fault in enumerate(FAULTS.values(), start=1):
         (case,) = asked.cases(number, for_fault=True)
@@ -51,7 +51,7 @@ def run_faults(order: Order | None = None) -> Iterator[FaultReport]:
 
 
 def run_case(case: Case, *, repetition: int, witness: Store | None, fault: Fault | None) -> Judged:
-    """Run one case, stage by stage, and judge it while the fault, if any, is still there."""
+    """Run one case, stage by stage, and judge it while the fault, if any, is still planted."""
     attempt = Attempt(case, repetition=repetition)
     try:
         store = attempt.begin()
@@ -71,7 +71,7 @@ def run_case(case: Case, *, repetition: int, witness: Store | None, fault: Fault
 
 @contextlib.contextmanager
 def named_if_interrupted(done: list[Judged]) -> Iterator[None]:
-    """Whatever ends the repetitions early, a wrong answer that was found by then is told."""
+    """Log the wrong answers found so far if the repetitions end early."""
     try:
         yield
     except BaseException:
@@ -82,10 +82,10 @@ def named_if_interrupted(done: list[Judged]) -> Iterator[None]:
 
 
 def keep_one(done: list[Judged], judged: Judged) -> Judged:
-    """Keep the files of the first wrong case alone."""
+    """Keep only the files of the first wrong case."""
     return judged.without_files() if any(one.root is not None for one in done) else judged
 
 
 def witness_at(root: Path) -> Store:
-    """Where the bits of right trainings are kept."""
+    """Return the store for the bits of correct trainings."""
     return Store(root)

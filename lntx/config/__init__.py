@@ -1,1 +1,1 @@
-"""What a run is asked to do: the sections with their rules, and the layers that they come from."""
+"""The configuration of a run: the sections with their validation rules, and the layers that are merged."""

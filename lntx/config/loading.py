@@ -1,6 +1,6 @@
-"""Settle the configuration from its layers: defaults, preset, TOML file, environment, flags; later wins.
+"""Merge the layers of the configuration: defaults, preset, TOML file, environment, flags; later layers win.
 
-Turns every refusal into one line that names the key, the rule and the value. Knows no stage.
+Turns every validation error into one line that names the key, the rule and the value. Knows no stage.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def settle(
     environment: Mapping[str, str] | None = None,
     overrides: Layer | None = None,
 ) -> Pipeline:
-    """Merge the layers and validate the outcome.
+    """Merge the layers and validate the result.
 
-    file: a TOML file with one table per section. environment: variables, of which LNTX_SECTION_KEY are read.
-    overrides: what was said last, by flags or in Python.
+    file: a TOML file with one table per section. environment: variables; those named LNTX_SECTION_KEY are read.
+    overrides: the last layer, from flags or from Python.
 
     Raises: BadInput: an unknown preset, key or value; an unreadable file.
     """
@@ -56,7 +56,7 @@ def settle(
 
 
 def override(pipeline: Pipeline, layer: Layer) -> Pipeline:
-    """A configuration with some values replaced.
+    """Return a configuration with some values replaced.
 
     Raises: BadInput: an unknown key or value.
     """
@@ -99,9 +99,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Read one layer from variables named LNTX_SECTION_KEY, such as LNTX_TRAIN_LEARNING_RATE=0.01.
 
-    Values are read by the type of their key, as `parse_text` does.
+    Values are parsed by the type of their key, as in `parse_text`.
 
-    Raises: BadInput: the variable names a section and no key of it.
+    Raises: BadInput: a variable names a section but no key of that section.
     """
     by_name = {key.replace(".", "_").upper(): key for key in KEYS}
     layer: dict[str, dict[str, Any]] = {}
@@ -118,16 +118,16 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
-    """Say that a word is unknown, and name the nearest known one."""
+    """Return a message that a word is unknown, with the most similar known word."""
     close = difflib.get_close_matches(word[:MAX_NAME], list(known), n=1, cutoff=0.5)
     said = f"unknown {kind} {shown(word, MAX_NAME)}"
     return f"{said}: did you mean {close[0]}?" if close else said
 
 
 def parse_text(text: str, key: str) -> Any:
-    """A value as text says it, by the type of its dotted key; text that says none stays, for the message to name.
+    """Parse text to a value by the type of its dotted key; invalid text is returned unchanged for the error message.
 
-    Lists are JSON, or values between commas. "null" stands for none.
+    Lists are JSON, or values separated by commas. "null" means None.
     """
     section, name = key.split(".")
     annotation = _field(section, name)
@@ -145,7 +145,7 @@ def parse_text(text: str, key: str) -> Any:
 
 
 def is_list(key: str) -> bool:
-    """Whether the value of a dotted key is a list."""
+    """Return whether the value of a dotted key is a list."""
     return _item(_field(*key.split("."))) is not None
 
 
@@ -154,7 +154,7 @@ def _field(section: str, name: str) -> Any:
 
 
 def _item(annotation: Any) -> Any:
-    """The type of a list's items; none where it is no list."""
+    """Return the item type of a list annotation; None if it is no list."""
     lists = [one for one in (annotation, *get_args(annotation)) if get_origin(one) is tuple]
     return get_args(lists[0])[0] if lists else None
 
@@ -163,9 +163,9 @@ def _parsed(text: str, annotation: Any) -> Any:
     try:
         value = TypeAdapter(annotation).validate_strings(text)
     except ValidationError:
-        # A number out of its range is told as one.
+        # Report a number outside its range as a number, not as text.
         return _number(text)
-    # 3.0 and 1_0 are no whole numbers as people write them.
+    # Pydantic accepts 3.0 and 1_0 as integers; the configuration does not.
     return text if type(value) is int and not re.fullmatch(r"[+-]?[0-9]+", text) else value
 
 
@@ -177,7 +177,7 @@ def _merge(base: dict[str, dict[str, Any]], layer: Mapping[str, Any]) -> None:
             raise BadInput(f"{section} must be a table of keys, got {quoted(values)}")
         target = base.setdefault(section, {})
         if section == "data":
-            # Each of these says what the other said before.
+            # Each of these two keys replaces the other one of an earlier layer.
             for said, replaced in (("num_features", "weights"), ("weights", "num_features")):
                 if values.get(said) is not None:
                     target.pop(replaced, None)
@@ -185,11 +185,11 @@ def _merge(base: dict[str, dict[str, Any]], layer: Mapping[str, Any]) -> None:
 
 
 def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
-    """What is wrong, one line per key.
+    """Return the validation errors, one line per key.
 
-    section: the section that was validated, where it was not the whole configuration.
+    section: the validated section; None for the whole configuration.
     """
-    # The members of a union that refused the same value share a line.
+    # Errors of several union members about the same value share one line.
     lines: dict[str, str] = {}
     for problem in error.errors():
         location = problem["loc"] if section is None else (section, *problem["loc"])
@@ -225,12 +225,12 @@ _ARTICLES = {
 
 
 def _plain(rule: str) -> str:
-    """What pydantic says of a value, in fewer words: "an integer" for "Input should be a valid integer, unable …"."""
+    """Shorten a message of pydantic: "Input should be a valid integer, unable …" becomes "an integer"."""
     rule = rule.removeprefix("Input should be ")
     found = re.match(r"a valid (\w+)", rule)
     return rule if found is None else _ARTICLES.get(found[1], f"a {found[1]}")
 
 
 def _is_key(part: Any) -> bool:
-    # Members of a union stand in a location as "constrained-float" or "literal['auto']".
+    # Union members appear in a location as "constrained-float" or "literal['auto']".
     return isinstance(part, int) or (part.isidentifier() and part not in ("float", "bool", "int", "str"))

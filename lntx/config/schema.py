@@ -1,6 +1,6 @@
-"""What a run is asked to do, as frozen models, each rule beside its field.
+"""The configuration of a run as frozen models, with each rule next to its field.
 
-Knows defaults, ranges and presets; reads no file and no environment (that is `loading`).
+Defines defaults, ranges and presets; `loading` reads files and the environment.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from lntx.text import MAX_NAME, quoted
 
 Format = Literal["safetensors", "pt2", "onnx"]
 
+FILE_KEYS = ("target", "features", "polynomial")
+"""Keys of `data` that say how a user's file is read; all others are for generated rows."""
+
 MAX_SEED = 2**63 - 1
 MAX_COUNT = 10**12
-# What a server can store and give back: no whole number beyond 64 bits, and no half of a surrogate pair.
+# Limits of what a server can store and return: integers of 64 bits, and no unpaired surrogates in text.
 _STORABLE_NUMBER = {"minimum": -9e18, "maximum": 9e18}
 STORABLE_TEXT: dict[str, Any] = {"pattern": r"^[^\ud800-\udfff]*$"}
 
 
 def _exact(value: Any) -> Any:
-    """Refuse a whole number that float64 would round."""
+    """Refuse an integer that float64 would round."""
     if type(value) is int and abs(value) < 10**300 and int(float(value)) != value:
         raise ValueError(f"{value} is a whole number that float64 cannot hold")
     return value
@@ -40,17 +43,17 @@ Positive = Annotated[float, Field(gt=0, json_schema_extra={"maximum": 9e18})]
 NotNegative = Annotated[float, Field(ge=0, json_schema_extra={"maximum": 9e18})]
 FilePath = Annotated[str, Field(min_length=1, max_length=4096, json_schema_extra=STORABLE_TEXT)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=10_000, json_schema_extra=STORABLE_TEXT)]
-# Squares of rows and products of squares must stay within float64.
+# Squares of values and products of squares must not overflow float64.
 MAX_MAGNITUDE = 1e100
 
 
 class Section(BaseModel):
-    """A frozen model, closed to unknown keys and to NaN and infinity."""
+    """A frozen model that refuses unknown keys, NaN and infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Settings(Section, strict=True):
+class Settings(Section, strict=True, use_attribute_docstrings=True):
     """What a person sets. A value has its type already, but for whole numbers where any number goes, lists where tuples
     go, and numpy's numbers and arrays. Text becomes values in `loading`.
     """
@@ -70,18 +73,18 @@ def _plain(value: Any) -> Any:
 
 
 class Data(Settings):
-    """The rows: synthetic ones from known weights, or a table of the user's own (`path`)."""
+    """The rows: synthetic ones from known weights, or a table of the user (`path`)."""
 
     weights: Annotated[tuple[Number, ...] | None, BeforeValidator(_ordered)] = Field(
         None, strict=False, max_length=10_000
     )
-    """True weights, one per feature; 3.7 unless num_features asks for drawn ones."""
+    """True weights, one per feature; default: 3.7, or drawn weights if num_features is given."""
 
     num_features: int | None = Field(None, ge=1, le=10_000)
-    """Number of features whose true weights are drawn from the seed."""
+    """Number of features; their true weights are drawn from the seed."""
 
     bias: Number = 0.0
-    """True bias, the value of y where every feature is 0."""
+    """True bias: the value of y if every feature is 0."""
 
     noise: NotNegative = 0.0
     """Standard deviation of the normal noise added to y."""
@@ -94,16 +97,16 @@ class Data(Settings):
     (low + high) / 2 and standard deviation (high - low) / 6."""
 
     low: Number = 1.0
-    """Lower end of the features' range."""
+    """Lower end of the range of the features."""
 
     high: Number = 10.0
-    """Upper end of the features' range."""
+    """Upper end of the range of the features."""
 
     seed: int = Field(0, ge=0, le=MAX_SEED)
-    """Seed of the rows, and of the weights when they are drawn."""
+    """Seed of the rows, and of drawn weights."""
 
     path: FilePath | None = None
-    """A Parquet or CSV file to fit, in place of synthetic rows."""
+    """A Parquet or CSV file to fit instead of synthetic rows."""
 
     target: ColumnName | None = None
     """The column of the file to predict."""
@@ -111,14 +114,14 @@ class Data(Settings):
     features: Annotated[tuple[ColumnName, ...] | None, BeforeValidator(_ordered)] = Field(
         None, strict=False, max_length=10_000
     )
-    """The columns of the file to predict from; all but the target by default."""
+    """The columns of the file to predict from; default: all but the target."""
 
     polynomial: int | None = Field(None, ge=1, le=100)
-    """Fit the powers 1…K of the one feature of the file."""
+    """Fit the powers 1…K of the only feature of the file."""
 
     @property
     def true_weights(self) -> tuple[float, ...] | None:
-        """The weights that the rows are made with; none for a file."""
+        """The weights that generate the rows; None for a file."""
         if self.path is not None:
             return None
         if self.weights is None and self.num_features is not None:
@@ -134,7 +137,7 @@ class Data(Settings):
         return self
 
     def _check_synthetic(self) -> None:
-        for key in ("target", "features", "polynomial"):
+        for key in FILE_KEYS:
             if getattr(self, key) is not None:
                 raise ValueError(f"data.{key} needs data.path: a file of your own")
         if self.weights is not None:
@@ -161,8 +164,8 @@ class Data(Settings):
     def _check_file(self) -> None:
         if self.target is None:
             raise ValueError("data.target is missing: name the column of the file to predict")
-        for key in ("weights", "num_features", "bias", "noise", "num_rows", "distribution", "low", "high", "seed"):
-            if getattr(self, key) != type(self).model_fields[key].default:
+        for key, field in type(self).model_fields.items():
+            if key not in ("path", *FILE_KEYS) and getattr(self, key) != field.default:
                 raise ValueError(f"data.{key} is for generated rows, and data.path names a file: drop one")
         if self.features is not None:
             if not self.features:
@@ -180,38 +183,38 @@ class Train(Settings):
     """How the weights are learned."""
 
     bias: bool | Literal["auto"] = "auto"
-    """Learn a bias; auto: for a file yes, for synthetic rows where data.bias is not 0."""
+    """Learn a bias; auto: for a file always, for synthetic rows if data.bias is not 0."""
 
     dtype: Literal["float64", "float32"] = "float64"
     """Type of the weights and of the arithmetic on rows."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto is the CPU."""
+    """Device for training; auto: the CPU."""
 
     learning_rate: Literal["auto"] | Positive = "auto"
-    """Step size of SGD; auto derives it from the data's curvature."""
+    """Step size of SGD; auto: derived from the curvature of the loss."""
 
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of SGD."""
 
     batch_size: int | None = Field(None, ge=1, le=MAX_COUNT)
-    """Rows per step; none: every row (full batch)."""
+    """Rows per step; None: all rows (full batch)."""
 
     max_epochs: int = Field(1000, ge=1, le=MAX_COUNT)
-    """Passes over the rows, at most."""
+    """Maximum number of passes over the rows."""
 
     tolerance: Literal["auto"] | NotNegative = "auto"
     """Stop when no weight moves by more than this, relative to its scale; auto: rounding level; 0: never."""
 
     gradient: Literal["auto", "autograd", "moments"] = "auto"
-    """How gradients are made: loss.backward() on rows (autograd), or from sums over the rows, which one pass makes
-    for many epochs (moments); auto: moments for more than 10^6 rows or ill-conditioned columns."""
+    """How gradients are computed: by loss.backward() on rows (autograd), or from sums over the rows, where one pass
+    serves many epochs (moments); auto: moments for more than 10^6 rows or ill-conditioned columns."""
 
     precondition: Literal["auto", "none", "standardize", "qr"] = "auto"
-    """Coordinates of the descent; auto chooses from the data's condition number."""
+    """Coordinates of the descent; auto: chosen by the condition number of the data."""
 
     num_threads: int = Field(1, ge=1, le=1024)
-    """Threads of torch's arithmetic on rows; with more than one, sums depend on how many in their last bits."""
+    """Threads of torch's arithmetic on rows; with more than one, the last bits of sums depend on the number."""
 
     seed: int = Field(0, ge=0, le=MAX_SEED)
     """Seed of the initial weights and of shuffling."""
@@ -221,18 +224,17 @@ class Evaluate(Settings):
     """What counts as the right answer."""
 
     rtol: NotNegative | None = None
-    """Relative error allowed per coefficient; none: torch.testing's for the dtype (1e-7, 1.3e-6)."""
+    """Relative error allowed per coefficient; None: the default of torch.testing for the dtype (1e-7, 1.3e-6)."""
 
     false_alarm_rate: float = Field(1e-6, gt=0, lt=1)
-    """Chance per run that noise alone fails a right solution."""
+    """Probability per run that noise alone makes a correct solution fail."""
 
     shift_limit: Positive = 4.0
-    """Standard errors by which a weight of a user's file may move from one passing run to the next before that is
-    reported."""
+    """Standard errors by which a weight of a user's file may change between passing runs without a warning."""
 
 
 class Export(Settings):
-    """What the model is written as."""
+    """How the model is exported."""
 
     formats: tuple[Format, ...] = Field(("safetensors", "pt2"), strict=False, max_length=len(get_args(Format)))
     """File formats; onnx needs the extra `lntx[onnx]`."""
@@ -250,7 +252,7 @@ class Pipeline(Settings):
     """The whole configuration: one section per stage."""
 
     data: Data = Data()
-    """The rows."""
+    """Source of the rows."""
 
     train: Train = Train()
     """How the weights are learned."""
@@ -259,7 +261,7 @@ class Pipeline(Settings):
     """What counts as the right answer."""
 
     export: Export = Export()
-    """What the model is written as."""
+    """How the model is exported."""
 
     @model_validator(mode="after")
     def _check(self) -> Pipeline:
@@ -271,25 +273,25 @@ class Pipeline(Settings):
 
     @property
     def learns_bias(self) -> bool:
-        """Whether the model has a bias, with `auto` settled."""
+        """Whether the model has a bias, with `auto` resolved."""
         if self.train.bias == "auto":
             return self.data.path is not None or self.data.bias != 0
         return self.train.bias
 
 
 def draw_weights(num_features: int, seed: int) -> tuple[float, ...]:
-    """Draw true weights, uniform in [-10, 10), from a stream that no block of rows uses.
+    """Draw true weights, uniform in [-10, 10), from a random stream that no rows use.
 
     Returns: num_features weights; the first k are the same for every num_features >= k.
     """
     import numpy as np
 
-    # Rows come from spawned streams, which have a spawn key: this stream is never theirs.
+    # Streams of rows have a spawn key, so this stream without one is different from all of them.
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     return tuple(generator.uniform(-10, 10, num_features).tolist())
 
 
-# The tutorial's code as printed: default nn.Linear (with a bias), float32, SGD(lr=0.001), 10 epochs of all rows.
+# The tutorial's code unchanged: default nn.Linear (with a bias), float32, SGD(lr=0.001), 10 epochs of all rows.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "tutorial": {
         "data": {"weights": (3.7,), "num_rows": 1000, "distribution": "integers", "low": 1, "high": 10},

@@ -1,1 +1,1 @@
-"""Rows: synthetic ones from known weights, or a table of a user's own; written and read as streams."""
+"""Rows: synthetic ones from known weights, or a table of the user; written and read as streams."""

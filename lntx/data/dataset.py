@@ -1,6 +1,6 @@
 """Rows on disk: Parquet files of non-nullable numeric columns, written and read as a stream.
 
-Knows the file's format; does not know where rows come from (`generation`, `tables`) or what they are for.
+Knows the file format, not the source of the rows (`synthetic`, `tables`) or their use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lntx.progress import tell
 
 
 class Block(NamedTuple):
-    """Rows as they are fitted."""
+    """A block of rows for fitting."""
 
     x: np.ndarray
     """Terms, float64, shape (n, num_terms), column-major."""
@@ -30,20 +30,20 @@ class Block(NamedTuple):
     """Target, float64, shape (n,)."""
 
     low: np.ndarray | None = None
-    """What rounding left out of x, of its shape; none where nothing was left out."""
+    """Rounding error of x, of the same shape; None if x is exact."""
 
 
 ROW_GROUP_ROWS = 2**20
 
 MEMORY_BYTES = 2**26
-"""Rows that take more than this are read again at each pass."""
+"""Rows that need more memory than this are read again at each pass."""
 
 _METADATA_KEY = b"lntx"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A dataset file, opened by its footer alone."""
+    """A dataset, described by the footers of its files; no rows are read."""
 
     paths: tuple[Path, ...]
     """The Parquet files, in the order of the rows."""
@@ -55,28 +55,25 @@ class Dataset:
     """Name of the target column."""
 
     degree: int
-    """Highest power of the one feature of a polynomial; 1 for features as they are."""
+    """Degree of the polynomial in the only feature; 1 for an ordinary linear model."""
 
     num_rows: int
     """Number of rows."""
 
-    origin: Mapping[str, Any]
-    """What the rows are and how they came to be; never the weights."""
-
     @property
     def terms(self) -> tuple[str, ...]:
-        """Names of what has a weight each: the features, or the powers of the one."""
+        """Names of the terms, one per weight: the features, or the powers of the only feature."""
         return self.features if self.degree == 1 else power_names(self.features[0], self.degree)
 
 
 def fits_in_memory(dataset: Dataset) -> bool:
-    """Whether the rows are kept between passes over them: up to 64 MiB as float64."""
+    """Return whether the rows are kept in memory between passes: up to 64 MiB as float64."""
     parts_per_row = len(dataset.terms) * (1 if dataset.degree == 1 else 2) + 1
     return dataset.num_rows * parts_per_row * 8 <= MEMORY_BYTES
 
 
 def block_rows(num_columns: int) -> int:
-    """Rows held in memory at once: a power of two, 2^16 at most, about 32 MB of float64 for wide rows."""
+    """Return the number of rows per block: a power of two, 2^16 at most, about 32 MB of float64 for wide rows."""
     return max(2**10, min(2**16, 1 << ((2**22 // num_columns).bit_length() - 1)))
 
 
@@ -88,18 +85,17 @@ def write_dataset(
     target: str,
     types: Mapping[str, np.dtype[Any]],
     repetitive: frozenset[str],
-    origin: Mapping[str, Any],
     degree: int = 1,
 ) -> tuple[int, str]:
-    """Write blocks of columns to a Parquet file as they come, and hash it as it is written.
+    """Write blocks of columns to a Parquet file one by one, and hash the file during writing.
 
     columns: blocks; each maps every name in `types` to its values, shape (n,).
     repetitive: columns of few distinct values, to be stored as a dictionary.
-    degree: up to which power the one feature counts; powers are made when rows are read.
+    degree: highest power of the only feature; powers are computed when rows are read.
 
     Returns: the number of rows written, and the digest of the file.
     """
-    said = {"features": features, "target": target, "degree": degree, "origin": origin}
+    said = {"features": features, "target": target, "degree": degree}
     metadata = {_METADATA_KEY: json.dumps(said).encode()}
     fields = [pa.field(name, pa.from_numpy_dtype(types[name]), nullable=False) for name in (*features, target)]
     schema = pa.schema(fields, metadata=metadata)
@@ -118,11 +114,11 @@ def write_dataset(
 
 
 def open_dataset(*paths: Path) -> Dataset:
-    """Read what the files of a dataset say of themselves.
+    """Open the files of a dataset and read their metadata.
 
     paths: in the order of the rows.
 
-    Raises: ValueError: a file is not a dataset of ours.
+    Raises: ValueError: a file is not a dataset written by lntx.
     """
     num_rows = 0
     for path in paths:
@@ -138,16 +134,15 @@ def open_dataset(*paths: Path) -> Dataset:
         target=said["target"],
         degree=said["degree"],
         num_rows=num_rows,
-        origin=said["origin"],
     )
 
 
 def read_blocks(dataset: Dataset, *, read_rows: int = 2**16) -> Iterator[Block]:
-    """Read the rows in blocks whose sizes do not depend on how the file is read.
+    """Read the rows in blocks whose sizes do not depend on `read_rows`.
 
-    read_rows: rows decoded at a time; a matter of speed alone.
+    read_rows: rows decoded at a time; affects only the speed.
 
-    Yields: blocks of block_rows(num_terms + 1) rows but for the last.
+    Yields: blocks of block_rows(num_terms + 1) rows; the last one may be shorter.
     """
     done, is_long = 0, not fits_in_memory(dataset)
     for x, y in _read_columns(dataset, block_rows(len(dataset.terms) + 1), read_rows):
@@ -179,7 +174,7 @@ def _read_columns(dataset: Dataset, size: int, read_rows: int) -> Iterator[tuple
 
 
 def _read_batches(dataset: Dataset, read_rows: int) -> Iterator[list[np.ndarray]]:
-    """The features and, last, the target of some rows, as they are decoded."""
+    """Yield batches of decoded rows: the features and, last, the target."""
     names = [*dataset.features, dataset.target]
     for path in dataset.paths:
         with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
@@ -188,5 +183,5 @@ def _read_batches(dataset: Dataset, read_rows: int) -> Iterator[list[np.ndarray]
 
 
 def _empty(rows: int, columns: int) -> np.ndarray:
-    # Column-major: Parquet is decoded column by column, and BLAS takes either order.
+    # Column-major: Parquet is decoded column by column, and BLAS accepts either order.
     return np.empty((rows, columns), order="F")

@@ -1,4 +1,4 @@
-"""A digest of rows themselves, whatever file they came from."""
+"""A digest of the values of rows, independent of their file."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from lntx.data.dataset import Block
 
 
 class RowsDigest:
-    """sha256 of rows, float64, in the blocks that `read_blocks` and `generate_blocks` make."""
+    """sha256 of rows, float64, in blocks as `read_blocks` and `generate_blocks` yield them."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Take in a block. x: shape (n, num_features). y: shape (n,)."""
+        """Add a block. x: shape (n, num_features). y: shape (n,)."""
         for column in (*x.T, y):
             self._digest.update(np.ascontiguousarray(column, dtype=np.float64).data)
 
     def through(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """The same blocks, taken in as they pass."""
+        """Yield the same blocks, adding each to the digest."""
         for block in blocks:
             self.add(block.x, block.y)
             yield block

@@ -1,6 +1,6 @@
-"""Generation of many rows in several files, going on after an interruption where it stopped.
+"""Generate many rows in several files, and resume after an interruption.
 
-A small dataset is one file. What is drawn is `synthetic`'s business.
+A small dataset is one file. The rows themselves are drawn in `synthetic`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from lntx.files import read_json, sha256_of, sync
 logger = logging.getLogger(__name__)
 
 _PART_NUMBERS = 2**25
-"""Numbers in a file: 256 MB, some seconds of work."""
+"""Numbers per file: 256 MB, some seconds of work."""
 
 
 def generate_parts(data: Data, folder: Path, resume: Path) -> dict[str, str]:
     """Write the rows to `dataset.parquet`, or to `dataset-00000.parquet` and so on.
 
-    resume: a folder that an interrupted generation of the same rows may have left finished files in.
+    resume: folder with the finished files of an interrupted generation of the same rows, if any.
 
     Returns: the digest of each file, by name.
     """
@@ -47,14 +47,14 @@ def generate_parts(data: Data, folder: Path, resume: Path) -> dict[str, str]:
 
 
 def part_rows(data: Data) -> int:
-    """Rows in a file of a dataset: whole blocks, a power of two."""
+    """Return the number of rows per file of a dataset: whole blocks, a power of two."""
     columns = len(data.true_weights or ()) + 1
     block = block_rows(columns)
     return max(block, 1 << ((_PART_NUMBERS // columns).bit_length() - 1))
 
 
 def _keep(path: Path, kept: Path, sha256: str) -> None:
-    """Put a finished file where a later run finds it; its digest comes first, so that a file without one is none."""
+    """Move a finished file to the resume folder. Its digest is written first: a file without digest is ignored."""
     sync(path)
     note = kept.with_suffix(".json")
     note.write_text(json.dumps({"sha256": sha256}), encoding="utf-8")
@@ -64,7 +64,7 @@ def _keep(path: Path, kept: Path, sha256: str) -> None:
 
 
 def _finished(kept: Path) -> str | None:
-    """Digest of a file that an interrupted run finished; none if there is none, or not as it was."""
+    """Return the digest of a file that an interrupted run finished; None if there is none or it is damaged."""
     try:
         said = read_json(kept.with_suffix(".json"))["sha256"]
         return said if sha256_of(kept) == said else None

@@ -1,6 +1,6 @@
 """Synthetic rows from known weights: y = x · weights + bias + noise.
 
-Knows how rows are drawn; does not know what is learned from them.
+Knows how rows are drawn, not what is learned from them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from lntx.data.dataset import block_rows, write_dataset
 from lntx.progress import tell
 
 STREAM_ROWS = 2**20
-"""Rows of a column that share a random stream: every maker of such a range of rows makes the same ones."""
+"""Rows of a column that share one random stream: every process that generates this range gets the same rows."""
 
 _NOISE_STREAM = 2**32 - 1
 
 
 def feature_names(num_features: int) -> tuple[str, ...]:
-    """Names of synthetic features: x, or x1, x2, …"""
+    """Return the names of synthetic features: x, or x1, x2, …"""
     return ("x",) if num_features == 1 else tuple(f"x{j}" for j in range(1, num_features + 1))
 
 
 def generate_dataset(data: Data, path: Path, *, first: int = 0, stop: int | None = None) -> str:
-    """Write the synthetic rows that `data` describes, or those from `first` to before `stop`, to a Parquet file.
+    """Write the synthetic rows that `data` describes, or those in first..stop (exclusive), to a Parquet file.
 
     Returns: the digest of the file.
     """
@@ -47,7 +47,6 @@ def generate_dataset(data: Data, path: Path, *, first: int = 0, stop: int | None
         target="y",
         types={**dict.fromkeys(features, dtype), "y": np.dtype(np.float64)},
         repetitive=frozenset(repetitive),
-        origin={"kind": "synthetic", "distribution": data.distribution, "seed": data.seed},
     )
     return sha256
 
@@ -55,7 +54,7 @@ def generate_dataset(data: Data, path: Path, *, first: int = 0, stop: int | None
 def _columns(
     blocks: Iterator[tuple[np.ndarray, np.ndarray]], features: tuple[str, ...], num_rows: int, done: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Blocks by the names of their columns. done: rows before the first."""
+    """Yield blocks as mappings from column names to values. done: number of rows before the first block."""
     for x, y in blocks:
         yield {**dict(zip(features, x.T, strict=True)), "y": y}
         done += len(y)
@@ -63,11 +62,11 @@ def _columns(
 
 
 def generate_blocks(data: Data, *, first: int = 0, stop: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Draw the rows that `data` describes, block by block; or those from `first`, a multiple of the rows of a block,
-    to before `stop`.
+    """Draw the rows that `data` describes, block by block; or those in first..stop (exclusive), where `first` is a
+    multiple of the block size.
 
-    Each column of each 2^20 rows has a PCG64 stream of its own, spawned from the seed, so that the rows do not
-    depend on who makes which part; asking for more rows leaves the earlier ones as they were.
+    Each column of each 2^20 rows has a separate PCG64 stream, spawned from the seed, so that the rows do not depend on
+    the division into parts; a larger number of rows leaves the earlier rows unchanged.
 
     Yields: x, shape (n, num_features), in the stored type, and y, float64, shape (n,).
     """
@@ -83,7 +82,7 @@ def generate_blocks(data: Data, *, first: int = 0, stop: int | None = None) -> I
         begin, last = stream * STREAM_ROWS, min((stream + 1) * STREAM_ROWS, end)
         for start in range(begin, last, size):
             count = min(size, last - start)
-            # A stream is drawn from its beginning, whatever is wanted of it.
+            # A stream is always drawn from its beginning; blocks before `first` are discarded.
             drawn = [_draw(data, generator, count) for generator in columns]
             y = _target(data, weights, drawn, noise, count)
             if start >= first:
@@ -105,7 +104,7 @@ def _draw(data: Data, generator: np.random.Generator, count: int) -> np.ndarray:
 def _target(
     data: Data, weights: tuple[float, ...], drawn: list[np.ndarray], noise: np.random.Generator, count: int
 ) -> np.ndarray:
-    # Term by term, not by BLAS: the same bits on every machine.
+    # Term by term, without BLAS: the same bits on every machine.
     y = np.full(count, data.bias)
     for weight, column in zip(weights, drawn, strict=True):
         y += weight * column.astype(np.float64)

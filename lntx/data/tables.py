@@ -1,7 +1,7 @@
-"""A user's own table, Parquet, CSV or a data frame, read as a stream of checked float64 columns.
+"""Read a table of the user (Parquet, CSV or a data frame) as a stream of validated float64 columns.
 
-Knows file formats and what makes a column unusable; writes nothing but the dataset made from a table. Messages name
-file, column, row and type, and never quote what is in a file.
+Knows file formats and the rules for columns; writes nothing but the dataset made from a table. Messages name file,
+column, row and type, and never quote the content of a file.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ SUFFIXES = {
     ".csv.zst": "CSV",
     ".csv.lz4": "CSV",
 }
-"""What a table's name may end in, and the format that it then has."""
+"""Allowed suffixes of a table, with their format."""
 
-# Whole numbers beyond this may fall between two numbers of float64.
+# Integers beyond this may not be representable in float64.
 _EXACT = 2.0**53
 
-# So many digits float64 always holds, and no number that it holds has more.
+# Integers with fewer digits are always exact in float64; no float64 integer has more digits than the maximum.
 _CERTAIN_DIGITS, _MOST_DIGITS = 16, 400
 
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
@@ -53,22 +53,22 @@ _NULLS = pyarrow.csv.ConvertOptions().null_values
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A user's file as it was when it was looked at."""
+    """The digest and state of a user's file at the time it was hashed."""
 
     path: Path
-    """The file."""
+    """Path of the file."""
 
     sha256: str
     """Digest of its bytes."""
 
     state: tuple[int, ...]
-    """Inode, size, and times of modification and of change, in nanoseconds."""
+    """Inode, size, modification time and change time (both in nanoseconds)."""
 
 
 def look_at(path: str | os.PathLike[str]) -> Source:
     """Hash a user's file.
 
-    Raises: BadInput: missing, unreadable, empty, no regular file, or of another kind than a table.
+    Raises: BadInput: the file is missing, unreadable, empty, no regular file, or no table.
     """
     file = Path(path)
     kind_of(file)
@@ -81,9 +81,9 @@ def look_at(path: str | os.PathLike[str]) -> Source:
 
 
 def kind_of(path: Path) -> Literal["Parquet", "CSV"]:
-    """The format of a table, by its name.
+    """Return the format of a table, by its suffix.
 
-    Raises: BadInput: it has another suffix. Such a file is not opened: it may be anything.
+    Raises: BadInput: it has another suffix. Such a file is never opened, because it may be anything.
     """
     name = path.name.lower()
     for suffix, kind in SUFFIXES.items():
@@ -93,9 +93,9 @@ def kind_of(path: Path) -> Literal["Parquet", "CSV"]:
 
 
 def wanted_columns(data: Data) -> tuple[str, ...]:
-    """The features and, last, the target of the user's file, by its header alone.
+    """Return the features and, last, the target of the user's file; reads only the header.
 
-    Raises: BadInput: a column is missing, there twice, or not numeric by its type; there is no feature.
+    Raises: BadInput: a column is missing or occurs twice; there is no feature.
     """
     assert data.path is not None
     assert data.target is not None
@@ -118,7 +118,7 @@ def import_table(data: Data, source: Source, path: Path) -> str:
 
     Returns: the digest of the dataset's file.
 
-    Raises: BadInput: a column is missing, not numeric, has a null, NaN or infinity, or the file changed meanwhile.
+    Raises: BadInput: a column is missing, is not numeric, or has a null, NaN or infinity; the file changed meanwhile.
     """
     wanted = wanted_columns(data)
     blocks = (dict(zip(wanted, values, strict=True)) for values in _read(source.path, wanted))
@@ -129,7 +129,6 @@ def import_table(data: Data, source: Source, path: Path) -> str:
         target=wanted[-1],
         types=dict.fromkeys(wanted, np.dtype(np.float64)),
         repetitive=frozenset(),
-        origin={"kind": "file", "sha256": source.sha256},
         degree=data.polynomial or 1,
     )
     if num_rows == 0:
@@ -145,9 +144,9 @@ def read_table(
 ) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
     """Read a table with all its columns.
 
-    typed: columns of CSV that hold nothing but numbers become numbers, where these are written as the values read.
+    typed: convert purely numeric CSV columns to numbers, if the numbers are written back as the same text.
 
-    Yields: rows as they are, those of CSV as text, and the values of `columns`, float64, shape (n, len(columns)).
+    Yields: the rows unchanged (as text for CSV), and the values of `columns`, float64, shape (n, len(columns)).
 
     Raises: BadInput: as `import_table`.
     """
@@ -171,7 +170,7 @@ def read_table(
 
 
 def read_frame(frame: Any, columns: Sequence[str]) -> np.ndarray:
-    """Columns of a pandas data frame or a pyarrow table by their names, float64, shape (n, len(columns)).
+    """Return columns of a pandas data frame or pyarrow table by name, float64, shape (n, len(columns)).
 
     Raises: BadInput: as `import_table`.
     """
@@ -191,7 +190,7 @@ def read_frame(frame: Any, columns: Sequence[str]) -> np.ndarray:
 
 
 def column_names(path: Path) -> list[str]:
-    """Names of a table's columns.
+    """Return the names of a table's columns.
 
     Raises: BadInput: the file cannot be read as Parquet or CSV.
     """
@@ -199,13 +198,13 @@ def column_names(path: Path) -> list[str]:
     with _readable(path):
         if kind == "Parquet":
             return list(pq.read_schema(path).names)
-        # Nothing is converted: a value is of no interest yet.
+        # No type conversion: only the header is needed.
         with pyarrow.csv.open_csv(path, **_csv_options()) as reader:
             return list(reader.schema.names)
 
 
 def _read(path: Path, columns: Sequence[str]) -> Iterator[list[np.ndarray]]:
-    """The checked values of columns, block by block."""
+    """Yield the validated values of columns, block by block."""
     names = column_names(path)
     _check_names(path, names, columns)
     first_row = 1
@@ -254,13 +253,13 @@ def _csv_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
 
 
 def _text_batches(path: Path, num_columns: int) -> Iterator[list[pa.Array]]:
-    """All columns as text, by their places: names may be there twice. An empty value is empty text."""
+    """Yield all columns as text, by position because names may occur twice. An empty value is empty text."""
     types = dict.fromkeys((f"f{j}" for j in range(num_columns)), pa.string())
     options = _csv_options(column_types=types, strings_can_be_null=False)
     options["read_options"].autogenerate_column_names = True
     with _readable(path), pyarrow.csv.open_csv(path, **options) as reader:
         for k, batch in enumerate(reader):
-            # The header is the first row.
+            # Skip the header: with generated names it is read as the first row.
             yield batch.slice(1).columns if k == 0 else batch.columns
 
 
@@ -273,7 +272,7 @@ def _csv_options(**convert: Any) -> dict[str, Any]:
 
 
 def _parsed(text: pa.Array, name: str, path: Path, first_row: int) -> np.ndarray:
-    """Text of a CSV column as checked numbers."""
+    """Convert the text of a CSV column to validated numbers."""
     trimmed = pc.utf8_trim_whitespace(text)
     filled = pc.if_else(pc.is_in(trimmed, pa.array(_NULLS)), None, trimmed)
     try:
@@ -297,7 +296,7 @@ def _is_number(text: str | None) -> bool:
 
 
 def _number_types(path: Path, num_columns: int) -> dict[int, pa.DataType]:
-    """Columns of a CSV file that hold numbers alone, by their places, and the type that is written as they are."""
+    """Return the positions of purely numeric CSV columns, each with the type that is written back as the same text."""
     left: dict[int, pa.DataType] = dict.fromkeys(range(num_columns), pa.int64())
     for texts in _text_batches(path, num_columns):
         for j in [*left]:
@@ -310,7 +309,7 @@ def _number_types(path: Path, num_columns: int) -> dict[int, pa.DataType]:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether a number is written as its float64 is."""
+    """Return whether text is the standard notation of its float64 value."""
     try:
         return text in (repr(float(text)), repr(float(text)).removesuffix(".0")) and math.isfinite(float(text))
     except ValueError:
@@ -318,7 +317,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _typed(text: pa.Array, kind: pa.DataType) -> pa.Array:
-    # An empty value is no number.
+    # An empty value becomes null.
     return pc.cast(pc.if_else(pc.equal(text, ""), None, text), kind)
 
 
@@ -327,7 +326,7 @@ def _all_match(column: pa.Array, pattern: str) -> bool:
 
 
 def _refuse_rounded(path: Path, name: str) -> None:
-    """Refuse whole numbers of a CSV column that float64 would round."""
+    """Refuse integers of a CSV column that float64 would round."""
     row = 0
     options = _csv_options(include_columns=[name], column_types={name: pa.string()})
     with pyarrow.csv.open_csv(path, **options) as reader:
@@ -339,7 +338,7 @@ def _refuse_rounded(path: Path, name: str) -> None:
 
 
 def _is_rounded(text: str) -> bool:
-    """Whether text is a whole number, to the last digit, that float64 cannot hold; 1e23 is said to one digit alone."""
+    """Return whether text is an integer, given to all digits, that float64 cannot hold; 1e23 gives only one digit."""
     if sum(sign.isdigit() for sign in text.lower().split("e")[0]) < _CERTAIN_DIGITS or len(text) > _MOST_DIGITS:
         return False
     try:
@@ -364,7 +363,7 @@ def _values(column: pa.Array, name: str, path: Path | str, first_row: int) -> np
     if pa.types.is_integer(column.type):
         whole = column.to_numpy(zero_copy_only=False)
         values: np.ndarray = whole.astype(np.float64)
-        # 2^63 and 2^64 are numbers of float64 that no integer of 64 bits is.
+        # Rounding to float64 can give 2^63 or 2^64, which overflow the integer type in the conversion back.
         inside = (values < 2.0**63) | ((whole.dtype.kind == "u") & (values < 2.0**64))
         same = np.zeros(len(values), dtype=bool)
         same[inside] = values[inside].astype(whole.dtype) == whole[inside]
@@ -375,7 +374,7 @@ def _values(column: pa.Array, name: str, path: Path | str, first_row: int) -> np
         for row, number in enumerate(column.to_pylist(), start=first_row):
             if abs(number) >= _EXACT and number == int(number) and int(float(number)) != int(number):
                 raise _rounded(path, name, row)
-        # pyarrow's own cast of decimals is off in the last bits; that of text is exact.
+        # pyarrow's cast of decimals is wrong in the last bits; its cast of text is exact.
         column = pc.cast(column, pa.string())
     values = pc.cast(column, pa.float64(), safe=True).to_numpy(zero_copy_only=False)
     finite = np.isfinite(values)
@@ -393,7 +392,7 @@ def _values(column: pa.Array, name: str, path: Path | str, first_row: int) -> np
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Refuse all but regular files, and turn what the operating system and the parser say into one line of our own."""
+    """Refuse files that are not regular, and replace errors of the operating system and the parser by a short line."""
     try:
         with open_regular(path):
             pass
@@ -409,17 +408,17 @@ def _readable(path: Path) -> Iterator[None]:
         if isinstance(error, BadInput):
             raise
         # A null byte in the name.
-        raise BadInput(f"{shown(path)} cannot be read: it is no name of a file") from None
+        raise BadInput(f"{shown(path)} is not a valid file name") from None
 
 
 def _place(error: Exception, path: Path) -> str:
-    """Where a parser stopped and what it expected: never what it read."""
+    """Return where a parser stopped and what it expected; never the text that it read."""
     said = str(error)
     found = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\w+)", said)
     if found is not None:
         column, row, kind = found.groups()
         problem = "it is not UTF-8 text" if kind == "string" else "it is not a number"
-        # The header is row 1 of the file, and the data begin with row 1 of theirs.
+        # The parser counts the header as row 1; messages count data rows from 1.
         place = f" in row {int(row) - 1}" if row else ""
         return f": column {_name_of(path, int(column))}{place}: {problem}"
     found = re.search(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", said)
@@ -432,7 +431,7 @@ def _place(error: Exception, path: Path) -> str:
 
 
 def _name_of(path: Path, column: int) -> str:
-    """A column's name, for a message; its number where the header cannot be read."""
+    """Return the name of a column for a message, or its number if the header cannot be read."""
     try:
         with pyarrow.csv.open_csv(path, **_csv_options()) as reader:
             return quoted(reader.schema.names[column], MAX_NAME)
@@ -440,7 +439,7 @@ def _name_of(path: Path, column: int) -> str:
         return f"#{column + 1}"
 
 
-# Every stage of a run asks; the state is part of the question, so a changed file is read again.
+# Cached, because every stage of a run asks; the state is part of the cache key, so that a changed file is read again.
 @functools.lru_cache(maxsize=8)
 def _sha256(path: Path, _state: tuple[int, ...]) -> str:
     with open_regular(path) as stream:

@@ -1,1 +1,1 @@
-"""What was learned against the exact solution and the truth: figures, verdict, and why."""
+"""Compare the learned weights with the exact solution and the truth: figures, verdict and reason."""

@@ -6,9 +6,9 @@ import numpy as np
 
 
 def chance_of_gaps(factor: np.ndarray, gaps: np.ndarray, noise: float) -> np.ndarray:
-    """Chance that noise alone puts the solution this far from the truth, or farther.
+    """Return the probability that noise alone puts the solution this far from the truth, or farther.
 
-    factor: R with XᵀX = RᵀR, shape (..., p, p). gaps: solution less truth, shape (..., p). noise: standard deviation
+    factor: R with XᵀX = RᵀR, shape (..., p, p). gaps: solution minus truth, shape (..., p). noise: standard deviation
     of the noise in y.
 
     Returns: shape (...): (b - w)ᵀ XᵀX (b - w) / s² is chi-squared with p degrees of freedom
@@ -19,7 +19,10 @@ def chance_of_gaps(factor: np.ndarray, gaps: np.ndarray, noise: float) -> np.nda
 
 
 def chi_squared_tail(statistic: np.ndarray | float, freedom: int) -> np.ndarray:
-    """Chance that a chi-squared variable of that many degrees of freedom exceeds the statistic, of its shape."""
+    """Return the probability that a chi-squared variable exceeds the statistic; has the shape of the statistic.
+
+    freedom: degrees of freedom.
+    """
     import torch
 
     half = torch.as_tensor(np.asarray(statistic, dtype=np.float64)) / 2

@@ -1,4 +1,4 @@
-"""Rows as they are read against rows as they should be: the data path's part of the verdict.
+"""Check that the stored rows are read as they were written: the part of the verdict about the data.
 
 Reads and compares; knows no model.
 """
@@ -18,9 +18,9 @@ from lntx.files import sha256_of
 
 
 def damaged_rows(dataset: Dataset, data: Data, *, readings: Sequence[str]) -> str | None:
-    """Compare the rows as read with the same rows drawn again, bit for bit; a clause that says what differs, or none.
+    """Compare the rows read with the same rows generated again, bit for bit. Return the first difference, or None.
 
-    readings: digests of the rows as they were read before, by training and by the exact solution, if any were taken.
+    readings: digests of the rows of earlier readings, by training and by the exact solution, if any were computed.
     """
     if dataset.num_rows != data.num_rows:
         return f"the dataset has {dataset.num_rows} rows where {data.num_rows} were generated"
@@ -31,7 +31,7 @@ def damaged_rows(dataset: Dataset, data: Data, *, readings: Sequence[str]) -> st
         if readings:
             drawn_digest.add(*drawn)
         read, right = (np.column_stack(columns) for columns in ((block.x, block.y), drawn))
-        # Bit for bit, NaN included.
+        # Compare bit for bit, including NaN.
         differs = read.view(np.int64) != right.astype(np.float64).view(np.int64)
         if differs.any():
             row, column = (int(place) for place in np.argwhere(differs)[0])
@@ -47,9 +47,9 @@ def damaged_rows(dataset: Dataset, data: Data, *, readings: Sequence[str]) -> st
 
 
 def damaged_file(dataset: Dataset, sha256: str, *, readings: Sequence[str]) -> str | None:
-    """Compare the stored file of a user's rows with its digest; a clause that says what differs, or none.
+    """Compare the stored file of a user's rows with its digest. Return a clause about the difference, or None.
 
-    readings: digests of the rows as they were read before, by training and by the exact solution, if any were taken.
+    readings: digests of the rows of earlier readings, by training and by the exact solution, if any were computed.
     """
     (path,) = dataset.paths
     if sha256_of(path) != sha256:

@@ -1,6 +1,6 @@
-"""Say why a training missed the known answer, and what to do about it, in a sentence for a newcomer.
+"""Explain in one sentence for beginners why a training missed the known answer, and what to change.
 
-Reads what training said of itself; measures nothing.
+Reads the figures of the fit; measures nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ _MANY_EPOCHS = 1000
 
 
 def why_training_missed(fit: Fit, *, missed: str) -> str:
-    """The likeliest cause and the next step.
+    """Return the likeliest cause and the next step.
 
-    missed: the worst coefficient against the exact solution, as a clause.
+    missed: a clause that compares the worst coefficient with the exact solution.
     """
     rate = f"learning rate {fit.learning_rate:.6g}"
     if fit.stop == "diverged":
@@ -84,7 +84,7 @@ def _steps(fit: Fit) -> str:
 
 
 def _advice(fit: Fit, needed: int | None) -> str:
-    """What to add to the command, none of it in force already."""
+    """Return the options to add to the command; options already in effect are left out."""
     asked = fit.asked
     options = [
         f"--train.{name.replace('_', '-')} auto"
@@ -101,7 +101,7 @@ def _advice(fit: Fit, needed: int | None) -> str:
 
 
 def _epochs_needed(fit: Fit) -> int | None:
-    """Epochs until the slowest direction has shrunk by 1e8; none if it does not shrink."""
+    """Return the epochs until the error in the slowest direction has shrunk by 1e8; None if it does not shrink."""
     largest = 2 * (1 + fit.momentum) / fit.stable_limit
     slowest = max(
         _contraction(fit.learning_rate * value, fit.momentum)
@@ -115,7 +115,7 @@ def _epochs_needed(fit: Fit) -> int | None:
 
 
 def _contraction(step: float, momentum: float) -> float:
-    """Factor an epoch of one eigendirection: the spectral radius of heavy ball's recurrence (Polyak, 1964).
+    """Return the factor per epoch in one eigendirection: the spectral radius of the heavy-ball step (Polyak, 1964).
 
     step: learning rate times eigenvalue.
     """

@@ -1,6 +1,6 @@
-"""Learned against exact against true: the verdict, and who is to blame.
+"""Compare learned, exact and true coefficients: the verdict, and the part to blame.
 
-Reads rows and numbers; corrects nothing, and knows nothing of export.
+Reads rows and numbers; corrects nothing, and is independent of export.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from lntx.stages import Blame
 from lntx.training.result import Fit
 
 FULL_DIGITS = 15.95
-"""Digits of a float64: -log10(2^-53)."""
+"""Decimal digits of a float64: -log10(2^-53)."""
 
 # Relative tolerances of torch.testing.assert_close.
 RTOL = {"float64": 1e-7, "float32": 1.3e-6}
 
-# A coefficient this small beside its scale is 0 up to rounding.
+# A coefficient this small relative to its scale is 0 up to rounding.
 _ZERO = 1e-12
 
-# An optimiser's error this small beside the sampling error changes no conclusion.
+# An optimiser's error this small relative to the sampling error changes no conclusion.
 _STANDARD_ERRORS = 0.01
 
 
 def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: Evaluate) -> Evaluation:
-    """Compare a fit with the exact solution of its rows and, where it is known, with the truth.
+    """Compare a fit with the exact solution of its rows and, if it is known, with the truth.
 
-    sha256: digest that the file of a user's rows should have. data: where the rows came from, the truth included.
+    sha256: expected digest of the file of a user's rows. data: source of the rows, including the truth.
     """
     bias = fit.bias is not None
     digest = RowsDigest()
@@ -66,8 +66,6 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
         digits=min(coefficient.digits for coefficient in coefficients),
         warnings=_warnings(fit, reference),
         mse=figures.mean_square,
-        max_residual=figures.largest,
-        mean_residual=figures.mean,
         residual_sd=reference.residual_sd,
         residual_histogram=figures.histogram,
         r_squared=reference.r_squared,
@@ -79,9 +77,9 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
 
 
 def correct_digits(learned: float, expected: float, scale: float) -> float:
-    """Log relative error: -log10 of |learned - expected| / |expected|, in 0..15.95.
+    """Return the log relative error: -log10 of |learned - expected| / |expected|, in 0..15.95.
 
-    An expected value that is 0 up to rounding, beside the scale, is replaced by the scale.
+    If the expected value is 0 up to rounding, relative to the scale, the scale replaces it as the divisor.
     """
     size = _size(expected, scale)
     error = abs(learned - expected)
@@ -104,7 +102,7 @@ def compare(
     data: Data,
     settings: Evaluate,
 ) -> tuple[Coefficient, ...]:
-    """Learned coefficients beside the exact ones and, where they are known, the true ones; the bias last."""
+    """Compare the learned coefficients with the exact ones and, if they are known, the true ones; the bias last."""
     rtol = RTOL[dtype] if settings.rtol is None else settings.rtol
     names: list[str] = [*terms]
     learned: list[float] = [*weights]
@@ -153,7 +151,7 @@ def _verdict(
         missed = f"{worst.name} was learned as {learned} where the exact answer is {exact}"
         error = worst.standard_error or 0.0
         scale = reference.scales[coefficients.index(worst)]
-        # Without noise a standard error is rounding, and says nothing.
+        # Without noise the standard error is only rounding, and has no meaning.
         if error > _ZERO * max(abs(worst.reference), scale):
             missed += f" ({worst.gap / error:.3g} standard errors away)"
         return "training", why_training_missed(fit, missed=missed)
@@ -172,7 +170,7 @@ def _warnings(fit: Fit, reference: Reference) -> tuple[str, ...]:
 def _reference_off_truth(
     data: Data, reference: Reference, coefficients: Sequence[Coefficient], settings: Evaluate
 ) -> str | None:
-    """The joint test of the exact solution against the truth; a sentence where it fails."""
+    """Test the exact solution jointly against the truth; return a clause if the test fails, else None."""
     gaps = np.array([coefficient.reference - (coefficient.true or 0.0) for coefficient in coefficients])
     sizes = [max(abs(c.true or 0.0), scale) for c, scale in zip(coefficients, reference.scales, strict=True)]
     if all(abs(gap) <= RTOL["float64"] * size for gap, size in zip(gaps, sizes, strict=True)):

@@ -1,8 +1,8 @@
 """The exact least-squares solution of a dataset: the known answer of the training.
 
-One pass adds up XᵀX exactly (`gram`), and the normal equations are solved to the last bit (`normal_equations`), so
-that the answer depends neither on the order of the rows nor on how they are read. Shares no summation with training;
-never sees the true weights.
+One pass sums XᵀX exactly (`gram`), and the normal equations are solved to the last bit (`normal_equations`), so that
+the answer depends neither on the order of the rows nor on the reading. Shares no summation with training; never uses
+the true weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lntx.numerics.exact_matrix import ExactMatrix
 from lntx.numerics.gram import Gram
 from lntx.numerics.normal_equations import Singular, Solution, solve_normal_equations
 
-# Shares of a column in a combination below this, relative to the lengths, are rounding.
+# A column whose share in a linear combination is below this, relative to the lengths, contributes only rounding.
 _NO_SHARE = 1e-6
 
 
@@ -31,33 +31,30 @@ class Reference(Section):
     """Least-squares weights, in the order of the terms, correctly rounded."""
 
     bias: float | None
-    """Least-squares bias; none where the model has none."""
+    """Least-squares bias; None if the model has no bias."""
 
     standard_errors: tuple[float | None, ...]
-    """Of the weights; none without residual degrees of freedom."""
+    """Standard errors of the weights; None without residual degrees of freedom."""
 
     bias_standard_error: float | None
-    """Of the bias."""
+    """Standard error of the bias; None without a bias or without residual degrees of freedom."""
 
     residual_sd: float | None
-    """Standard deviation of the residuals, sqrt(RSS / (N - p)); none where N = p."""
+    """Standard deviation of the residuals, sqrt(RSS / (N - p)); None if N = p."""
 
     r_squared: float | None
-    """1 - RSS / TSS; TSS is about the mean where there is a bias, about 0 where there is none (as NIST does).
-    None where y does not vary."""
+    """1 - RSS / TSS; TSS is taken about the mean with a bias, and about 0 without one (as NIST does). None if TSS
+    is 0."""
 
     num_rows: int
-    """Rows, N."""
-
-    rank: int
-    """Rank of [x, 1], p: dependent columns are refused."""
+    """Number of rows, N."""
 
     condition_number: float
-    """Of [x, 1], largest by smallest singular value, at most 1e300."""
+    """Ratio of the largest to the smallest singular value of [x, 1], at most 1e300."""
 
     scales: tuple[float, ...]
-    """rms(y) / rms(x_j): the size below which a coefficient does not matter; the bias last. Where y is 0, 1 stands
-    for rms(y)."""
+    """rms(y) / rms(x_j): the size below which a coefficient does not matter; the bias last. If y is 0, rms(y) is
+    replaced by 1."""
 
     factor: tuple[tuple[float, ...], ...]
     """R of the QR factorisation of [x, 1], one tuple per row: XᵀX = RᵀR."""
@@ -66,14 +63,14 @@ class Reference(Section):
 def solve(blocks: Iterable[Block], terms: tuple[str, ...], *, bias: bool) -> Reference:
     """Solve min ‖y - x · weights - bias‖.
 
-    blocks: the rows, x, shape (n, len(terms)), and y, shape (n,), once. terms: names of the columns of x.
+    blocks: the rows, read once: x, shape (n, len(terms)), and y, shape (n,). terms: names of the columns of x.
 
-    Raises: BadInput: dependent columns, named, or too few rows.
+    Raises: BadInput: dependent columns (named in the message), or too few rows.
     """
     gram, num_rows = Gram(len(terms) + 2), 0
     for x, y, low in blocks:
         assert x.shape[1] == len(terms)
-        # The ones come second last whether or not there is a bias: they give the mean of y.
+        # The column of ones is second last even without a bias: it gives the mean of y.
         columns = np.column_stack([x, np.ones(len(x)), y])
         gram.add(columns, None if low is None else np.column_stack([low, np.zeros((len(x), 2))]))
         num_rows += len(x)
@@ -111,7 +108,6 @@ def _statistics(
         residual_sd=None if variance is None else math.sqrt(variance),
         r_squared=1 - rss / tss if tss > 0 else None,
         num_rows=num_rows,
-        rank=p,
         condition_number=min(float(singular[0]) / max(float(singular[-1]), 1e-300), 1e300),
         scales=tuple((target_rms / lengths).tolist()),
         factor=tuple(map(tuple, solution.factor.tolist())),
@@ -119,7 +115,7 @@ def _statistics(
 
 
 def _dependences(products: ExactMatrix, names: tuple[str, ...], *, bias: bool) -> list[Dependence]:
-    """The first column that depends on the ones before it (the bias first), and on which of them."""
+    """Find the first column that depends on those before it (the bias first), and the columns that it depends on."""
     p = len(names)
     order = [p - 1, *range(p - 1)] if bias else [*range(p)]
     lengths = np.sqrt(products.rounded().diagonal())
@@ -144,6 +140,6 @@ def _dependences(products: ExactMatrix, names: tuple[str, ...], *, bias: bool) -
 
 
 def _solve_leading(products: ExactMatrix, order: list[int], count: int) -> np.ndarray:
-    """The next column as a combination of the first `count` ones."""
+    """Return the coefficients of the next column as a combination of the first `count` columns."""
     places = np.array([*order, len(order)][: count + 1])
     return solve_normal_equations(products.part(places, places)).coefficients

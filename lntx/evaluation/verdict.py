@@ -1,4 +1,4 @@
-"""What an evaluation says: the verdict, who is to blame, and the figures. Computes none of them."""
+"""The result of an evaluation: the verdict, the part to blame, and the figures. Computes nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lntx.stages import Blame
 
 
 class Coefficient(Section):
-    """One weight, or the bias, as learned beside what it should be."""
+    """One weight, or the bias: the learned value and the expected ones."""
 
     name: str
-    """The feature, or "bias"."""
+    """Name of the feature, or "bias"."""
 
     learned: float
     """Learned value."""
@@ -21,14 +21,14 @@ class Coefficient(Section):
     """Value in the exact least-squares solution."""
 
     true: float | None
-    """True value; none for a file."""
+    """True value; None for a user's file."""
 
     standard_error: float | None
     """Standard error of the exact solution."""
 
     digits: float
-    """Log relative error, -log10 of |learned - reference| / |reference|, in 0..15.95; a reference that is 0 up to
-    rounding counts as rms(y) / rms(x)."""
+    """Log relative error, -log10 of |learned - reference| / |reference|, in 0..15.95; the divisor is rms(y) / rms(x)
+    if the reference is 0 up to rounding."""
 
     ulps: float
     """|learned - reference| in units in the last place of the trained dtype."""
@@ -48,22 +48,22 @@ class Coefficient(Section):
 
 
 class Evaluation(Section):
-    """How far what was learned is from what is known."""
+    """How far the learned model is from the known answer."""
 
     verdict: Literal["pass", "fail"]
     """Whether the known answer was reached."""
 
     blame: Blame | None
-    """The part that is wrong, where the verdict is fail."""
+    """The part that is wrong; None if the verdict is pass."""
 
     reason: str | None
-    """Why, and what to do, where the verdict is fail."""
+    """The cause and the next step; None if the verdict is pass."""
 
     coefficients: tuple[Coefficient, ...]
     """The weights in the order of the features, then the bias if there is one."""
 
     digits: float
-    """The least digits of any coefficient."""
+    """The smallest `digits` of all coefficients."""
 
     warnings: tuple[str, ...]
     """Warnings, a sentence each."""
@@ -71,30 +71,24 @@ class Evaluation(Section):
     mse: float
     """Mean squared error of the learned model on the rows."""
 
-    max_residual: float
-    """Largest absolute residual of the learned model."""
-
-    mean_residual: float
-    """Mean residual of the learned model."""
-
     residual_sd: float | None
     """Residual standard deviation of the exact solution."""
 
     residual_histogram: tuple[int, ...] | None = None
-    """Residuals of the learned model in units of `residual_sd`: below -5, 40 bins of a quarter, and above 5; none where
-    that is 0 or unknown."""
+    """Counts of residuals of the learned model in units of `residual_sd`: below -5, 40 bins of width 1/4, above 5; None
+    if `residual_sd` is 0 or unknown."""
 
     r_squared: float | None
     """R² of the exact solution."""
 
     num_rows: int
-    """Rows."""
+    """Number of rows."""
 
     features: tuple[str, ...]
-    """Names of the features; of a polynomial, the powers."""
+    """Names of the features; for a polynomial, of the powers."""
 
     degree: int
-    """Highest power of the one feature of a polynomial; 1 for features as they are."""
+    """Degree of the polynomial in the only feature; 1 for an ordinary linear model."""
 
     target: str
     """Name of the target."""

@@ -1,1 +1,1 @@
-"""A model as files of several formats, each read back by a process that has never seen it."""
+"""Export a model to files of several formats; a separate process reads each file back."""

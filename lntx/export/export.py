@@ -1,6 +1,6 @@
-"""Write a model as files that other programs load, and prove each of them by reading it back.
+"""Export a model to files that other programs can load, and verify each file by reading it back.
 
-Knows formats; does not judge the model (`evaluation` did) and does not place files (`store` does).
+Knows formats; `evaluation` judges the model, and `store` publishes the files.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from lntx.training.result import Fit
 logger = logging.getLogger(__name__)
 
 PROBE_ROWS = (1, 2, 1000)
-"""Batch sizes that every export is asked with."""
+"""Batch sizes with which every export is tested."""
 
-# Runtimes sum in other orders than torch. Measured with 3 to 1,000 features in both dtypes: 1.7 at most.
+# Runtimes sum in a different order than torch. Measured with 3 to 1,000 features in both dtypes: 1.7 at most.
 _EPS_ALLOWED = 4
 
 
 class ReadBack(Section):
-    """What a fresh process found in one exported file."""
+    """The result of reading one exported file in a fresh process."""
 
     max_error: float | None
-    """Largest |prediction - trained model's|, in eps · (Σ|x·w| + |b|); none where there was no answer."""
+    """Largest |prediction - prediction of the model|, in eps · (Σ|x·w| + |b|); None if there was no prediction."""
 
     problem: str | None
-    """Why the file is wrong; none where it is right."""
+    """Why the file is wrong; None if it is right."""
 
 
 class Card(Section):
-    """What an exported model is, what it was trained on, and how good it is."""
+    """Description of an exported model: its inputs, its training and its quality."""
 
     model: str
-    """Class of the model."""
+    """Class name of the model."""
 
     formula: str
     """The learned function, to 6 digits."""
@@ -52,7 +52,7 @@ class Card(Section):
     """Names of the features, in the order of the weights."""
 
     degree: int
-    """Highest power of the one feature of a polynomial: the inputs are its powers; 1 for features as they are."""
+    """Degree of the polynomial, whose powers are the inputs; 1 for an ordinary linear model."""
 
     target: str
     """Name of the target."""
@@ -61,16 +61,16 @@ class Card(Section):
     """How far the weights are from the exact solution."""
 
     fit: Fit
-    """How they were learned."""
+    """How the weights were learned."""
 
     read_back: dict[str, ReadBack]
-    """What a fresh process found, by format."""
+    """Result of reading each file back, by format."""
 
 
 def export(model: LNTXLinearModel, fit: Fit, evaluation: Evaluation, settings: Export, folder: Path) -> Card:
-    """Write `model.<format>` per format and `card.json`, and ask each file in a fresh process.
+    """Write `model.<format>` per format and `card.json`, and test each file in a fresh process.
 
-    Raises: BadInput: onnx without its extra.
+    Raises: BadInput: onnx is requested but its extra is not installed.
     """
     read_back = {}
     for name in settings.formats:
@@ -96,7 +96,7 @@ def export(model: LNTXLinearModel, fit: Fit, evaluation: Evaluation, settings: E
 
 
 def prove(path: Path, model: LNTXLinearModel) -> ReadBack:
-    """Compare the predictions of a file, read in a fresh process, with the model's own."""
+    """Compare the predictions of a file, read in a fresh process, with those of the model."""
     num_features = len(model.weights)
     generator = np.random.Generator(np.random.PCG64(0))
     probes = [generator.uniform(-10, 10, (rows, num_features)) for rows in PROBE_ROWS]
@@ -122,7 +122,7 @@ def prove(path: Path, model: LNTXLinearModel) -> ReadBack:
 
 
 def _compare(answer: np.ndarray, probe: np.ndarray, model: LNTXLinearModel) -> tuple[str | None, float | None]:
-    """A problem, if any, and the largest error in eps · (Σ|x·w| + |b|)."""
+    """Return the problem, or None, and the largest error in eps · (Σ|x·w| + |b|), or None."""
     with torch.no_grad():
         weight = model.linear.weight
         x = torch.from_numpy(probe).to(weight.dtype)

@@ -1,4 +1,4 @@
-"""The file formats of a model: how each is written, and how rows become predictions from its bytes. Knows no store."""
+"""The file formats of a model: how to write each format, and how to predict from its bytes. Knows no store."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from lntx.config.schema import Format
 from lntx.errors import BadInput, LntxError
@@ -20,9 +18,11 @@ from lntx.files import MAX_MODEL_BYTES, read_regular
 from lntx.text import shown
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lntx.model import LNTXLinearModel
 
-Predictor = Callable[[np.ndarray], np.ndarray]
+Predictor: TypeAlias = "Callable[[np.ndarray], np.ndarray]"
 """Rows, shape (num_rows, num_features), to predictions, shape (num_rows, 1), in the model's dtype."""
 
 _TRACING = threading.Lock()
@@ -30,16 +30,16 @@ _TRACING = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class FormatEntry:
-    """A file format; a file of it ends in its name."""
+    """A file format; its name is the suffix of its files."""
 
     write: Callable[[LNTXLinearModel], bytes]
-    """A model's bytes, which depend on weights, dtype and library versions alone."""
+    """Returns the bytes of a model, which depend only on weights, dtype and library versions."""
 
     load: Callable[[bytes, Path, Container[str]], Predictor]
-    """The model in some bytes. Takes a name for messages too, and the digests that are trusted."""
+    """Returns a predictor from the bytes of a file, its name for messages, and the trusted digests."""
 
     packages: tuple[str, ...] = ()
-    """Packages of an extra that it needs."""
+    """Packages of an extra that the format needs."""
 
 
 def load_model(path: str | Path) -> LNTXLinearModel:
@@ -51,7 +51,7 @@ def load_model(path: str | Path) -> LNTXLinearModel:
 
 
 def read_model(file: Path) -> bytes:
-    """The bytes of a model's file. Raises: BadInput: it is missing, or not a regular file."""
+    """Return the bytes of a model file. Raises: BadInput: it is missing or cannot be read."""
     try:
         return read_regular(file, most=MAX_MODEL_BYTES)
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def read_model(file: Path) -> bytes:
 
 
 def model_of(content: bytes, file: Path) -> LNTXLinearModel:
-    """The model in the bytes of a safetensors file. file: what messages call it.
+    """Return the model in the bytes of a safetensors file. file: name of the file in messages.
 
     Raises: BadInput: they are not a linear model of finite weights.
     """
@@ -95,15 +95,15 @@ def model_of(content: bytes, file: Path) -> LNTXLinearModel:
 def load_predictor(path: str | Path, *, trusted: Container[str] = ()) -> Predictor:
     """Load a model from a safetensors, .pt2 or .onnx file.
 
-    trusted: digests of the .pt2 files that may be loaded, because loading one can run code that is in it.
+    trusted: digests of the .pt2 files that may be loaded; loading one can run code contained in it.
 
-    Raises: BadInput: the file is missing, of another kind, not trusted, or onnxruntime is not installed.
+    Raises: BadInput: the file is missing, has another format, is not trusted, or onnxruntime is not installed.
     """
     return predictor_of(read_model(Path(path)), Path(path), trusted=trusted)
 
 
 def predictor_of(content: bytes, file: Path, *, trusted: Container[str]) -> Predictor:
-    """As `load_predictor`, from bytes that were read. file: says the format, and what messages call it."""
+    """Like `load_predictor`, but from bytes. file: its suffix is the format, its name is used in messages."""
     entry = FORMATS.get(cast(Format, file.suffix.removeprefix(".")))
     if entry is None:
         raise BadInput(f"{shown(file)} must end in {', '.join(f'.{name}' for name in FORMATS)}")
@@ -121,11 +121,11 @@ def _load_pt2(content: bytes, file: Path, trusted: Container[str]) -> Predictor:
 
 
 def load_program(content: bytes, file: Path, *, trusted: Container[str]) -> Any:
-    """The program in a .pt2 archive: the only place that loads one, and from the very bytes whose digest it checked.
+    """Load the program in a .pt2 archive from the same bytes whose digest was checked. No other code loads archives.
 
     `torch.export.load` evaluates strings of the archive as Python, so that loading one can run any code.
 
-    Raises: BadInput: the digest is not among those that are trusted; the bytes are not such an archive.
+    Raises: BadInput: the digest is not trusted; the bytes are not a .pt2 archive.
     """
     import torch
 
@@ -141,6 +141,7 @@ def load_program(content: bytes, file: Path, *, trusted: Container[str]) -> Any:
 
 def _guarded(ask: Predictor, file: Path) -> Predictor:
     """The same, with what a loader's runtime says turned into one line."""
+    import numpy as np
 
     def predict(x: np.ndarray) -> np.ndarray:
         with _usable(file, doing=f"take {x.shape[1]} numbers a row"):
@@ -154,8 +155,8 @@ def _guarded(ask: Predictor, file: Path) -> Predictor:
 
 @contextmanager
 def _usable(file: Path, *, doing: str = "be loaded as a model") -> Iterator[None]:
-    # Each library raises what it likes for a foreign file, and torch logs a traceback of its own too. What they say
-    # may quote the file.
+    # Libraries raise various exceptions for a foreign file, and torch also logs a traceback. Their messages may quote
+    # the file.
     loud = logging.getLogger("torch.export")
     level = loud.level
     loud.setLevel(logging.CRITICAL)
@@ -176,7 +177,7 @@ def _module(module: object) -> Predictor:
 
     def predict(x: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            # A copy: torch warns of read-only arrays.
+            # Copy the rows: torch warns about read-only arrays.
             y: np.ndarray = module(torch.tensor(x, dtype=dtype)).numpy()
         return y
 
@@ -185,6 +186,8 @@ def _module(module: object) -> Predictor:
 
 
 def _load_onnx(content: bytes, file: Path, _trusted: Container[str]) -> Predictor:
+    import numpy as np
+
     try:
         import onnx
         import onnxruntime
@@ -195,7 +198,7 @@ def _load_onnx(content: bytes, file: Path, _trusted: Container[str]) -> Predicto
         if any(uses_external_data(tensor) for tensor in _tensors(onnx.load_from_string(content))):
             raise BadInput(f"{shown(file)} keeps its weights in other files, which are not opened: save it as one file")
         options = onnxruntime.SessionOptions()
-        # Its warnings quote the file, escape sequences and all.
+        # Its warnings quote the file, including escape sequences.
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         given = session.get_inputs()[0]
@@ -209,7 +212,7 @@ def _load_onnx(content: bytes, file: Path, _trusted: Container[str]) -> Predicto
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """Every tensor in a message of ONNX, however deep: in graphs, subgraphs, attributes, functions."""
+    """Yield every tensor in an ONNX message at any depth: in graphs, subgraphs, attributes and functions."""
     waiting = [message]
     while waiting:
         one = waiting.pop()
@@ -230,23 +233,25 @@ def _write_pt2(model: LNTXLinearModel) -> bytes:
     import torch
 
     weight = model.linear.weight
-    # Rows of zeros: the archive keeps the example, storage and all, and must hold no data.
+    # Zeros, because the archive stores the example with its storage, and must not contain data.
     example = torch.zeros(2, weight.shape[1], dtype=weight.dtype)
     rows = torch.export.Dim("num_rows", min=1)
-    # A buffer, because the archive also keeps the name of the file it is saved to.
+    # A buffer, because the archive also stores the name of the file that it is saved to.
     buffer = io.BytesIO()
-    # torch traces and saves one program at a time, whatever the thread.
+    # torch can trace and save only one program at a time, also with threads.
     with _TRACING:
         program = torch.export.export(model, (example,), dynamic_shapes={"x": {0: rows}})
         for module in program.graph_module.modules():
             for node in getattr(module, "graph", torch.fx.Graph()).nodes:
-                # It names files of this machine.
+                # The stack trace contains file names of this machine.
                 node.meta.pop("stack_trace", None)
         torch.export.save(program, buffer)
     return buffer.getvalue()
 
 
 def _write_onnx(model: LNTXLinearModel) -> bytes:
+    import numpy as np
+
     try:
         import onnx
         import onnxruntime  # noqa: F401
@@ -266,7 +271,7 @@ def _write_onnx(model: LNTXLinearModel) -> bytes:
         tensors,
     )
     exported = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], producer_name="lntx")
-    # 10 came with opset 20; the newest of an installed onnx may be beyond an installed onnxruntime.
+    # IR version 10 belongs to opset 20; the default of the installed onnx may be too new for the installed onnxruntime.
     exported.ir_version = 10
     onnx.checker.check_model(exported, full_check=True)
     return bytes(exported.SerializeToString(deterministic=True))
@@ -277,4 +282,4 @@ FORMATS: Mapping[Format, FormatEntry] = {
     "pt2": FormatEntry(write=_write_pt2, load=_load_pt2),
     "onnx": FormatEntry(write=_write_onnx, load=_load_onnx, packages=("onnx", "onnxruntime")),
 }
-"""Every format. To add one, name it in `Format` and enter it here."""
+"""All formats. To add one, name it in `Format` and add it here."""

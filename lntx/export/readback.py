@@ -1,4 +1,4 @@
-"""Exported files as a process sees them that has never seen the model.
+"""Read exported files in a process that does not have the model in memory.
 
 Judges nothing: the caller compares.
 """
@@ -18,11 +18,11 @@ from lntx.files import sha256_of
 
 
 def ask(model: Path, rows: Sequence[Path], answers: Sequence[Path]) -> None:
-    """Have a fresh process predict each file of rows with an exported model, into a file of answers (both .npy).
+    """Predict each file of rows with an exported model in a fresh process, and write files of answers (both .npy).
 
-    Raises: Refused: the file could not be loaded or asked. LntxError: the process died.
+    Raises: Refused: the file could not be loaded or used. LntxError: the process ended unexpectedly.
     """
-    # Absolute: the process stays where it was started when this one changes its folder.
+    # Absolute paths: the helper keeps its working directory when this process changes its own.
     fresh_process().call(
         "lntx.export.readback:predict_files",
         model=str(model.absolute()),
@@ -33,16 +33,16 @@ def ask(model: Path, rows: Sequence[Path], answers: Sequence[Path]) -> None:
 
 
 def predict_files(model: str, sha256: str, rows: Sequence[str], answers: Sequence[str]) -> None:
-    """What the fresh process does. sha256: digest of the file that was just written."""
+    """Predict in the fresh process. sha256: digest of the file that was just written."""
     predict = load_predictor(model, trusted={sha256})
     for asked, answered in zip(rows, answers, strict=True):
         np.save(answered, predict(np.load(asked)))
 
 
 def warm_up() -> None:
-    """Import what reading needs before the forks, by reading something: half of it is imported on first use.
+    """Load an example before the forks, so that the libraries for reading are imported: half are imported on first use.
 
-    Not onnxruntime: it starts threads, which a fork would not have.
+    Not onnxruntime: it starts threads, which do not exist in a fork.
     """
     import safetensors.torch  # noqa: F401
     import torch

@@ -1,12 +1,13 @@
-"""A fresh process for work that must not see what this one has in memory.
+"""A fresh process for work that must not use the memory of this process.
 
-`python -m lntx.export.worker` imports what the work needs, then answers each request in a fork of itself: a fresh
-process without the seconds of a fresh import. Knows how to ask; what is asked is a function of another module.
+`python -m lntx.export.worker` imports the required libraries, then answers each request in a fork of itself: a fresh
+process without the seconds of a fresh import. Requests call functions of other modules.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib
 import json
@@ -18,23 +19,23 @@ from typing import Any
 
 from lntx.errors import LntxError
 
-# By name, because it imports what imports this.
+# A name instead of an import, which would be circular.
 _WARM_UP = "lntx.export.readback:warm_up"
 
 _STARTING = threading.Lock()
 
 
 class Refused(LntxError):
-    """The function that was called in the fresh process raised something."""
+    """The function called in the fresh process raised an exception."""
 
 
 class FreshProcess:
     """A running helper process; `call` may be used any number of times, from any thread."""
 
     def __init__(self) -> None:
-        # A session of its own: Ctrl-C is for the parent, which ends the helper.
+        # A separate session: Ctrl-C must reach only the parent, which stops the helper.
         self._process = subprocess.Popen(
-            # -P: the working directory may hold a module that is named like one of the library's.
+            # -P: a module in the working directory may have the name of a library module.
             [sys.executable, "-P", "-m", "lntx.export.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -47,17 +48,17 @@ class FreshProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process can still be asked."""
+        """Whether the process is still running."""
         return self._process.poll() is None
 
     def call(self, function: str, **arguments: Any) -> None:
         """Call a function, named `module:function`, with JSON values, in a fork of the process.
 
-        Raises: Refused: it raised something. LntxError: the process died.
+        Raises: Refused: the function raised an exception. LntxError: the process ended unexpectedly.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        # Threads share the helper: question and answer stay together.
+        # Threads share the helper: the lock keeps each request together with its answer.
         with self._asking:
             try:
                 self._process.stdin.write(json.dumps({"function": function, "arguments": arguments}) + "\n")
@@ -66,7 +67,7 @@ class FreshProcess:
             except BrokenPipeError:
                 line = ""
             except BaseException:
-                # Interrupted: its answer would be taken for that of the next question.
+                # Interrupted: the pending answer would be taken for the answer to the next request.
                 self.close()
                 raise
         if not line:
@@ -76,10 +77,15 @@ class FreshProcess:
             raise Refused(error)
 
     def close(self) -> None:
-        """End the process."""
-        # It holds nothing worth a clean end, and may still be importing.
+        """Stop the process."""
+        # Terminate at once: it has no state to save, and may still be importing.
         self._process.terminate()
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            # A question that it never read is flushed into a broken pipe.
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
         atexit.unregister(self.close)
 
 
@@ -89,16 +95,18 @@ def _started() -> list[FreshProcess]:
 
 
 def fresh_process() -> FreshProcess:
-    """The helper of this process, started at the first call: call early, and its imports overlap other work."""
+    """Return the helper of this process; the first call starts it. Call early: its imports then overlap other work."""
     running = _started()
     with _STARTING:
-        if not running or not running[0].is_alive:
-            running[:] = [FreshProcess()]
+        if running and not running[0].is_alive:
+            running.pop().close()
+        if not running:
+            running.append(FreshProcess())
         return running[0]
 
 
 def _serve() -> None:
-    # Answers have a pipe of their own: what a library prints goes to stderr.
+    # Answers use a separate pipe: output that libraries print goes to stderr.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     failed = _call(_WARM_UP, {})
@@ -121,7 +129,7 @@ def _serve() -> None:
 
 
 def _call(function: str, arguments: dict[str, Any]) -> str | None:
-    """Call a function; what went wrong, in one line, or none."""
+    """Call a function; return None, or the exception in one line."""
     module, name = function.split(":")
     try:
         getattr(importlib.import_module(module), name)(**arguments)

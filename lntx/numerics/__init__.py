@@ -1,1 +1,1 @@
-"""Sums, products and solutions that round nothing, or to twice the digits. Knows no files and no torch."""
+"""Sums, products and solutions without rounding, or with twice the digits. Knows no files."""

@@ -1,4 +1,4 @@
-"""Say which columns depend on which, and refuse them. Finds none itself (`curvature`, `reference`)."""
+"""Report dependent columns and refuse them. They are found elsewhere (`curvature`, `least_squares`)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from lntx.text import MAX_NAME, quoted
 _LISTED = 5
 
 BIAS = "the bias"
-"""What stands for the column of ones."""
+"""Name of the column of ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dependence:
-    """A column that others give."""
+    """A column that is a linear combination of others."""
 
     name: str
-    """The column."""
+    """Name of the column."""
 
     shares: Mapping[str, float]
-    """Coefficients of the columns that give it; none where it is 0 in every row."""
+    """Coefficients of the columns in the combination; empty if the column is 0 in every row."""
 
 
 def refuse(dependences: Sequence[Dependence]) -> NoReturn:
-    """Raise BadInput, a line per column."""
+    """Raise BadInput with one line per column."""
     raise BadInput(*(f"{_sentence(dependence)}: drop it" for dependence in dependences))
 
 
@@ -46,9 +46,9 @@ def _sentence(dependence: Dependence) -> str:
 
 
 def refuse_too_few(num_rows: int, num_weights: int, *, bias: bool) -> None:
-    """Refuse fewer rows than weights. bias: whether it is among the weights.
+    """Refuse fewer rows than weights. bias: whether the weights include a bias.
 
-    Raises: BadInput.
+    Raises: BadInput: there are fewer rows than weights.
     """
     if num_rows < num_weights:
         rows = "1 row is" if num_rows == 1 else f"{num_rows} rows are"

@@ -1,7 +1,7 @@
-"""What a model's predictions leave of the target, beyond the digits of float64, in double-double arithmetic.
+"""The predictions of a model, and their rounding errors, beyond the digits of float64 in double-double arithmetic.
 
-Near the solution the residual y - prediction is mostly rounding; what is here takes that part away. Knows formulas;
-knows nothing of training.
+Near the solution the residual y - prediction is mostly rounding; these functions compute that part, to remove it.
+Independent of training.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def rounding_error(
     bias: torch.Tensor | None,
     prediction: torch.Tensor,
 ) -> torch.Tensor:
-    """What is missing from a prediction: the exact (x + low) · weights + bias, less the prediction.
+    """Return the rounding error of a prediction: the exact (x + low) · weights + bias, minus the prediction.
 
-    x: shape (n, d). low: what rounding left out of x, of its shape. weights: shape (d,). bias: shape (1,).
+    x: shape (n, d). low: rounding error of x, of the same shape. weights: shape (d,). bias: shape (1,).
     prediction: shape (n, 1). All float64 or all float32.
 
-    Returns: shape (n, 1), never more than rounding can explain, (d + 2) · eps · (|x| · |weights| + |bias|): a
+    Returns: shape (n, 1), limited to what rounding can cause, (d + 2) · eps · (|x| · |weights| + |bias|), so that a
     prediction that is wrong for another reason stays wrong.
     """
-    # The products of two float32 are float64 numbers, and their sums nearly so: the same lines serve both.
+    # Products of two float32 are exact in float64, and their sums nearly so: the same code works for both dtypes.
     high, error = exact_predictions(x.double(), low, weights.double(), bias)
     magnitude = x.double().abs() @ weights.double().abs() + (0.0 if bias is None else bias.double().abs())
     missing = (high - prediction[:, 0].double()) + error
@@ -40,7 +40,7 @@ def rounding_error(
 def exact_predictions(
     x: torch.Tensor, low: torch.Tensor | None, weights: torch.Tensor, bias: torch.Tensor | None
 ) -> Pair:
-    """(x + low) · weights + bias, shape (n,), to about 31 digits. x, low and weights are float64."""
+    """Return (x + low) · weights + bias, shape (n,), to about 31 digits. x, low and weights are float64."""
     products, errors = two_product(x, weights)
     if low is not None:
         errors = errors + low * weights
@@ -52,7 +52,7 @@ def exact_predictions(
 
 
 def exact_transform(matrix: torch.Tensor, vector: Pair) -> torch.Tensor:
-    """matrixᵀ · vector, shape (columns,), rounded once although its terms may cancel. matrix: shape (rows, columns)."""
+    """Return matrixᵀ · vector, shape (columns,), rounded once even if terms cancel. matrix: shape (rows, columns)."""
     high, low = vector
     products, errors = two_product(matrix, high.unsqueeze(1))
     total, error = sum_pairs(products, errors + matrix * low.unsqueeze(1))
@@ -60,7 +60,7 @@ def exact_transform(matrix: torch.Tensor, vector: Pair) -> torch.Tensor:
 
 
 def sum_pairs(high: torch.Tensor, low: torch.Tensor) -> Pair:
-    """Sums of pairs along the first dimension, added up by halves."""
+    """Return the sums of pairs along the first dimension, by pairwise summation."""
     while len(high) > 1:
         half = len(high) // 2
         total, error = two_sum(high[:half], high[half : 2 * half])

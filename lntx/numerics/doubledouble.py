@@ -1,6 +1,6 @@
 """Double-double arithmetic: a number as the unevaluated sum of two float64, about 31 digits.
 
-Written with + - * alone: the same lines serve numpy arrays and torch tensors.
+Uses only + - *, so that it works for numpy arrays and torch tensors.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ _SPLITTER = 134217729.0
 
 
 def two_sum(a: Any, b: Any) -> tuple[Any, Any]:
-    """The rounded sum of float64 arrays and its error (Knuth, The Art of Computer Programming, volume 2)."""
+    """Return the rounded sum of float64 arrays and its error (Knuth, The Art of Computer Programming, volume 2)."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
 def two_product(a: Any, b: Any) -> tuple[Any, Any]:
-    """The rounded product of float64 arrays and its error (Dekker, 1971); exact where nothing over- or underflows."""
+    """Return the rounded product of float64 arrays and its error (Dekker, 1971); exact without over- or underflow."""
     product = a * b
     a_high, a_low = _split(a)
     b_high, b_low = _split(b)

@@ -1,8 +1,8 @@
-"""Matrices of exact numbers, and products of them that round nothing, at the speed of BLAS.
+"""Matrices of exact numbers, and their products without rounding, at the speed of BLAS.
 
-A number is cut into digits of 20 bits, so that float64 matrix products of digits are whole numbers below 2^53, in
-whatever order BLAS adds them up (Ozaki, Ogita, Oishi and Rump, Error-free transformations of matrix multiplication,
-2012). Sums of digits are carried in int64. Knows nothing of least squares.
+A number is split into digits of 20 bits, so that float64 matrix products of digits are integers below 2^53, whatever
+the order of summation in BLAS (Ozaki, Ogita, Oishi and Rump, Error-free transformations of matrix multiplication,
+2012). Sums of digits are carried in int64. Independent of least squares.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from fractions import Fraction
 import numpy as np
 
 BITS = 20
-"""Bits of a digit."""
+"""Bits per digit."""
 
 SHARED_ROWS = 2**10
-"""Most terms that one product of digits may add up: 2^10 · (1.5 · 2^20)² is below 2^53."""
+"""Maximum number of terms in one product of digits: 2^10 · (1.5 · 2^20)² is below 2^53."""
 
 _HALF = 1 << (BITS - 1)
-# A power of two beyond this cannot be held as a float64: what is left is 2^-1000 of the largest number.
+# Powers of two beyond this level overflow float64; the remainder is below 2^-1000.
 _LAST_LEVEL = 1000 // BITS
 
 Digits = dict[int, np.ndarray]
@@ -32,13 +32,13 @@ class ExactMatrix:
     """Entry (i, j) is the sum over levels of digit[i, j] · 2^(row_exponents[i] + column_exponents[j] - 20 · level)."""
 
     digits: Digits
-    """Whole numbers within ±2^20, float64, shape (rows, columns) each."""
+    """Integers within ±2^20, float64, shape (rows, columns) each."""
 
     row_exponents: np.ndarray
-    """int64, shape (rows,)."""
+    """Exponents of the rows, int64, shape (rows,)."""
 
     column_exponents: np.ndarray
-    """int64, shape (columns,)."""
+    """Exponents of the columns, int64, shape (columns,)."""
 
     @property
     def transposed(self) -> ExactMatrix:
@@ -50,7 +50,7 @@ class ExactMatrix:
         )
 
     def part(self, rows: np.ndarray, columns: np.ndarray) -> ExactMatrix:
-        """The given rows and columns, in the given order."""
+        """Return the submatrix of the given rows and columns, in the given order."""
         return ExactMatrix(
             digits={level: digit[np.ix_(rows, columns)] for level, digit in self.digits.items()},
             row_exponents=self.row_exponents[rows],
@@ -58,12 +58,12 @@ class ExactMatrix:
         )
 
     def rounded(self) -> np.ndarray:
-        """The nearest float64 of each entry (or its neighbour, once in 10^15), shape (rows, columns)."""
+        """Return the nearest float64 of each entry (or its neighbour, once in 10^15), shape (rows, columns)."""
         high = np.zeros((len(self.row_exponents), len(self.column_exponents)))
         low = np.zeros_like(high)
         exponents = self.row_exponents[:, None] + self.column_exponents[None, :]
         for level in sorted(self.digits):
-            # At its true size: the unit's power of two alone may be beyond float64.
+            # Scale by the whole exponent at once: parts of it may overflow float64.
             term = np.ldexp(self.digits[level], exponents - BITS * level)
             total = high + term
             part = total - high
@@ -73,7 +73,7 @@ class ExactMatrix:
         return rounded
 
     def fraction(self, row: int, column: int) -> Fraction:
-        """One entry."""
+        """Return one entry as an exact fraction."""
         exponent = int(self.row_exponents[row] + self.column_exponents[column])
         terms = (
             int(digit[row, column]) * Fraction(2) ** (exponent - BITS * level) for level, digit in self.digits.items()
@@ -81,7 +81,7 @@ class ExactMatrix:
         return sum(terms, Fraction(0))
 
     def __matmul__(self, other: ExactMatrix) -> ExactMatrix:
-        """The product, shape (rows, other's columns); the exponents of what is summed over must cancel."""
+        """Return the product, shape (rows, columns of other); the exponents of the summed dimension must cancel."""
         assert (self.column_exponents == -other.row_exponents).all()
         totals: Digits = {}
         for left_level, left in self.digits.items():
@@ -94,7 +94,7 @@ class ExactMatrix:
         )
 
     def minus(self, other: ExactMatrix) -> ExactMatrix:
-        """The difference of two matrices of the same exponents."""
+        """Return the difference of two matrices with the same exponents."""
         assert (self.row_exponents == other.row_exponents).all()
         assert (self.column_exponents == other.column_exponents).all()
         totals: Digits = {level: digit.astype(np.int64) for level, digit in self.digits.items()}
@@ -106,22 +106,22 @@ class ExactMatrix:
 
 
 def exactly(matrix: np.ndarray, row_exponents: np.ndarray, column_exponents: np.ndarray) -> ExactMatrix:
-    """A float64 matrix as digits in units of the given powers of two."""
+    """Convert a float64 matrix to digits in units of the given powers of two."""
     scaled = np.ldexp(matrix, -(row_exponents[:, None] + column_exponents[None, :]))
     totals = {level: digit.astype(np.int64) for level, digit in split(scaled).items()}
     return ExactMatrix(digits=carried(totals), row_exponents=row_exponents, column_exponents=column_exponents)
 
 
 def exponents(sizes: np.ndarray) -> np.ndarray:
-    """The power of two just above each size, int64; 0 for 0."""
+    """Return the exponent of the power of two just above each size, int64; 0 for 0."""
     found: np.ndarray = np.frexp(sizes)[1].astype(np.int64)
     return found
 
 
 def split(*parts: np.ndarray) -> Digits:
-    """Cut the sum of float64 arrays of one shape into digits within ±1.5 · 2^20; levels that are 0 are left out.
+    """Split the sum of float64 arrays of equal shape into digits within ±1.5 · 2^20; levels that are 0 are left out.
 
-    Exact down to 2^-1000; the parts after the first must be smaller than the first one's rounding.
+    Exact down to 2^-1000; the parts after the first must be smaller than the rounding of the first.
     """
     rest = [*parts]
     top = max(float(np.abs(part).max(initial=0.0)) for part in rest)
@@ -141,13 +141,13 @@ def split(*parts: np.ndarray) -> Digits:
 
 
 def carried(totals: Digits) -> Digits:
-    """Whole numbers of any size, int64 by level, as digits within ±2^19, float64; levels that are 0 are left out."""
+    """Convert int64 totals by level to float64 digits within ±2^19; levels that are 0 are left out."""
     carry(totals)
     return {level: digit.astype(np.float64) for level, digit in sorted(totals.items()) if digit.any()}
 
 
 def carry(totals: Digits) -> None:
-    """Bring int64 totals within ±2^19, level by level, what is beyond going to the level above."""
+    """Reduce int64 totals in place to ±2^19, level by level; the excess is carried to the next higher level."""
     level = max(totals, default=0)
     while totals and level >= min(totals):
         if level in totals:

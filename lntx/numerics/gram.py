@@ -1,6 +1,6 @@
-"""XᵀX to its last bit, in one pass and bounded memory, whatever the order and the number of the rows.
+"""XᵀX exact to the last bit, in one pass and bounded memory, independent of the order and number of the rows.
 
-Adds up; solves nothing (`normal_equations`).
+Only sums; `normal_equations` solves.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import numpy as np
 
 from lntx.numerics.exact_matrix import BITS, SHARED_ROWS, Digits, ExactMatrix, carried, carry, exponents, split
 
-# More at once would leave the processor's caches.
+# Larger chunks do not fit into the processor's caches.
 _CHUNK_NUMBERS = 2**16
-# 2^400 times the largest number that is taken, 1e100, is a float64; so is a digit of 2^-400 times as much.
+# The largest accepted number, 1e100, stays within float64 if it is scaled by 2^400 or 2^-400.
 _UNITS = 400
 
 
 class Gram:
-    """The matrix of products of columns, summed over rows as they come."""
+    """The matrix of products of columns, summed over blocks of rows."""
 
     def __init__(self, num_columns: int) -> None:
         self._num_columns = num_columns
@@ -26,11 +26,11 @@ class Gram:
     def add(self, columns: np.ndarray, low: np.ndarray | None = None) -> None:
         """Add rows.
 
-        columns: float64, shape (n, num_columns). low: what is to be added to `columns`, smaller than its rounding.
+        columns: float64, shape (n, num_columns). low: correction to add to `columns`, smaller than its rounding.
         """
         if self._exponents is None:
-            # Any unit will do: near the numbers' own size it makes few digits, and in this range nothing is lost of
-            # larger ones that come later.
+            # Any unit is correct: one near the size of the numbers needs few digits, and in this range later, larger
+            # numbers lose nothing.
             self._exponents = exponents(np.abs(columns).max(axis=0)).clip(-_UNITS, _UNITS)
         step = max(SHARED_ROWS, _CHUNK_NUMBERS // self._num_columns // SHARED_ROWS * SHARED_ROWS)
         for start in range(0, len(columns), step):
@@ -52,14 +52,14 @@ class Gram:
                 self._totals[level + other] = product if total is None else total + product
 
     def total(self) -> ExactMatrix:
-        """The sum so far, shape (num_columns, num_columns)."""
+        """Return the sum so far, shape (num_columns, num_columns)."""
         assert self._exponents is not None
         digits = carried({level: total.copy() for level, total in self._totals.items()})
         return ExactMatrix(digits=digits, row_exponents=self._exponents, column_exponents=self._exponents)
 
 
 def _in_groups(rows: np.ndarray) -> np.ndarray:
-    """Rows, padded with zeros, in groups that may be summed at once, shape (groups, 2^10, columns)."""
+    """Pad rows with zeros and group them so that each group can be summed at once, shape (groups, 2^10, columns)."""
     missing = -len(rows) % SHARED_ROWS
     if missing and len(rows) > SHARED_ROWS:
         rows = np.vstack([rows, np.zeros((missing, rows.shape[1]))])

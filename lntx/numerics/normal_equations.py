@@ -1,6 +1,6 @@
-"""Solve the normal equations of least squares from an exact XᵀX, to the last bit of the answer.
+"""Solve the normal equations of least squares from an exact XᵀX, to the last bit of the solution.
 
-Numerics alone: a matrix in, numbers out. Rows are not read here.
+Pure numerics: takes a matrix and returns numbers; reads no rows.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy as np
 
 from lntx.numerics.exact_matrix import ExactMatrix, exactly, exponents
 
-# Bits kept of a preconditioner's column, beside its largest entry.
+# Bits kept in a column of a preconditioner, relative to its largest entry.
 _KEPT_BITS = 60
 _MAX_ROUNDS = 8
 _MAX_CORRECTIONS = 60
 _WELL_CONDITIONED = 0.5
-# Corrections stop below this, relative to the coefficient; and a coefficient below the second, relative to rms(y) /
-# rms(column), is 0.
+# Corrections stop below the first limit, relative to the coefficient. A coefficient below the second limit, relative to
+# rms(y) / rms(column), is 0.
 _CORRECTED = 2.0**-80
 _NOTHING = 2.0**-200
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solution:
-    """The least-squares solution and what its statistics need."""
+    """The least-squares solution and the quantities for its statistics."""
 
     coefficients: np.ndarray
-    """Correctly rounded, float64, shape (p,); below 2^-200 of rms(y) / rms(column) they are 0."""
+    """Coefficients, correctly rounded, float64, shape (p,); those below 2^-200 · rms(y) / rms(column) are 0."""
 
     residual_sum_of_squares: float
     """RSS of the exact solution."""
@@ -50,11 +50,12 @@ def solve_normal_equations(gram: ExactMatrix) -> Solution:
 
     gram: shape (p + 1, p + 1), the target last.
 
-    Raises: Singular.
+    Raises: Singular: the columns are dependent.
 
-    A preconditioner T with TᵀXᵀXT near I comes from Cholesky factorisations in float64, each of the exact product of
-    the one before (Fukaya et al., Shifted Cholesky QR, 2020); with it the exact residual of the normal equations is
-    corrected until nothing is left (Björck, Numerical Methods for Least Squares Problems, 1996, section 2.9).
+    A preconditioner T with TᵀXᵀXT near I is built by repeated Cholesky factorisations in float64, each of the exact
+    product of the previous one (Fukaya et al., Shifted Cholesky QR, 2020). With it, iterative refinement reduces the
+    exact residual of the normal equations to nothing (Björck, Numerical Methods for Least Squares Problems, 1996,
+    section 2.9).
     """
     p = len(gram.row_exponents) - 1
     x, y = np.arange(p), np.array([p])
@@ -87,12 +88,12 @@ def solve_normal_equations(gram: ExactMatrix) -> Solution:
 
 
 def _preconditioner(matrix: ExactMatrix, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """T, upper triangular, and TᵀAT, near the identity and right to the last bits; both shape (p, p).
+    """Return T, upper triangular, and TᵀAT, near the identity and accurate to the last bits; both shape (p, p).
 
     matrix: A. lengths: square roots of its diagonal.
     """
     p = len(lengths)
-    # Powers of two: nothing is rounded.
+    # Scaling by powers of two rounds nothing.
     scale = np.exp2(-np.round(np.log2(lengths)))
     transform = np.diag(scale)
     product = matrix.rounded() * scale[:, None] * scale[None, :]
@@ -111,7 +112,7 @@ def _preconditioner(matrix: ExactMatrix, lengths: np.ndarray) -> tuple[np.ndarra
 
 
 def _shifted_cholesky(matrix: np.ndarray) -> np.ndarray:
-    """L of a matrix of unit diagonal, shifted by its rounding where it is not positive definite to rounding."""
+    """Return L of a matrix with unit diagonal; the matrix is shifted if rounding makes it not positive definite."""
     p = len(matrix)
     shift = 0.0
     for _ in range(40):
@@ -123,7 +124,7 @@ def _shifted_cholesky(matrix: np.ndarray) -> np.ndarray:
 
 
 def _kept(scale: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """A preconditioner less what is far below the largest entry of its column: it is exact all the same, and short."""
+    """Round a preconditioner relative to the largest entry of each column: any T is valid, and a short one is fast."""
     even = np.triu(transform / scale[:, None])
     unit = np.exp2(_KEPT_BITS - exponents(np.abs(even).max(axis=0)).astype(np.float64))
     kept: np.ndarray = np.rint(even * unit) / unit * scale[:, None]
@@ -140,7 +141,7 @@ def _exact_vector(values: np.ndarray, matrix: ExactMatrix, like: ExactMatrix) ->
 
 
 def _residual_squares(gram: ExactMatrix, terms: list[np.ndarray], residual: ExactMatrix) -> Fraction:
-    """yᵀy - wᵀXᵀy - wᵀ(Xᵀy - XᵀXw), which is ‖y - Xw‖² for any w, in exact arithmetic."""
+    """Return yᵀy - wᵀXᵀy - wᵀ(Xᵀy - XᵀXw) in exact arithmetic, which is ‖y - Xw‖² for any w."""
     p = len(gram.row_exponents) - 1
     total = gram.fraction(p, p)
     for j in range(p):

@@ -1,6 +1,6 @@
-"""The powers of a feature, to 31 digits: x^10 rounded to float64 would leave 7 digits of a polynomial's weights.
+"""The powers of a feature to 31 digits: with x^10 rounded to float64, the weights of a polynomial have only 7 digits.
 
-Knows numbers; knows nothing of files.
+Pure numerics, without files.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from lntx.numerics.doubledouble import two_product, two_sum
 
 
 def powers(x: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """x, x², …, x^degree.
+    """Compute x, x², …, x^degree.
 
     x: shape (n,), float64.
 
-    Returns: the powers rounded to float64 and what the rounding left out, shape (n, degree) each, column-major.
+    Returns: the powers rounded to float64 and their rounding errors, shape (n, degree) each, column-major.
     """
     high, low = np.empty((len(x), degree), order="F"), np.zeros((len(x), degree), order="F")
     high[:, 0] = x
-    # What leaves float64 is refused by its size, later and in words.
+    # Overflow is refused later, with a clear message.
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(1, degree):
             product, error = two_product(high[:, k - 1], x)
@@ -28,5 +28,5 @@ def powers(x: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def power_names(name: str, degree: int) -> tuple[str, ...]:
-    """Names of the powers: x, x^2, …"""
+    """Return the names of the powers: x, x^2, …"""
     return (name, *(f"{name}^{k}" for k in range(2, degree + 1)))

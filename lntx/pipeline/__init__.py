@@ -1,1 +1,1 @@
-"""The stages in one table, and the runner that obtains each: looks it up, or computes and publishes it."""
+"""The table of stages, and the runner that obtains each result: from the cache, or by computing and publishing it."""

@@ -1,4 +1,4 @@
-"""End a run: gather the outcomes of its stages, write its record and report, and point at what passed."""
+"""Finish a run: gather the outcomes of its stages, write its record and report, and set the pointer if it passed."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def conclude(
     flow_run_url: str | None = None,
     write_report: bool = False,
 ) -> Run:
-    """Gather the outcomes, write the run's record and, on a failure or when asked, its report; on a pass, point
-    `artifacts/current.json` at the exports.
+    """Gather the outcomes and write the run's record; on a failure or on request, also write its report. On a pass,
+    make `artifacts/current.json` point to the exports.
     """
     run = gather(store, request, outcomes).model_copy(update={"flow_run_id": flow_run_id, "flow_run_url": flow_run_url})
     moved = shifts(store, run)
@@ -55,7 +55,7 @@ def conclude(
 
 
 def write_report_file(store: Store, run: Run, kind: Literal["md", "html"], text: str) -> Path:
-    """Write a page about a run where garbage collection finds it with the run. The caller holds the store."""
+    """Write the report of a run to the path that garbage collection knows. The caller locks the store."""
     path = report_path(store, run, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = text.encode()
@@ -65,12 +65,12 @@ def write_report_file(store: Store, run: Run, kind: Literal["md", "html"], text:
 
 
 def report_path(store: Store, run: Run, kind: Literal["md", "html"]) -> Path:
-    """Where a page about a run lies."""
+    """Return the path of the report of a run."""
     return store.artifacts / "reports" / f"{run.run}.{kind}"
 
 
 def gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) -> Run:
-    """The outcome of a run, as far as its outcomes tell. Writes nothing."""
+    """Build the record of a run from the outcomes of its stages. Writes nothing."""
     now = datetime.datetime.now(datetime.UTC)
     found: dict[str, Any] = dict.fromkeys(
         name for name, field in Run.model_fields.items() if field.is_required() and name not in ("stages", "exports")
@@ -93,7 +93,7 @@ def gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) ->
     if outcomes["evaluate"].record is not None:
         path = outcomes["evaluate"].path(store, "evaluation.json")
         found |= _figures(parse_stored(Evaluation, path.read_bytes()))
-    for stage in ("evaluate", "export"):
+    for stage in STAGES:
         blame, reason = outcomes[stage].blame(store)
         if blame is not None:
             recurrence = outcomes[stage].recurrence

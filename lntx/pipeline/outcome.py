@@ -1,4 +1,4 @@
-"""What a run is asked, and what comes of each stage. Holds and reads results; computes none."""
+"""The request of a run and the outcome of each stage. Holds and reads results; computes none."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _S = TypeVar("_S", bound=Section)
 
 
 class Request(Section):
-    """What a run is asked."""
+    """What a run is asked to do."""
 
     pipeline: Pipeline
     """The configuration."""
 
     selection: Selection = Selection()
-    """Which stages."""
+    """The stages to obtain."""
 
     root: Path = Path()
     """The folder that holds data/ and artifacts/."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages that take part: the selected ones, and the earlier ones that they start from."""
+        """The stages of the run: the selected ones, and the earlier ones whose results they need."""
         return STAGES[: STAGES.index(self.selection.stages[-1]) + 1]
 
 
@@ -42,40 +42,40 @@ class Outcome(Section):
     """The outcome of one stage."""
 
     stage: Stage
-    """The stage."""
+    """Name of the stage."""
 
     state: Literal["ran", "cached", "skipped", "failed"]
-    """failed: its answer is wrong, or it found one that is."""
+    """failed: its answer is wrong, or it found a wrong answer of another stage."""
 
     record: Record | None = None
-    """The stored result; none where it was skipped."""
+    """The stored result; None if the stage was skipped."""
 
     recurrence: Literal["deterministic", "intermittent"] | None = None
-    """Where a result that had failed was computed again: whether the same bits came out."""
+    """If a failed result was computed again: whether the same bits resulted."""
 
     @property
     def stored(self) -> Record:
-        """The stored result, of a stage that has one."""
+        """The stored result; the stage must have one."""
         assert self.record is not None
         return self.record
 
     def path(self, store: Store, name: str) -> Path:
-        """Where a file of the result is."""
+        """Return the path of a file of the result."""
         return store.path(self.stored.file(name))
 
     def fit(self, store: Store) -> Fit:
-        """The figures of a train outcome."""
+        """Return the stored fit of a train outcome."""
         return parse_stored(Fit, self.path(store, "fit.json").read_bytes())
 
     def blame(self, store: Store) -> tuple[Blame | None, str | None]:
-        """Who is to blame for a wrong answer, and why; none where nothing is wrong."""
+        """Return the part that caused a wrong answer, and the reason; None, None if nothing is wrong."""
         if self.record is None:
             return None, None
         return find_blame(self.stage, lambda name: self.path(store, name).read_bytes())
 
 
 def parse_stored(kind: type[_S], content: bytes) -> _S:
-    """What a file of a result says. Raises: Damaged: it is not what a stage writes, although its digest is right."""
+    """Parse a file of a result. Raises: Damaged: its layout is wrong, although its digest is right."""
     try:
         return kind.model_validate_json(content)
     except ValidationError:
@@ -83,9 +83,9 @@ def parse_stored(kind: type[_S], content: bytes) -> _S:
 
 
 def find_blame(stage: Stage, read: Callable[[str], bytes]) -> tuple[Blame | None, str | None]:
-    """Who is to blame according to a stage's result, and why; none where nothing is wrong.
+    """Return the part that a stage's result blames, and the reason; None, None if nothing is wrong.
 
-    read: the bytes of a file of the result.
+    read: returns the bytes of a file of the result.
     """
     if stage == "evaluate":
         evaluation = parse_stored(Evaluation, read("evaluation.json"))

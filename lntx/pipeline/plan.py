@@ -1,6 +1,6 @@
-"""Which stages are fresh, stale, missing or damaged, and why: one planner for `plan`, for runs and for Prefect.
+"""The planner: which stages are fresh, stale, missing or damaged, and why. Used by `plan`, by runs and by Prefect.
 
-Looks; computes nothing, and writes nothing but what it learned of large files (`stat_cache`).
+Computes no results, and writes nothing but the digests of large files (`stat_cache`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lntx.config.schema import Pipeline
-from lntx.data.tables import look_at
 from lntx.pipeline.table import TABLE, identify
 from lntx.stages import STAGES, Selection, Stage
 from lntx.store.key import Identity, changes
 from lntx.store.record import Record
 from lntx.store.store import Store
 
-# Records to look for the nearest one among: a reason should name what was changed, not what else was run since.
+# Number of latest records to search for the most similar one: a reason should name what the user changed, not what
+# other runs used since.
 _COMPARED = 20
 
 State = Literal["fresh", "stale", "missing", "damaged", "depends"]
@@ -25,28 +25,32 @@ State = Literal["fresh", "stale", "missing", "damaged", "depends"]
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """What would happen to a stage, and why."""
+    """What a run would do with a stage, and why."""
 
     stage: Stage
-    """The stage."""
+    """Name of the stage."""
 
     state: State
     """fresh: its stored result is used. stale, missing, damaged: it is computed. depends: its input is computed
-    again, and it is cached if that comes out the same."""
+    again; if the input stays the same, the stored result is used."""
 
     reason: str | None
-    """Why it is not fresh."""
+    """Why it is not fresh; None if it is."""
 
     record: Record | None
-    """The stored result, where it is fresh."""
+    """The stored result; None if it is not fresh."""
 
 
 def source_digest(pipeline: Pipeline) -> str | None:
-    """Digest of the user's file, if there is one.
+    """Return the digest of the user's file, or None if the rows are generated.
 
     Raises: BadInput: the file is missing, unreadable or empty.
     """
-    return None if pipeline.data.path is None else look_at(pipeline.data.path).sha256
+    if pipeline.data.path is None:
+        return None
+    from lntx.data.tables import look_at
+
+    return look_at(pipeline.data.path).sha256
 
 
 def plan(store: Store, pipeline: Pipeline, selection: Selection) -> dict[Stage, StagePlan]:
@@ -68,7 +72,7 @@ def plan(store: Store, pipeline: Pipeline, selection: Selection) -> dict[Stage, 
 
 
 def plan_stage(store: Store, identity: Identity, *, forced: bool) -> StagePlan:
-    """Plan one stage. An input that the identity lacks is one that will be computed again."""
+    """Plan one stage. Inputs that are missing in the identity will be computed again."""
     stage = identity.stage
     if forced:
         return StagePlan(stage=stage, state="stale", reason="forced", record=None)
@@ -88,7 +92,7 @@ def plan_stage(store: Store, identity: Identity, *, forced: bool) -> StagePlan:
 
 
 def _plan_depending(store: Store, identity: Identity) -> StagePlan:
-    """Inputs are unknown: the stage is cached if they come out as in any intact record that is otherwise alike."""
+    """Plan a stage whose inputs are not known yet: it is cached if an intact record, equal but for the inputs, fits."""
     stage = identity.stage
     findings = [store.check(record) for record in store.records(stage, own=identity.own)]
     waiting = " and ".join(upstream for upstream in TABLE[stage].inputs if upstream not in identity.inputs)
@@ -102,7 +106,7 @@ def _plan_depending(store: Store, identity: Identity) -> StagePlan:
 
 
 def _plan_unknown(store: Store, identity: Identity) -> StagePlan:
-    """No record has this key: say what differs from the nearest of the latest ones."""
+    """Plan a stage without a record of its key: name the differences from the most similar of the latest records."""
     latest = itertools.islice(store.records(identity.stage), _COMPARED)
     clauses = min((differences(record.identity, identity) for record in latest), key=len, default=None)
     if clauses is None:
@@ -111,7 +115,7 @@ def _plan_unknown(store: Store, identity: Identity) -> StagePlan:
 
 
 def differences(before: Identity, after: Identity) -> list[str]:
-    """What differs between two identities of a stage, one clause each."""
+    """Return the differences between two identities of a stage, one clause each."""
     clauses = [_difference(key, old, new) for key, old, new in changes(before.config, after.config)]
     clauses += [f"{name} {old} → {new}" for name, old, new in changes(before.versions, after.versions)]
     clauses += [f"code of lntx.{name} changed" for name, _, _ in changes(before.code, after.code)]

@@ -1,7 +1,7 @@
-"""The runner: obtain one stage's result, or all of them, with no orchestrator.
+"""The runner: obtain the result of one stage or of all, without an orchestrator.
 
-Python, the command line and Prefect all come through `obtain`. Knows how stages fit together; the work of each is
-in its own module.
+Python, the command line and Prefect all call `obtain`. Knows how stages fit together; each stage's work is in its own
+module.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_stages(request: Request) -> Run:
-    """Obtain every stage that is asked for, in order, and conclude.
+    """Obtain every requested stage, in order, and conclude the run.
 
     Raises: LntxError: bad input, or a stage outside the selection that has no stored result.
     """
@@ -45,7 +45,7 @@ def run_stages(request: Request) -> Run:
 
 
 def begin(request: Request) -> Store:
-    """Make the root ready, and start what takes long to start.
+    """Prepare the root, and start the export helper early because its start takes long.
 
     Raises: BadInput: the root cannot be written, or the user's file cannot be read.
     """
@@ -63,7 +63,7 @@ def begin(request: Request) -> Store:
 
 
 def obtain(stage: Stage, request: Request, inputs: Mapping[Stage, Outcome]) -> Outcome:
-    """Obtain one stage's result: look it up, or compute and publish it.
+    """Obtain the result of one stage: from the cache, or by computing and publishing it.
 
     inputs: outcomes of the earlier stages.
 
@@ -108,7 +108,7 @@ def _compute(
         blame, reason = find_blame(stage, lambda name: (folder / name).read_bytes())
         if blame is not None:
             _quarantine_producer(store, blame, stage, inputs, reason)
-        # A wrong answer is recorded as one from the start: no crash in between can make it a hit.
+        # The first record of a wrong answer already has the quarantine: a crash cannot turn it into a cache hit.
         quarantine = None if blame is None else f"the verdict was fail: {reason}"
         record = store.publish(
             identity,
@@ -136,7 +136,7 @@ def _quarantine_producer(
 
 
 def _recurrence(before: Finding, after: Record) -> Literal["deterministic", "intermittent"] | None:
-    """Whether a result that had failed came out the same, where there was one."""
+    """Return whether a recomputed result equals the failed one; None if none had failed."""
     if before.state != "quarantined" or before.record is None:
         return None
     return "deterministic" if before.record.content == after.content else "intermittent"
@@ -156,7 +156,7 @@ def _environment(root: Path) -> dict[str, str | None]:
 
 
 def _git_commit(folder: Path) -> str | None:
-    """The commit that is checked out around a folder, if there is one."""
+    """Return the checked-out commit of the repository around a folder, or None."""
     try:
         command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip() or None

@@ -1,7 +1,7 @@
-"""The table of stages: what each reads, what decides its result, and what computes it.
+"""The table of stages: what each reads, what its result depends on, and what computes it.
 
-The one place where the core says what a stage is; `flows/tasks.py` says what Prefect adds. To add a stage, name it in
-`lntx/stages.py` and enter it in both.
+This is the only definition of stages in the core; `flows/tasks.py` has the settings for Prefect. To add a stage, name
+it in `lntx/stages.py` and add it to both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lntx.config.schema import Pipeline
+from lntx.config.schema import FILE_KEYS, Pipeline
 from lntx.export.formats import FORMATS
 from lntx.pipeline import work
 from lntx.pipeline.outcome import Outcome, Request
@@ -23,31 +23,31 @@ from lntx.store.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class StageEntry:
-    """A stage."""
+    """The definition of a stage."""
 
     inputs: tuple[Stage, ...]
-    """The stages whose results it starts from."""
+    """The stages whose results it reads."""
 
     sections: tuple[str, ...]
     """Sections of the configuration that it reads."""
 
     unread: tuple[str, ...] = ()
-    """Dotted keys in them that decide nothing of its result."""
+    """Dotted keys of these sections that do not affect its result."""
 
     modules: tuple[str, ...]
-    """Modules of lntx that decide its result; a test compares them with what its own module imports."""
+    """Modules of lntx that affect its result; a test compares them with the imports of its module."""
 
     packages: tuple[str, ...]
-    """Packages whose version matters to it."""
+    """Packages whose version affects its result."""
 
     work: Callable[[Request, Store, Mapping[Stage, Outcome], Path, Identity], Mapping[str, str] | None]
-    """Computes the files of an identity into a folder; returns the digests that were taken while files were written."""
+    """Writes the files of a result to a folder; returns the digests that were computed during writing."""
 
     leaves: tuple[str, ...] = ()
-    """Files that its result always has."""
+    """Names of the files that its result always contains."""
 
     part: Blame
-    """The part that is wrong where its result is."""
+    """The part to blame if its result is wrong."""
 
 
 TABLE: dict[Stage, StageEntry] = {
@@ -98,7 +98,7 @@ TABLE: dict[Stage, StageEntry] = {
     "evaluate": StageEntry(
         inputs=("generate", "train"),
         sections=("evaluate", "data"),
-        # Read where runs are compared.
+        # Used only to compare runs.
         unread=("evaluate.shift_limit",),
         modules=(
             "data.dataset",
@@ -148,15 +148,14 @@ TABLE: dict[Stage, StageEntry] = {
 
 
 def stage_of(part: Blame) -> Stage:
-    """The stage whose result is wrong where a part is to blame."""
+    """Return the stage whose result is wrong if a part is blamed."""
     return next(stage for stage, entry in TABLE.items() if entry.part == part)
 
 
 def identify(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None, inputs: Mapping[str, str]) -> Identity:
-    """Collect what decides a stage's result.
+    """Collect everything that determines a stage's result.
 
-    source_sha256: digest of the user's file, where there is one. inputs: content digests of the stages it starts
-    from.
+    source_sha256: digest of the user's file, or None. inputs: content digests of the input stages.
 
     Raises: BadInput: a package that the configuration needs is not installed.
     """
@@ -167,7 +166,7 @@ def identify(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None, inp
     return Identity(
         stage=stage,
         code={name: code_digest(name) for name in entry.modules},
-        # Python's own version, because it decides how syntax trees are written.
+        # The version of Python, because the dump of a syntax tree depends on it.
         versions={
             **{name: version_of(name) for name in packages},
             "python": ".".join(platform.python_version_tuple()[:2]),
@@ -179,7 +178,7 @@ def identify(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None, inp
 
 
 def config_read(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None) -> dict[str, Any]:
-    """The part of the configuration that a stage reads: dotted keys, JSON values, `auto` settled where it can be."""
+    """Return the configuration that a stage reads: dotted keys, JSON values, `auto` resolved where possible."""
     entry = TABLE[stage]
     found: dict[str, Any] = {}
     for section in entry.sections:
@@ -192,7 +191,7 @@ def config_read(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None) 
 
 
 def _data_read(pipeline: Pipeline, source_sha256: str | None) -> dict[str, Any]:
-    # Drawn or given, the weights are what counts.
+    # Only the values of the weights matter, not whether they are drawn or given.
     data = _dotted(pipeline, "data") | {
         "data.weights": list(pipeline.data.true_weights or ()),
         "data.num_features": None,
@@ -200,8 +199,7 @@ def _data_read(pipeline: Pipeline, source_sha256: str | None) -> dict[str, Any]:
     if pipeline.data.path is None:
         return data
     # The content decides, not where the file lies.
-    kept = ("data.target", "data.features", "data.polynomial")
-    return {key: data[key] for key in kept} | {"data.sha256": source_sha256}
+    return {f"data.{key}": data[f"data.{key}"] for key in FILE_KEYS} | {"data.sha256": source_sha256}
 
 
 def _dotted(pipeline: Pipeline, section: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What each stage computes: files into a folder, from the results that it starts from.
+"""The work of each stage: compute files in a folder from the results of its input stages.
 
-Imports what a stage needs when it runs: reading the table of stages costs no import of torch.
+A stage's imports happen when it runs, so that reading the table of stages does not import torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lntx.text import shown
 def compute_generate(
     request: Request, _store: Store, _inputs: Mapping[Stage, Outcome], folder: Path, identity: Identity
 ) -> Mapping[str, str] | None:
-    """Rows: generated, or imported from the user's file. Returns: the digest of each file, by name."""
+    """Generate the rows, or import them from the user's file. Returns: the digest of each file, by name."""
     data = request.pipeline.data
     if data.path is None:
         from lntx.data.shards import generate_parts
@@ -38,7 +38,7 @@ def compute_generate(
 def compute_train(
     request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path, _identity: Identity
 ) -> None:
-    """The model, its history and its figures."""
+    """Train the model; write the model, its history and its figures."""
     from lntx.data.dataset import open_dataset
     from lntx.model import dump_weights
     from lntx.training.fit import fit
@@ -59,7 +59,7 @@ def compute_train(
 def compute_evaluate(
     request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path, _identity: Identity
 ) -> None:
-    """The evaluation."""
+    """Evaluate the trained model; write the evaluation."""
     from lntx.data.dataset import open_dataset
     from lntx.evaluation.evaluate import evaluate
 
@@ -76,7 +76,7 @@ def compute_evaluate(
 def compute_export(
     request: Request, store: Store, inputs: Mapping[Stage, Outcome], folder: Path, _identity: Identity
 ) -> None:
-    """One file for each format, each read back, and the card."""
+    """Export the model: one file per format, each read back, and the card."""
     from lntx.export.export import export
     from lntx.export.formats import load_model
 
@@ -86,5 +86,5 @@ def compute_export(
 
 
 def _rows(store: Store, inputs: Mapping[Stage, Outcome]) -> list[Path]:
-    """The files of the dataset, in the order of the rows."""
+    """Return the files of the dataset, in the order of the rows."""
     return [store.path(file) for file in sorted(inputs["generate"].stored.files, key=lambda file: file.name)]

@@ -1,6 +1,6 @@
 """The pictures of a report: loss by epoch, learned against true, residuals, digits over the last runs.
 
-Draws figures; knows no run and no file.
+Draws figures from numbers; reads no run and no file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Stands for the text's own colour until the picture is in a page.
+# Placeholder for the text colour of the page that shows the picture.
 _INK = "#010203"
 _LEARNED, _WRONG = "#2a78c8", "#d1422f"
 
@@ -25,10 +25,10 @@ _EDGES = 5
 
 
 def loss_curve(history: Sequence[Epoch]) -> Figure:
-    """Mean squared error by epoch, on a scale of powers of ten."""
+    """Plot the mean squared error by epoch, on a logarithmic scale."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _picture("epoch", "mean squared error")
+    figure, axes = _empty_axes("epoch", "mean squared error")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     points = [(k, epoch.loss) for k, epoch in enumerate(history) if epoch.loss is not None]
     axes.plot([k for k, _ in points], [loss for _, loss in points], marker="o", markersize=3, color=_LEARNED)
@@ -40,10 +40,10 @@ def loss_curve(history: Sequence[Epoch]) -> Figure:
 
 
 def learned_against(learned: Sequence[float], expected: Sequence[float], *, expected_is: str) -> Figure:
-    """Each coefficient as learned against what it should be; right ones lie on the line."""
-    figure, axes = _picture(expected_is, "learned")
+    """Plot each learned coefficient against its expected value; correct ones are on the line."""
+    figure, axes = _empty_axes(expected_is, "learned")
     low, high = min(*learned, *expected), max(*learned, *expected)
-    # Of the size of the coefficients: a difference in the last digits is nothing to see.
+    # Relative to the size of the coefficients: a difference in the last digits must not be visible.
     margin = 0.05 * max(high - low, abs(high), abs(low)) or 1.0
     line = [low - margin, high + margin]
     axes.plot(line, line, color=_INK, linewidth=0.8, alpha=0.5)
@@ -52,8 +52,8 @@ def learned_against(learned: Sequence[float], expected: Sequence[float], *, expe
 
 
 def residual_bars(histogram: Sequence[int]) -> Figure:
-    """Residuals in standard deviations; what lies beyond five stands at the ends."""
-    figure, axes = _picture("residual, in standard deviations", "rows")
+    """Plot residuals in standard deviations; the bars at the ends count those beyond five."""
+    figure, axes = _empty_axes("residual, in standard deviations", "rows")
     width = 2 * _EDGES / (len(histogram) - 2)
     places = [-_EDGES + width * (k - 0.5) for k in range(len(histogram))]
     axes.bar(places, histogram, width=0.9 * width, color=_LEARNED)
@@ -61,10 +61,10 @@ def residual_bars(histogram: Sequence[int]) -> Figure:
 
 
 def digits_trend(digits: Sequence[float | None], passed: Sequence[bool]) -> Figure:
-    """Correct digits of the worst coefficient over the last runs, the latest last; wrong runs in red."""
+    """Plot the correct digits of the worst coefficient over the last runs, the latest last; wrong runs in red."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _picture("run, the latest last", "correct digits")
+    figure, axes = _empty_axes("run, the latest last", "correct digits")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     places = range(1 - len(digits), 1)
     for right, colour in ((True, _LEARNED), (False, _WRONG)):
@@ -81,33 +81,33 @@ def digits_trend(digits: Sequence[float | None], passed: Sequence[bool]) -> Figu
 
 
 def as_png(figure: Figure) -> str:
-    """The picture as a data URI, on white, for pages whose background is not known."""
-    # Near enough to black as it is.
+    """Return the picture as a data URI, on white, for pages whose background is not known."""
+    # The placeholder colour is almost black, so it can stay.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, facecolor="white")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def as_svg(figure: Figure, label: str) -> str:
-    """The picture as an SVG element in the colour of the text around it. label: what it shows."""
+    """Return the picture as an SVG element in the colour of the surrounding text. label: what it shows."""
     import matplotlib as mpl
 
     buffer = io.StringIO()
-    # Text as text, small and to be searched; the same bytes for the same figures.
+    # Text stays text, small and searchable; the same figures give the same bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lntx", "font.family": "sans-serif"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     content = buffer.getvalue()
     element = content[content.index("<svg") :].replace(_INK, "currentColor")
-    # Ids are the document's: two pictures must not share any.
+    # Ids are global in a document: two pictures must not share any.
     element = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{label.replace(' ', '-')}-", element)
     return element.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
-def _picture(x: str, y: str) -> tuple[Figure, Axes]:
+def _empty_axes(x: str, y: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3))
-    # Wide enough for any tick; to have it computed takes longer than to draw.
+    # Fixed margins, wide enough for any tick label: computing them takes longer than drawing.
     axes = figure.subplots(gridspec_kw={"left": 0.13, "right": 0.98, "bottom": 0.17, "top": 0.96})
     axes.set_xlabel(x, color=_INK)
     axes.set_ylabel(y, color=_INK)

@@ -1,4 +1,4 @@
-"""One page about a run, in Markdown for Prefect's UI and in HTML for everywhere: the same figures and pictures.
+"""One page about a run, in Markdown for Prefect's UI and in HTML for other uses: the same figures and pictures.
 
 Reads results; decides nothing.
 """
@@ -14,7 +14,7 @@ from lntx import __version__, text
 from lntx.config.schema import Section
 from lntx.evaluation.verdict import Evaluation
 from lntx.files import sha256_of
-from lntx.report import plots as pictures
+from lntx.report import plots
 from lntx.runs.history import RunSummary, list_runs
 from lntx.runs.run import Run
 from lntx.stages import Stage
@@ -31,23 +31,23 @@ _LAST_RUNS = 30
 
 
 class Page(Section):
-    """What a report tells."""
+    """The contents of a report."""
 
     run: Run
-    """The run."""
+    """The run that is reported."""
 
     history: tuple[Epoch, ...] = ()
     """Its training by epoch, as far as it is stored."""
 
     residual_histogram: tuple[int, ...] | None = None
-    """Its residuals, as in `Evaluation`."""
+    """Histogram of its residuals, as in `Evaluation`."""
 
     last_runs: tuple[RunSummary, ...] = ()
-    """The runs up to this one, the latest first."""
+    """The runs before this one, the latest first."""
 
 
 def gather_page(store: Store, run: Run) -> Page:
-    """What is stored about a run; what is gone by now is left out."""
+    """Return what is stored about a run; missing or altered files are left out."""
     history = _stored(store, run, "train", "history-", read_history)
     evaluation = _stored(
         store, run, "evaluate", "evaluation-", lambda path: Evaluation.model_validate_json(path.read_bytes())
@@ -61,7 +61,7 @@ def gather_page(store: Store, run: Run) -> Page:
 
 
 def markdown(page: Page) -> str:
-    """The page as Markdown, pictures embedded."""
+    """Return the page as Markdown with embedded pictures."""
     run = page.run
     parts = [f"# {_verdict(run)}"]
     if run.reason:
@@ -81,13 +81,13 @@ def markdown(page: Page) -> str:
         )
     )
     for name, figure in _pictures(page):
-        parts += [f"## {name.capitalize()}", f"![{name}]({pictures.as_png(figure)})"]
+        parts += [f"## {name.capitalize()}", f"![{name}]({plots.as_png(figure)})"]
     parts.append(f"Run `{run.run}`, {run.created_at}.")
     return "\n\n".join(parts) + "\n"
 
 
 def html(page: Page) -> str:
-    """The page as one HTML file that needs nothing else: no script, no request, light and dark."""
+    """Return the page as one self-contained HTML file: no script, no request, light and dark mode."""
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
@@ -108,7 +108,7 @@ def html(page: Page) -> str:
         more=max(0, len(rows) - _MAX_ROWS),
         figures=_figures(run),
         # Safe: drawn here, and all of its text is escaped by matplotlib.
-        pictures=[(name, Markup(pictures.as_svg(figure, name))) for name, figure in _pictures(page)],
+        pictures=[(name, Markup(plots.as_svg(figure, name))) for name, figure in _pictures(page)],
         stages=_stages(run),
         settings=[
             (f"{section}.{key}", str(value))
@@ -135,7 +135,7 @@ def _verdict(run: Run) -> str:
 
 
 def _coefficients(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of the table of coefficients."""
+    """Return the header and rows of the table of coefficients."""
     assert run.learned_weights is not None
     names = run.features or tuple(f"weight {j}" for j in range(1, len(run.learned_weights) + 1))
     rows: list[tuple[str, ...]] = [
@@ -174,11 +174,11 @@ def _figures(run: Run) -> list[tuple[str, str]]:
 
 
 def _pictures(page: Page) -> list[tuple[str, Figure]]:
-    """What there is to draw, by name."""
+    """Return the pictures of the page, by name."""
     run = page.run
     drawn = []
     if len(page.history) > 1:
-        drawn.append(("loss by epoch", pictures.loss_curve(page.history)))
+        drawn.append(("loss by epoch", plots.loss_curve(page.history)))
     if run.learned_weights is not None and run.reference_weights is not None:
         known = run.true_weights is not None
         expected, bias = (run.true_weights, run.true_bias) if known else (run.reference_weights, run.reference_bias)
@@ -186,7 +186,7 @@ def _pictures(page: Page) -> list[tuple[str, Figure]]:
         drawn.append(
             (
                 "learned against true" if known else "learned against exact",
-                pictures.learned_against(
+                plots.learned_against(
                     _with(run.learned_weights, run.learned_bias),
                     _with(expected, None if run.learned_bias is None else bias),
                     expected_is="true" if known else "exact least squares",
@@ -194,13 +194,13 @@ def _pictures(page: Page) -> list[tuple[str, Figure]]:
             )
         )
     if page.residual_histogram is not None:
-        drawn.append(("residuals", pictures.residual_bars(page.residual_histogram)))
+        drawn.append(("residuals", plots.residual_bars(page.residual_histogram)))
     if run.verdict is not None and page.last_runs:
         shown = [*reversed([one for one in page.last_runs if one.verdict is not None])]
         drawn.append(
             (
                 "digits over the last runs",
-                pictures.digits_trend(
+                plots.digits_trend(
                     [*(one.digits for one in shown), run.digits],
                     [*(one.verdict == "pass" for one in shown), run.verdict == "pass"],
                 ),

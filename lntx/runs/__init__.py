@@ -1,1 +1,1 @@
-"""What was run: the record of each run, its history, and what may go or is damaged."""
+"""The record of each run, the history of runs, verification and garbage collection."""

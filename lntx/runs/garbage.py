@@ -1,4 +1,4 @@
-"""Free what nothing needs, and pin what must stay. Computes nothing, and verifies nothing (`verify`)."""
+"""Remove what nothing needs, and pin what must stay. Computes nothing, and verifies nothing (see `verify`)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from lntx.text import listed
 
 
 class Removal(Section):
-    """Something that nothing needs."""
+    """A file or folder that nothing needs."""
 
     path: str
     """The file or folder, relative to the root."""
 
     num_bytes: int
-    """What it takes."""
+    """Its size in bytes."""
 
 
 class Keeping(Section):
@@ -44,25 +44,25 @@ class Keeping(Section):
 
 
 class Collection(Section):
-    """What collecting garbage removed, or would remove."""
+    """What a garbage collection removed, or would remove."""
 
     removed: tuple[Removal, ...]
-    """What goes."""
+    """Removed files and folders."""
 
     freed_bytes: int
-    """What that frees."""
+    """Their total size in bytes."""
 
     kept: tuple[Keeping, ...]
     """Runs that stay."""
 
     in_use: int
-    """Results that stay because a running run uses them."""
+    """Number of results that stay because a running run uses them."""
 
     held: tuple[str, ...] = ()
-    """Why results stay that may not be needed, a sentence each."""
+    """Why results stay although they may not be needed, a sentence each."""
 
     dry_run: bool
-    """Whether nothing was touched."""
+    """Whether nothing was actually removed."""
 
 
 def collect_garbage(
@@ -73,18 +73,18 @@ def collect_garbage(
     damaged: bool = False,
     dry_run: bool = False,
 ) -> Collection:
-    """Remove the records of old runs, and all that no run that stays needs.
+    """Remove the records of old runs, and all results that no remaining run needs.
 
-    keep: how many of the latest runs stay. older_than_s: only what is older goes, and old sweeps too. damaged: what was
-    set aside in `artifacts/.damaged/` goes too. dry_run: nothing is written.
+    keep: number of latest runs to keep. older_than_s: remove only what is older, and old sweeps too. damaged: also
+    remove what was set aside in `artifacts/.damaged/`. dry_run: write nothing.
 
-    The last passing run, pinned runs and what running runs use always stay. Only what lntx is known to have written
-    goes, and only with the bytes that it wrote.
+    The last passing run, pinned runs and what running runs use always stay. Only files that lntx is known to have
+    written are removed, and only if their bytes are unchanged.
     """
-    # Decided and removed under one lock: no hit is taken, and nothing is published, in between.
+    # Decide and remove under one lock: no cache hit and no publishing can happen in between.
     with store.exclusive(create=not dry_run):
         now = time.time()
-        found = _Sorted(store, now if older_than_s is None else now - older_than_s, dry_run)
+        found = _Collector(store, now if older_than_s is None else now - older_than_s, dry_run)
         found.sort_runs(keep)
         found.sort_records()
         found.remove_all(sweeps=older_than_s is not None)
@@ -103,8 +103,8 @@ def collect_garbage(
 
 
 @dataclass
-class _Sorted:
-    """What stays and what goes."""
+class _Collector:
+    """What stays and what is removed."""
 
     store: Store
     oldest: float
@@ -122,7 +122,7 @@ class _Sorted:
 
     @functools.cached_property
     def known(self) -> dict[str, set[str | None]]:
-        """The journal."""
+        """The journal: known digests by file."""
         return self.store.journal.known()
 
     def sort_runs(self, keep: int) -> None:
@@ -140,7 +140,7 @@ class _Sorted:
         last_passing = next((run.run for run in runs if run.verdict == "pass" and run.has_digest), None)
         for place, run in enumerate(runs):
             if not run.has_digest:
-                # Neither used nor removed; what it names may be needed.
+                # It is neither used nor removed, but the files that it names may be needed.
                 self.staying.append((run, "its record has no digest"))
             elif run.run in pinned:
                 self.staying.append((run, "pinned"))
@@ -154,10 +154,10 @@ class _Sorted:
                 self.going.append(run)
 
     def _hold_unreadable(self, unreadable: set[str], asked_for: set[str]) -> None:
-        """A run of ours that cannot be read may need anything: no result goes."""
+        """Keep all results if a run that lntx wrote cannot be read: it may need any of them."""
         for name in sorted(unreadable):
             if name in asked_for or self.store.name_of(run_path(self.store, name)) in self.known:
-                self.held.append(f"run {name} cannot be read, so that no result is removed: lntx verify says why")
+                self.held.append(f"no result is removed, because run {name} cannot be read: lntx verify says why")
                 self.stages_unknown.update(STAGES)
 
     def sort_records(self) -> None:
@@ -172,7 +172,7 @@ class _Sorted:
                 except FileNotFoundError:
                     continue
                 except (Unreadable, LntxError, OSError):
-                    # What it needs cannot be told: no file of its stage goes.
+                    # The files that it needs are unknown: no file of its stage is removed.
                     self.stages_unknown.add(stage)
                     self.held.append(
                         f"{self.store.name_of(path)} cannot be read, so that no file of {stage} is removed"
@@ -188,14 +188,14 @@ class _Sorted:
 
     def remove_all(self, *, sweeps: bool) -> None:
         known = self.known
-        # What an earlier version stored is in no journal; its records prove it.
+        # Files that an earlier version stored are in no journal; its records prove them.
         proved = {file.path: file.sha256 for _, record in self.records_going for file in record.files}
         for name, sha256 in proved.items():
             known.setdefault(name, set()).add(sha256)
         if not self.dry_run:
             self.store.journal.add(proved)
         for run in self.going:
-            # Its pages are found through it: first they, then it.
+            # Remove the reports first: they are found through the record.
             for kind in ("md", "html"):
                 report = self.store.artifacts / "reports" / f"{run.run}.{kind}"
                 if self._is_own(report, known):
@@ -219,7 +219,7 @@ class _Sorted:
                 self._remove(path)
 
     def remove_damaged(self) -> None:
-        # What a link leads to is somebody's own.
+        # The target of a link belongs to the user.
         for path in [] if self.store.damaged.is_symlink() else sorted(self.store.damaged.glob("*")):
             self._remove(path)
 
@@ -250,19 +250,19 @@ def _pointer(store: Store) -> Pointer | None:
 
 
 def pins(store: Store) -> list[str]:
-    """Names of pinned runs."""
+    """Return the names of the pinned runs."""
     return sorted(path.name for path in (store.artifacts / "pins").glob("*") if is_run_name(path.name))
 
 
 def pin(store: Store, name: str, *, remove: bool = False) -> str:
-    """Pin a run, so that garbage collection leaves it, or let go of it.
+    """Pin a run, so that garbage collection keeps it, or remove its pin.
 
-    Returns: the run's whole name.
+    Returns: the full name of the run.
 
     Raises: BadInput: there is no such run, or it is not pinned.
     """
     store.prepare()
-    # A collection that has decided already is waited for.
+    # Wait for a garbage collection that is already running.
     with store.shared():
         # The pin of a run that is gone can be removed too.
         run = name if remove and name in pins(store) else read_run(store, name).run

@@ -1,4 +1,4 @@
-"""What was run: a list of runs, what two of them differ in, and what an export comes from. Reads records alone."""
+"""List runs, compare two of them, and trace an export back to its rows. Reads only records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _METRICS = (
 
 
 class RunSummary(Section):
-    """A run in a line."""
+    """A run as one line of a list."""
 
     run: str
     """Its name."""
@@ -43,7 +43,7 @@ class RunSummary(Section):
     """When it ended, ISO 8601 in UTC."""
 
     verdict: Literal["pass", "fail"] | None
-    """Whether the known answer was reached; none if it was not evaluated."""
+    """Whether the known answer was reached; None if it was not evaluated."""
 
     blame: str | None
     """The part that was wrong."""
@@ -55,52 +55,52 @@ class RunSummary(Section):
     """The outcome of each stage."""
 
     pinned: bool
-    """Whether garbage collection leaves it."""
+    """Whether it is pinned, so that garbage collection keeps it."""
 
 
 class Difference(Section):
-    """What differs between two runs: pairs of values, by name."""
+    """The differences between two runs: pairs of values, by name."""
 
     config: dict[str, tuple[Any, Any]]
-    """By dotted key."""
+    """Settings, by dotted key."""
 
     code: dict[str, tuple[str | None, str | None]]
-    """Digests of deciding modules."""
+    """Digests of the modules that determine the results."""
 
     versions: dict[str, tuple[str | None, str | None]]
     """Versions of packages, Python and the machine's architecture."""
 
     data: dict[str, tuple[str | None, str | None]]
-    """Digests of the files of the rows."""
+    """Digests of the data files."""
 
     metrics: dict[str, tuple[Any, Any]]
-    """Figures."""
+    """Verdict, coefficients and other figures."""
 
 
 class Ancestor(Section):
     """One step from an export back to the rows."""
 
     stage: Stage
-    """The stage."""
+    """The stage of this step."""
 
     key: str
     """Key of its result."""
 
     files: tuple[StoredPath, ...]
-    """The result."""
+    """Files of its result."""
 
     made_from: tuple[Stage, ...]
     """The stages whose results it was made from."""
 
     versions: dict[str, str]
-    """Versions of what made it."""
+    """Versions of the software that computed it."""
 
     environment: dict[str, Any]
-    """Where it was made."""
+    """Environment in which it was computed."""
 
 
 def list_runs(store: Store) -> Iterator[RunSummary]:
-    """All runs whose records can be read, the latest first; each is read when it is asked for."""
+    """Return all runs with readable records, the latest first; each record is read only when needed."""
     pinned = set(pins(store))
     return (
         RunSummary(
@@ -117,7 +117,7 @@ def list_runs(store: Store) -> Iterator[RunSummary]:
 
 
 def compare_runs(store: Store, first: str, second: str) -> Difference:
-    """What differs between two runs.
+    """Return the differences between two runs.
 
     Raises: BadInput: there is no such run.
     """
@@ -140,7 +140,7 @@ def compare_runs(store: Store, first: str, second: str) -> Difference:
 
 
 def lineage(store: Store, run: Run) -> list[Ancestor]:
-    """The results of a run, the last first, each with what it was made from; those whose records are there."""
+    """Return the results of a run, the last first, each with its inputs. Results without a record are left out."""
     return [
         Ancestor(
             stage=record.identity.stage,

@@ -1,4 +1,4 @@
-"""A run's record: its outcome, for people and programs, as `--json` prints it. Computes none of it."""
+"""The record of a run: its outcome, for people and programs, as `--json` prints it. Computes nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StoredPath(Section):
     """A file of a result."""
 
     path: ResultPath
-    """Where it is, relative to the root."""
+    """Its path, relative to the root."""
 
     sha256: Sha256
     """Digest of its bytes."""
@@ -40,29 +40,29 @@ class StageReport(Section):
     """The outcome of one stage, for people and programs."""
 
     state: Literal["ran", "cached", "skipped", "failed"]
-    """Its outcome."""
+    """Whether it ran, was cached, was skipped or failed."""
 
     seconds: float | None
-    """How long the result took to compute, whenever that was."""
+    """Seconds that the result took to compute, perhaps in an earlier run."""
 
     key: Sha256 | None
     """Key of the result."""
 
     files: tuple[StoredPath, ...]
-    """The result."""
+    """Files of the result."""
 
 
-class Run(Section):
+class Run(Section, use_attribute_docstrings=True):
     """The outcome of a run. Weights and their standard errors are in the order of `features`."""
 
     verdict: Literal["pass", "fail"] | None
-    """Whether the known answer was reached; none if it was not evaluated."""
+    """Whether the known answer was reached; None if it was not evaluated."""
 
     blame: Blame | None
     """The part that is wrong."""
 
     reason: str | None
-    """Why, and what to do."""
+    """What is wrong, and what to do."""
 
     warnings: tuple[str, ...] = ()
     """Warnings, a sentence each."""
@@ -74,16 +74,16 @@ class Run(Section):
     """Name of the target."""
 
     true_weights: tuple[float, ...] | None
-    """The weights that the rows were made with; none for a file."""
+    """The weights that generated the rows; None for a file."""
 
     true_bias: float | None
-    """The bias that the rows were made with; none for a file."""
+    """The bias that generated the rows; None for a file."""
 
     learned_weights: tuple[float, ...] | None
     """Learned weights, exactly as in the exported file."""
 
     learned_bias: float | None
-    """Learned bias; none where the model has none."""
+    """Learned bias; None if the model has none."""
 
     reference_weights: tuple[float, ...] | None
     """Exact least-squares weights."""
@@ -92,10 +92,10 @@ class Run(Section):
     """Exact least-squares bias."""
 
     standard_errors: tuple[float | None, ...] | None
-    """Of the exact weights; none without residual degrees of freedom."""
+    """Standard errors of the exact weights; None without residual degrees of freedom."""
 
     bias_standard_error: float | None
-    """Of the exact bias."""
+    """Standard error of the exact bias."""
 
     residual_sd: float | None
     """Residual standard deviation of the exact solution."""
@@ -128,13 +128,13 @@ class Run(Section):
     """Learning rate from which full-batch descent does not converge."""
 
     gradient: str | None
-    """How gradients were made."""
+    """How gradients were computed."""
 
     precondition: str | None
     """Coordinates of the descent."""
 
     condition_number: float | None
-    """Of the Hessian of the loss in the weights."""
+    """Condition number of the Hessian of the loss in the weights."""
 
     stages: dict[Stage, StageReport]
     """The outcome of each stage."""
@@ -143,10 +143,10 @@ class Run(Section):
     """The exported file of each format, relative to the root."""
 
     report: str | None = None
-    """The report, relative to the root, where one was written."""
+    """The report, relative to the root; None if none was written."""
 
     lost: tuple[ResultPath, ...] = ()
-    """Files of this run that were damaged or gone, as `lntx verify --heal` noted."""
+    """Files of this run that `lntx verify --heal` noted as damaged or missing."""
 
     run: RunName
     """Name of this run."""
@@ -155,13 +155,13 @@ class Run(Section):
     """When it ended, ISO 8601 in UTC."""
 
     flow_run_id: str | None = None
-    """The Prefect flow run, where there was one."""
+    """The Prefect flow run, if there was one."""
 
     flow_run_url: str | None = None
-    """Where to watch it, while a server stays up."""
+    """Its page in Prefect's UI, as long as the server runs."""
 
     config: Pipeline
-    """What it was asked."""
+    """Its configuration."""
 
     _has_digest: bool = PrivateAttr(True)
 
@@ -171,26 +171,26 @@ class Run(Section):
 
     @property
     def has_digest(self) -> bool:
-        """Whether its record ended in its digest: the first versions wrote none, and no path in theirs is used."""
+        """Whether its record has a digest: the first versions wrote none, and no path in their records is used."""
         return self._has_digest
 
 
 class DamagedRun(Exception):
-    """The record of a run is not what was written."""
+    """The record of a run is not as it was written."""
 
 
 def run_names(store: Store) -> list[str]:
-    """Names of the runs, the earliest first."""
+    """Return the names of the runs, the earliest first."""
     return sorted(path.stem for path in (store.artifacts / "runs").glob("[0-9]*.json") if is_run_name(path.stem))
 
 
 def run_path(store: Store, name: str) -> Path:
-    """Where the record of a run is."""
+    """Return the path of the record of a run."""
     return store.artifacts / "runs" / f"{name}.json"
 
 
 def write_run(store: Store, run: Run) -> None:
-    """Write the record of a run; it ends in its own digest. The caller holds the store."""
+    """Write the record of a run, with its digest at the end. The caller holds the store's lock."""
     path = run_path(store, run.run)
     values = run.model_dump(mode="json")
     store.journal.add({store.name_of(path): None}, durable=False)
@@ -200,7 +200,7 @@ def write_run(store: Store, run: Run) -> None:
 def load_run(store: Store, name: str) -> Run:
     """Read the record of a run.
 
-    Raises: DamagedRun: its bytes are not those that were written. FileNotFoundError, PermissionError.
+    Raises: DamagedRun: its bytes have changed since it was written. FileNotFoundError, PermissionError.
     """
     try:
         values = read_json(run_path(store, name))
@@ -218,7 +218,7 @@ def load_run(store: Store, name: str) -> Run:
 
 
 def _check_shape(run: Run) -> None:
-    """Refuse what no run writes, and what would break all who read it. Raises: ValueError."""
+    """Refuse a record that no run writes and that would break its readers. Raises: ValueError."""
     if set(run.stages) != set(STAGES):
         raise ValueError("a stage is missing")
     if run.verdict == "pass" and (run.digits is None or run.learned_weights is None):
@@ -229,18 +229,18 @@ def _check_shape(run: Run) -> None:
 
 
 def load_runs(store: Store) -> Iterator[Run]:
-    """All runs whose records can be read, the latest first."""
+    """Yield all runs with readable records, the latest first."""
     for name in reversed(run_names(store)):
         with contextlib.suppress(DamagedRun, OSError):
             yield load_run(store, name)
 
 
 def read_run(store: Store, name: str | None = None) -> Run:
-    """Read a run's record.
+    """Read the record of a run.
 
-    name: the run, or a beginning that only it has; the latest by default.
+    name: the name of the run, or a unique prefix; the latest run by default.
 
-    Raises: BadInput: there is none, or more than one.
+    Raises: BadInput: there is no such run, or more than one.
     """
     names = run_names(store)
     if name is None:
@@ -261,24 +261,24 @@ def read_run(store: Store, name: str | None = None) -> Run:
 
 
 class Pointer(Section):
-    """What `artifacts/current.json` says: the last passing run and its exports."""
+    """The contents of `artifacts/current.json`: the last passing run and its exports."""
 
     run: RunName
     """Name of the run."""
 
     exports: dict[Format, ResultPath]
-    """As in `Run`."""
+    """Its exported files, as in `Run`."""
 
 
 def pointer_path(store: Store) -> Path:
-    """Where the pointer to the last passing run is."""
+    """Return the path of the pointer to the last passing run."""
     return store.artifacts / "current.json"
 
 
 def read_pointer(store: Store) -> Pointer | None:
-    """The pointer to the last passing run; none where there is none yet.
+    """Return the pointer to the last passing run, or None if there is none yet.
 
-    Raises: DamagedRun: it is not one.
+    Raises: DamagedRun: the file is not a valid pointer.
     """
     try:
         return Pointer.model_validate(read_json(pointer_path(store)))
@@ -289,7 +289,7 @@ def read_pointer(store: Store) -> Pointer | None:
 
 
 def keep_other_pointer(store: Store) -> None:
-    """Set aside what is in the pointer's place and is none."""
+    """Set aside a file in the pointer's place that is not a valid pointer."""
     try:
         read_pointer(store)
     except DamagedRun:

@@ -1,6 +1,6 @@
-"""What moved since the last passing run on the same file: its columns, and weights beyond their standard errors.
+"""Find what changed since the last passing run on the same file: columns, and weights beyond their standard errors.
 
-Reads runs; judges nothing: another answer on other rows is no wrong answer.
+Reads runs; gives no verdict: another answer on other rows is no wrong answer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MOST_NAMED = 5
 
 
 def shifts(store: Store, run: Run) -> tuple[str, ...]:
-    """A sentence for each thing that moved; none for synthetic rows, or where no run on the file has passed yet."""
+    """Return a sentence for each change; empty for synthetic rows, or if no run on the file has passed yet."""
     before = _last_passing(store, run)
     if before is None:
         return ()
@@ -48,7 +48,7 @@ def _columns(before: Run, run: Run) -> list[str]:
 
 
 def _weights(before: Run, run: Run) -> list[str]:
-    """Gaps of the exact solutions, in standard errors of the difference of two independent samples."""
+    """Compare exact solutions, in standard errors of the difference of two independent samples."""
     limit = run.config.evaluate.shift_limit
     old, new = _estimates(before), _estimates(run)
     moved = []
@@ -57,7 +57,7 @@ def _weights(before: Run, run: Run) -> list[str]:
         if was is None or error is None or old_error is None:
             continue
         spread = math.hypot(error, old_error)
-        # Without noise a standard error is rounding, and so is a gap of its size.
+        # Without noise, a standard error is only rounding error, and so is a gap of that size.
         spread = max(spread, 1e-12 * max(abs(value), abs(was)))
         if spread > 0 and abs(value - was) > limit * spread:
             moved.append((abs(value - was) / spread, name, was, value))

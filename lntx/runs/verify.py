@@ -1,4 +1,4 @@
-"""Read every stored file again, and set aside what is damaged. Computes nothing."""
+"""Read every stored file again, and set damaged ones aside. Computes nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 from lntx.config.schema import Section
 from lntx.errors import LntxError
-from lntx.files import sha256_of
 from lntx.runs.run import (
     DamagedRun,
     Run,
@@ -24,13 +23,16 @@ from lntx.runs.run import (
 )
 from lntx.stages import STAGES
 from lntx.store.record import Record, StoredFile, Unreadable, read_record
-from lntx.store.store import Store
+from lntx.store.store import Store, problem_of
 
 logger = logging.getLogger(__name__)
 
+# Of runs, and of records of a stage: a start must not take longer for a long history. `verify` reads all.
+_LATEST = 20
+
 
 class Damage(Section):
-    """Stored bytes that are not those that were stored."""
+    """A stored file that is missing or altered."""
 
     path: str
     """The file, relative to the root."""
@@ -40,32 +42,32 @@ class Damage(Section):
 
 
 class Loss(Section):
-    """A file that a run no longer has, and that was noted as lost: known, and no damage."""
+    """A file that a run no longer has and that its record notes as lost: this is no damage."""
 
     path: str
     """The file, relative to the root."""
 
     run: str
-    """The run whose file it was."""
+    """The run that had the file."""
 
 
 class Check(Section):
-    """What verification found."""
+    """The result of a verification."""
 
     files: int
-    """Files that were read."""
+    """Number of files read."""
 
     num_bytes: int
-    """Bytes that were read."""
+    """Number of bytes read."""
 
     damaged: tuple[Damage, ...]
-    """What is damaged."""
+    """Damaged files."""
 
     losses: tuple[Loss, ...] = ()
-    """What is known to be lost."""
+    """Files known to be lost."""
 
     set_aside: bool
-    """Whether what is damaged was moved to artifacts/.damaged/, and noted as lost where it is gone."""
+    """Whether damaged files were moved to artifacts/.damaged/, and noted as lost by their runs."""
 
 
 def verify(
@@ -73,9 +75,9 @@ def verify(
 ) -> Check:
     """Read every stored file again and compare it with what was stored.
 
-    heal: move what is damaged to `artifacts/.damaged/`, with the stage record that names it, so that it is computed
-    again where it is needed; the runs whose file it was note the loss.
-    progress: told how many bytes are done, of how many.
+    heal: move damaged files to `artifacts/.damaged/`, with the stage records that name them, so that they are computed
+    again when needed; the records of their runs note the loss.
+    progress: called with the number of bytes done and the total.
     """
     found = _Inspection(store)
     found.inspect(progress)
@@ -99,11 +101,11 @@ def verify(
 
 @dataclass
 class _Inspection:
-    """A look at everything."""
+    """An inspection of all stored files."""
 
     store: Store
     only: Collection[Path] | None = None
-    """Files to read; none: all."""
+    """Files to read; None for all."""
 
     damaged: dict[Path, str] = field(default_factory=dict)
     losses: set[tuple[str, str]] = field(default_factory=set)
@@ -125,7 +127,7 @@ class _Inspection:
                 try:
                     self.records.append((path, read_record(path)))
                 except (FileNotFoundError, LntxError):
-                    # Collected meanwhile, or a newer lntx's.
+                    # Removed by a garbage collection meanwhile, or written by a newer lntx.
                     continue
                 except Unreadable as error:
                     self._name(path, str(error))
@@ -139,7 +141,7 @@ class _Inspection:
             self.num_files += 1
             problem = self._problem(path, file)
             if problem is not None:
-                self.damaged[path] = problem
+                self.damaged[path] = f"it {problem}"
             self.num_bytes += file.size
         progress(total, total)
 
@@ -162,7 +164,7 @@ class _Inspection:
                 if stored.path in run.exports.values() and stored.path not in run.lost and path not in self.damaged:
                     problem = self._problem(path, stored)
                     if problem is not None:
-                        self.damaged[path] = f"{problem}: an export of run {name}"
+                        self.damaged[path] = f"it {problem}: an export of run {name}"
             self.losses |= {(lost, name) for lost in run.lost if not (self.store.root / lost).exists()}
 
     def _inspect_pointer(self) -> None:
@@ -176,7 +178,7 @@ class _Inspection:
         if pointer is None:
             return
         self.num_files += 1
-        # A run whose record is gone or damaged cannot be asked.
+        # A run whose record is gone or damaged cannot be compared.
         run = self.runs.get(pointer.run)
         gone = [stored for stored in pointer.exports.values() if not (self.store.root / stored).exists()]
         if run is not None and pointer.exports != run.exports:
@@ -185,7 +187,7 @@ class _Inspection:
             self.damaged[path] = f"{gone[0]}, which it names, is gone: the next passing lntx run writes it again"
 
     def _name(self, path: Path, problem: str) -> None:
-        """Call a record damaged, if it is one of ours: what only has such a name is somebody's own."""
+        """Report a record as damaged if lntx wrote it: another file of such a name belongs to the user."""
         if self.store.name_of(path) in self._known:
             self.damaged[path] = problem
 
@@ -194,22 +196,23 @@ class _Inspection:
         return self.store.journal.known()
 
     def _problem(self, path: Path, file: StoredFile | StoredPath) -> str | None:
-        """What is wrong with a file, read whole, once; none where it is what was stored."""
+        """Return what is wrong with a file, which is read once and completely, or None if it is unchanged."""
         if self.only is not None and path not in self.only:
             return None
         if (path, file.sha256) not in self._problems:
-            self._problems[path, file.sha256] = _problem(path, file)
+            size = file.size if isinstance(file, StoredFile) else None
+            self._problems[path, file.sha256] = problem_of(path, file.sha256, size)
         return self._problems[path, file.sha256]
 
     def look_again(self) -> None:
-        """Take back what was only removed or replaced while this looked. The caller holds the store."""
+        """Drop findings about files that were only removed or replaced meanwhile. The caller holds the store's lock."""
         again = _Inspection(self.store, only=set(self.damaged))
         again.inspect()
         self.damaged = {path: problem for path, problem in again.damaged.items() if path in self.damaged}
         self.records, self.runs, self.losses = again.records, again.runs, again.losses
 
     def heal(self) -> None:
-        # Noted before anything moves: after a crash the loss is still known.
+        # Note the loss before moving anything: it must be known even after a crash.
         for run in self.runs.values():
             files = {file.path for report in run.stages.values() for file in report.files}
             lost = tuple(sorted(file for file in files if self.store.root / file in self.damaged))
@@ -224,31 +227,14 @@ class _Inspection:
                 self.store.set_aside(place)
 
 
-def _problem(path: Path, file: StoredFile | StoredPath) -> str | None:
-    """What is wrong with a file, read whole; none where it is what was stored."""
-    try:
-        size = path.stat().st_size
-        if isinstance(file, StoredFile) and size != file.size:
-            return f"it has {size} bytes in place of {file.size}"
-        return None if sha256_of(path) == file.sha256 else "its bytes were altered"
-    except FileNotFoundError:
-        return "it is gone"
-    except OSError as error:
-        return f"it cannot be read: {error.strerror}"
-
-
-def mend_history(store: Store, *, latest: int = 20) -> None:
-    """Move records that cannot be read, and that lntx wrote, to `artifacts/.damaged/`, each with a warning.
-
-    latest: how many of the latest runs, and of the latest records of a stage, are read: a start must not take longer
-    for a long history. `verify` reads all of them.
-    """
-    paths = [path for stage in STAGES for path in store.latest_record_paths(stage)[:latest]]
-    paths += [run_path(store, name) for name in run_names(store)[-latest:]]
+def mend_history(store: Store) -> None:
+    """Move the latest unreadable records that lntx wrote to `artifacts/.damaged/`, each with a warning."""
+    paths = [path for stage in STAGES for path in store.latest_record_paths(stage)[:_LATEST]]
+    paths += [run_path(store, name) for name in run_names(store)[-_LATEST:]]
     broken = [path for path in paths if _broken(store, path) is not None]
     if not broken:
         return
-    # Read again where nobody can publish: another run may have mended one meanwhile.
+    # Read again while no one can publish: another run may have repaired one meanwhile.
     with store.exclusive():
         known = store.journal.known()
         for path in broken:
@@ -260,7 +246,7 @@ def mend_history(store: Store, *, latest: int = 20) -> None:
 
 
 def _broken(store: Store, path: Path) -> str | None:
-    """What is wrong with a record; none where it can be read, is gone, or is a newer lntx's, which stays."""
+    """Return what is wrong with a record; None if it is readable, gone, or of a newer lntx, which stays."""
     try:
         if path.parent.name == "runs":
             load_run(store, path.stem)

@@ -1,1 +1,1 @@
-"""Files by content, records by key, locks, and what is ours: the one cache."""
+"""The cache: files stored by content, records by key, locks, and the journal of our files."""

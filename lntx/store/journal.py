@@ -1,7 +1,7 @@
-"""What lntx wrote under a root: the one answer to "is this file ours?". A name says nothing: people choose names too.
+"""The journal of the files that lntx wrote under a root. It alone decides whether a file is ours: names prove nothing.
 
-`artifacts/.journal.jsonl` has a line for each file, with its digest where it is final, written before the file
-appears. A line that is cut short is skipped: what the journal does not know is left alone.
+`artifacts/.journal.jsonl` has one line per file, written before the file appears, with the digest if it is final.
+A truncated line is skipped; a file that is not in the journal is never touched.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ _MOST_LINE_BYTES = 1000
 
 
 class Entry(Section):
-    """A file that lntx wrote, or was about to."""
+    """A file that lntx wrote or was about to write."""
 
     path: OwnPath
-    """Where, relative to the root."""
+    """Path of the file, relative to the root."""
 
     sha256: Sha256 | None
-    """Digest of its bytes; none where the file itself says whether it is whole."""
+    """Digest of its bytes; None if the file itself shows whether it is complete."""
 
 
 class Journal:
-    """The journal in one file. The caller holds the store: shared to add, exclusively to replace."""
+    """The journal, stored in one file. The caller locks the store: shared to add, exclusively to replace."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def add(self, entries: Mapping[str, str | None], *, durable: bool = True) -> None:
-        """Add paths with their digests. durable: on the disk before this returns."""
-        # The line break comes first: it ends a line that a killed process left unended.
+        """Add paths with their digests. durable: wait until the lines are on the disk."""
+        # The line break is written first: it ends an incomplete line of a killed process.
         lines = "".join(f"\n{_line(path, sha256)}" for path, sha256 in entries.items())
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o666)
@@ -59,7 +59,7 @@ class Journal:
             os.close(descriptor)
 
     def known(self) -> dict[str, set[str | None]]:
-        """The digests of each path that was written, all that it ever had. Raises: OSError: it cannot be read."""
+        """Return every digest that each path ever had. Raises: OSError: the journal cannot be read."""
         found: dict[str, set[str | None]] = {}
         try:
             stream = open_regular(self._path)
@@ -75,7 +75,7 @@ class Journal:
         return found
 
     def replace(self, entries: Iterable[tuple[str, str | None]]) -> None:
-        """Know these alone from now on."""
+        """Replace all entries by these."""
         write_whole(self._path, "".join(f"\n{_line(path, sha256)}" for path, sha256 in entries))
 
 

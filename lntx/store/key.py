@@ -1,6 +1,6 @@
-"""What decides a stage's result, as one key: code, library versions, configuration, inputs.
+"""The key of a stage's result: a digest of the code, library versions, configuration and inputs that determine it.
 
-Reads sources and versions. What a stage reads is in the table of stages (`lntx/pipeline/table.py`).
+Reads sources and versions. The table of stages (`lntx/pipeline/table.py`) lists what each stage depends on.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from lntx.errors import BadInput
 from lntx.stages import Stage
 
 PACKAGE = Path(__file__).parent.parent
-"""The folder of lntx."""
+"""The folder of the lntx package."""
 
 _TRIES, _PAUSE_S = 50, 0.01
 
 
 class Identity(Section):
-    """Everything that decides a stage's result."""
+    """Everything that determines a stage's result."""
 
     stage: Stage
-    """The stage."""
+    """Name of the stage."""
 
     code: dict[str, str]
-    """Digest of each deciding module."""
+    """Digest of each module that the result depends on."""
 
     versions: dict[str, str]
-    """Version of each package that matters and of Python, and the machine's architecture."""
+    """Version of each relevant package and of Python, and the machine's architecture."""
 
     config: dict[str, Any]
-    """What the stage reads of the configuration, `auto` settled where it can be."""
+    """The configuration values that the stage reads, with `auto` resolved where possible."""
 
     inputs: dict[str, str]
-    """Content digest of each stage's result that it starts from."""
+    """Content digest of each input, by the stage that produced it."""
 
     @property
     def key(self) -> str:
-        """sha256 of all of it, in hexadecimal."""
+        """sha256 of the whole identity, in hexadecimal."""
         return digest_of({"lntx": 1, **self.model_dump(mode="json")})
 
     @property
     def own(self) -> str:
-        """sha256 of all but the inputs."""
+        """sha256 of the identity without the inputs."""
         return digest_of({"lntx": 1, **self.model_dump(mode="json", exclude={"inputs"})})
 
 
@@ -59,22 +59,22 @@ def _parse(source: str) -> ast.Module:
         try:
             return ast.parse(source)
         except SystemError:
-            # CPython counts how deep it is in one place for all threads, and complains when another parses too.
+            # All threads of CPython share one recursion counter for parsing: concurrent parsing can raise this error.
             time.sleep(_PAUSE_S)
     return ast.parse(source)
 
 
 def digest_of(value: Any) -> str:
-    """sha256 of a value's canonical JSON: sorted keys, no spaces, shortest floats."""
+    """Return the sha256 of a value's canonical JSON: sorted keys, no spaces, shortest floats."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @functools.cache
 def code_digest(module: str) -> str:
-    """sha256 of the syntax tree of a module such as "data.tables": comments, layout and docstrings do not count.
+    """Return the sha256 of the syntax tree of a module such as "data.tables", without comments, layout and docstrings.
 
-    Read once a process, as the code itself is.
+    Computed once per process, because the code is also loaded once.
     """
     source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     tree = _parse(source)
@@ -95,7 +95,7 @@ def _is_text(statement: ast.stmt) -> bool:
 
 @functools.cache
 def version_of(package: str) -> str:
-    """Version of an installed package. Raises: BadInput: it is not installed."""
+    """Return the version of an installed package. Raises: BadInput: it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -104,6 +104,6 @@ def version_of(package: str) -> str:
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What two mappings differ in: name, old and new value, none where there is none."""
+    """Return the differences of two mappings: name, old value and new value; None if a value is absent."""
     keys = dict.fromkeys([*before, *after])
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]

@@ -1,4 +1,4 @@
-"""Which results running runs use, so that nothing of them is taken away. Knows keys; knows nothing of results."""
+"""Leases: which results active runs use, so that these results are not removed. Knows keys, not results."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lntx.files import MAX_JSON_BYTES, open_regular
 _NAME = re.compile(r"run-[0-9]+-[0-9a-f]{8}\.using")
 _FIRST_LINE = b"lntx: results that a running run uses\n"
 
-# The markers of this process, by the folder that they are in.
+# The open markers of this process, by folder.
 _OPEN: dict[Path, list[BinaryIO]] = {}
 
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[None]:
-    """Mark a run as running; the operating system unlocks the marker when the process dies.
+    """Mark a run as active; the operating system unlocks the marker when the process ends.
 
-    folder: where markers are kept.
+    folder: the folder of the markers.
     """
     name = f"run-{os.getpid()}-{secrets.token_hex(4)}"
     marker = folder / f"{name}.using"
@@ -33,7 +33,7 @@ def running(folder: Path) -> Iterator[None]:
     with (folder / f"{name}.beside").open("xb", buffering=0) as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         handle.write(_FIRST_LINE)
-        # Only now is it seen: an unlocked marker belongs to a dead process.
+        # Published only after locking: an unlocked marker counts as one of a dead process.
         (folder / f"{name}.beside").replace(marker)
         _OPEN.setdefault(place, []).append(handle)
         try:
@@ -44,13 +44,13 @@ def running(folder: Path) -> Iterator[None]:
 
 
 def note(folder: Path, key: str) -> None:
-    """Say that this process's runs use a key."""
+    """Record that the runs of this process use a key."""
     for handle in _OPEN.get(folder.resolve(), ()):
         handle.write(f"{key}\n".encode())
 
 
 def in_use(folder: Path, *, sweep: bool) -> set[str]:
-    """Keys that running runs use. sweep: remove the markers of dead processes."""
+    """Return the keys that active runs use. sweep: remove the markers of dead processes."""
     keys: set[str] = set()
     for marker in folder.glob("run-*.using"):
         if not _NAME.fullmatch(marker.name):
@@ -73,7 +73,7 @@ def in_use(folder: Path, *, sweep: bool) -> set[str]:
 
 @contextlib.contextmanager
 def _opened(marker: Path) -> Iterator[BinaryIO | None]:
-    """A marker; none where it is no regular file. What cannot be read is an error: it may name what is in use."""
+    """Open a marker; yield None if it is no regular file. An unreadable marker is an error: it may list used keys."""
     try:
         stream = open_regular(marker)
     except OSError as error:

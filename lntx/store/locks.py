@@ -1,4 +1,4 @@
-"""Locks that the operating system frees when their holder dies. Lock files are never truncated and never removed."""
+"""File locks. The operating system releases them when the holder ends. Lock files are never truncated or removed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = True, create: bool = True) -> Iterator[bool]:
-    """Hold a lock file. shared: others may hold it shared too. wait: for those who hold it otherwise.
+    """Lock a file for the duration of the block.
 
-    create: make the file where there is none; else a file that is not there counts as held.
+    shared: take a shared lock instead of an exclusive one. wait: wait until the lock is free.
+    create: create a missing file; if false, a missing file counts as locked.
 
-    Yields: whether it is held; always true where it waits.
+    Yields: whether the lock is held; always true if wait is true.
     """
     flags = os.O_RDONLY | (os.O_CREAT if create else 0)
     try:
-        # Not through a link: what it points at is not ours to make.
+        # Do not follow links: the target of a link is not ours to create.
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except FileNotFoundError:
         if create:

@@ -1,6 +1,6 @@
-"""Records: what a stage's result is and what decided it, as JSON that ends in its own digest.
+"""Records: a stage's result and what determined it, as JSON that ends in its own digest.
 
-Knows the format; knows nothing of where records and files lie.
+Knows the format, not where records and files are stored.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ RECORD_FORMAT = 1
 
 
 class Unreadable(Exception):
-    """A record's file is not a record."""
+    """A record file does not contain a valid record."""
 
 
 class StoredFile(Section):
     """One file of a stage's result."""
 
     name: FileName
-    """What the stage calls it, such as "model.safetensors"."""
+    """Name that the stage gives to it, such as "model.safetensors"."""
 
     path: ResultPath
-    """Where it is, relative to the root."""
+    """Its path, relative to the root."""
 
     sha256: Sha256
     """Digest of its bytes."""
@@ -40,31 +40,31 @@ class StoredFile(Section):
 
 
 class Record(Section):
-    """A stage's result: what decided it, and its files."""
+    """A stage's result: what determined it, and its files."""
 
     format: int = RECORD_FORMAT
-    """Version of this layout."""
+    """Version of the record format."""
 
     key: Sha256
     """Key of the identity."""
 
     identity: Identity
-    """What decided the result."""
+    """What determined the result."""
 
     files: tuple[StoredFile, ...] = Field(min_length=1)
-    """The result."""
+    """The files of the result."""
 
     created_at: float
-    """Seconds since 1970 when it was published."""
+    """Time of publication, in seconds since 1970."""
 
     seconds: float
-    """How long it took to compute."""
+    """Duration of the computation, in seconds."""
 
     environment: dict[str, str | None]
-    """Where it was computed; decides nothing."""
+    """Where it was computed; not part of the key."""
 
     quarantine: str | None = None
-    """Why this result is never to be used again."""
+    """Why this result must never be used again; None if it may be used."""
 
     @model_validator(mode="after")
     def _check(self) -> Record:
@@ -76,11 +76,11 @@ class Record(Section):
 
     @property
     def content(self) -> str:
-        """Digest of the files by name: equal results have equal ones."""
+        """Digest of the names and digests of the files; equal for equal results."""
         return digest_of({file.name: file.sha256 for file in self.files})
 
     def file(self, name: str) -> StoredFile:
-        """The file of that name. Raises: Damaged: there is none."""
+        """Return the file of that name. Raises: Damaged: there is none."""
         for file in self.files:
             if file.name == name:
                 return file
@@ -88,7 +88,7 @@ class Record(Section):
 
 
 def dump_record(record: Record) -> dict[str, Any]:
-    """A record as JSON values, its digest last."""
+    """Return a record as JSON values, with its digest last."""
     values = record.model_dump(mode="json")
     return {**values, "digest": digest_of(values)}
 
@@ -96,7 +96,7 @@ def dump_record(record: Record) -> dict[str, Any]:
 def read_record(path: Path) -> Record:
     """Read a record and check its digest, its key, its name and every path in it.
 
-    Raises: Unreadable: its bytes are not those of a record of that name. LntxError: a newer lntx wrote it.
+    Raises: Unreadable: the file is not a valid record of that name. LntxError: a newer lntx wrote it.
     FileNotFoundError, PermissionError.
     """
     try:
@@ -119,6 +119,6 @@ def read_record(path: Path) -> Record:
 
 
 def record_name(identity: Identity) -> str:
-    """What the file of a record is called."""
-    # What is alike but for its inputs is found by name: a long history costs no reading.
+    """Return the file name of a record."""
+    # Records that differ only in their inputs share a prefix: they are found without reading a long history.
     return f"{identity.own[:16]}-{identity.key}.json"

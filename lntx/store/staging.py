@@ -1,4 +1,4 @@
-"""Folders to compute into, beside where results go: marked as ours, gone on with after a kill, removed in the end.
+"""Staging folders next to the results: marked as ours, resumed after a kill, removed at the end.
 
 Knows neither records nor what a stage computes.
 """
@@ -18,16 +18,16 @@ from lntx.files import read_regular
 from lntx.store.locks import locked
 
 ABANDONED_S = 7 * 24 * 3600.0
-"""A folder that no run has gone on with for so long, in seconds, is of no more use."""
+"""Age in seconds after which a staging folder that no run has resumed counts as abandoned."""
 
 RESUME = ".resume"
-"""Folder, beside the one to compute into, of what an interrupted computation left to go on from."""
+"""Subfolder of the files from which an interrupted computation can resume."""
 
-# A file with the key: the folder is ours.
+# This file contains the key: it proves that the folder is ours.
 _MARK = ".key"
 _KEY_DIGITS = 64
 
-# What stages leave. Anything else is somebody's own.
+# The files that stages write. All other files belong to the user.
 _WORK_NAME = re.compile(
     r"dataset(-[0-9]{5})?\.(parquet|json)|model\.[a-z0-9]+|history\.parquet|(fit|evaluation|card)\.json"
     r"|checkpoint(\.partial)?"
@@ -36,9 +36,9 @@ _WORK_NAME = re.compile(
 
 @contextlib.contextmanager
 def computing(parent: Path, key: str) -> Iterator[Path]:
-    """A new folder to compute into, below a folder of results; the holder of the key owns it.
+    """Create a staging folder below a folder of results; the caller holds the lock of the key.
 
-    It is removed at the end, and also after an error that is final. What is in `RESUME` beside it outlives an
+    The folder is removed at the end, and also after a permanent error. The files in `RESUME` next to it survive an
     interruption.
     """
     staging = _own(parent, key)
@@ -53,7 +53,7 @@ def computing(parent: Path, key: str) -> Iterator[Path]:
         _remove(staging)
         raise
     except BaseException:
-        # Interrupted, or out of disk: what was done so far is worth keeping, if there is anything.
+        # Interrupted, or the disk is full: a later run can use what is in `RESUME`, if anything.
         _remove_files(work)
         if not any(resume.iterdir()):
             _remove(staging)
@@ -62,9 +62,9 @@ def computing(parent: Path, key: str) -> Iterator[Path]:
 
 
 def remove_abandoned(parents: Iterable[Path], locks: Path, *, older_than_s: float) -> list[Path]:
-    """Remove the folders that killed runs left and none has gone on with. locks: where keys are locked.
+    """Remove staging folders of killed runs that no run has resumed. locks: the folder of the lock files.
 
-    Returns: what was removed.
+    Returns: the removed folders.
     """
     oldest = (time.time() - older_than_s) * 1e9
     removed = []
@@ -78,9 +78,7 @@ def remove_abandoned(parents: Iterable[Path], locks: Path, *, older_than_s: floa
 
 
 def _own(parent: Path, key: str) -> Path:
-    """The folder of a key, marked as ours; a folder or link of somebody else's under its name stays, and another is
-    taken.
-    """
+    """Return the staging folder of a key, marked as ours; keep a foreign file of that name and use another name."""
     parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         staging = parent / (f".staging-{key}" if number == 1 else f".staging-{key}-{number}")
@@ -96,9 +94,9 @@ def _own(parent: Path, key: str) -> Path:
 
 
 def _remove(staging: Path) -> bool:
-    """Remove what stages left in a folder to compute into, and the folder if nothing else is in it.
+    """Remove the files of stages from a staging folder, and the folder itself if nothing else is in it.
 
-    Returns: whether it is gone.
+    Returns: whether the folder was removed.
     """
     for folder in (staging / RESUME, *staging.glob("work-*")):
         _remove_files(folder)
@@ -109,7 +107,7 @@ def _remove(staging: Path) -> bool:
 
 
 def _remove_files(folder: Path) -> None:
-    """Remove a folder's files that stages make, and the folder if it is empty then."""
+    """Remove the files of stages from a folder, and the folder itself if it is then empty."""
     if not is_folder(folder):
         return
     for path in folder.iterdir():
@@ -120,7 +118,7 @@ def _remove_files(folder: Path) -> None:
 
 
 def _has_mark(folder: Path, key: str) -> bool:
-    """Whether a folder to compute into is ours."""
+    """Return whether a staging folder is ours."""
     try:
         return (
             is_folder(folder)
@@ -132,12 +130,12 @@ def _has_mark(folder: Path, key: str) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder, and no link to one."""
+    """Return whether a path is a folder and not a link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
 def modified(path: Path) -> int:
-    """When a file was modified, in nanoseconds since 1970; 0 where it is gone."""
+    """Return the modification time of a file, in nanoseconds since 1970; 0 if there is no such file."""
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Digests of large files, remembered for as long as nothing about a file changes.
+"""Cached digests of large files, valid as long as the state of the file does not change.
 
-A file is the same while its inode, size, time of modification and time of change are. A rewrite of the same size with
-its modification time put back still changes the time of change. Bit rot changes no time at all, so that files are read
-again after a week. Knows no records.
+A file counts as unchanged if its inode, size, modification time and change time are the same. A rewrite of the same
+size with the modification time reset still changes the change time. Bit rot changes no time, so files are read again
+after a week. Knows no records.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from lntx.files import read_json, sha256_of, state_of, write_json
 from lntx.store.places import ResultPath, Sha256
 
 LARGE_BYTES = 2**22
-"""Smaller files are read at every look."""
+"""Smaller files are read at every check."""
 
 _WEEK = 7 * 24 * 3600.0
 
 
 class Seen(Section):
-    """A file as it was when it was hashed."""
+    """The state and digest of a file at the time it was hashed."""
 
     state: list[int]
-    """What `state_of` gave."""
+    """State of the file, as `state_of` returns it."""
 
     sha256: Sha256
     """Digest of its bytes."""
 
     read_at: float
-    """Seconds since 1970."""
+    """Time of hashing, in seconds since 1970."""
 
 
 _MEMO: TypeAdapter[dict[ResultPath, Seen]] = TypeAdapter(dict[ResultPath, Seen])
 
 
 class StatCache:
-    """Digests that are known of the files under a root.
+    """The known digests of the files under a root.
 
-    memo: the file that remembers them; without it, or if it is damaged, files are read.
+    memo: the file that stores them; if it is missing or damaged, files are read.
     """
 
     def __init__(self, root: Path, memo: Path) -> None:
@@ -51,12 +51,12 @@ class StatCache:
         self._path = memo
 
     def sha256(self, path: Path, *, remember: bool = True) -> str:
-        """Digest of a file. remember: false writes nothing. Raises: OSError: it cannot be read."""
+        """Return the digest of a file. remember: store it in the cache. Raises: OSError: the file cannot be read."""
         state = state_of(path)
         if state[1] < LARGE_BYTES:
             return sha256_of(path)
         known = self._load().get(self._name(path))
-        # A time to come is one from before the clock was set back: it says nothing.
+        # A time in the future means that the clock was set back: the age is unknown.
         if known is not None and known.state == state and 0 <= time.time() - known.read_at <= _WEEK:
             return known.sha256
         sha256 = sha256_of(path)
@@ -65,7 +65,7 @@ class StatCache:
         return sha256
 
     def remember(self, digests: Mapping[Path, tuple[str, list[int]]]) -> None:
-        """Take note of the digests of files, and of the state that they were in."""
+        """Store the digests of files together with the states at which they were taken."""
         large = {path: known for path, known in digests.items() if known[1][1] >= LARGE_BYTES}
         if not large:
             return
@@ -78,7 +78,7 @@ class StatCache:
             },
         }
         kept = {name: seen.model_dump() for name, seen in memo.items() if (self._root / name).exists()}
-        # A root that cannot be written is still good to read.
+        # A read-only root can still be used for reading.
         with contextlib.suppress(OSError):
             write_json(self._path, kept)
 

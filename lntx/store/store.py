@@ -1,7 +1,7 @@
-"""Files by content, records by key: the one cache.
+"""The cache: files stored by content, records stored by key.
 
-Publishes whole files or none, verifies every hit, and never gives out what failed. Removes and moves only what the
-journal or a record proves to be its own. Knows nothing of what a stage computes.
+Publishes files atomically, verifies every cache hit, and never returns a result that failed. Removes and moves only
+files that the journal or a record proves to be ours. Does not know what a stage computes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,16 +34,16 @@ from lntx.text import shown
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What the store has under a key."""
+    """The outcome of a lookup by key."""
 
     state: Literal["fresh", "missing", "damaged", "quarantined"]
     """Only a fresh record may be used."""
 
     record: Record | None
-    """The record, unless it is missing or itself damaged."""
+    """The record; None if it is missing or itself damaged."""
 
     reason: str | None
-    """Why it may not be used."""
+    """Why it may not be used; None if it is fresh."""
 
 
 class Store:
@@ -62,7 +62,7 @@ class Store:
         self.journal = Journal(self.artifacts / ".journal.jsonl")
         self.stat_cache = StatCache(self.root, self.artifacts / ".verified.json")
         try:
-            # The nearest thing that is there has to be a folder.
+            # The nearest existing parent must be a folder.
             nearest = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
             usable = nearest.is_dir()
         except (OSError, ValueError) as error:
@@ -87,42 +87,36 @@ class Store:
             raise BadInput(f"cannot write to {place}: {error.strerror}: choose --root") from None
 
     def path(self, file: StoredFile) -> Path:
-        """Where a stored file is."""
+        """Return the path of a stored file."""
         return self.root / file.path
 
     def name_of(self, path: Path) -> str:
-        """A path as the journal and people name it: relative to the root."""
+        """Return a path relative to the root, as in the journal and in messages."""
         return path.relative_to(self.root).as_posix()
 
-    @contextlib.contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """Hold a key: others who want it wait; the operating system frees it when the holder dies."""
-        with locked(self.locks / f"{key}.lock"):
-            yield
+    def lock(self, key: str) -> AbstractContextManager[bool]:
+        """Hold a key: others wait for it, and the operating system frees it when the holder is killed."""
+        return locked(self.locks / f"{key}.lock")
 
-    @contextlib.contextmanager
-    def shared(self, *, create: bool = True) -> Iterator[None]:
+    def shared(self, *, create: bool = True) -> AbstractContextManager[bool]:
         """Hold the store together with others: nothing is removed meanwhile. Hits are taken and results published so.
 
-        create: false makes no lock file.
+        create: whether to create a missing lock file.
 
-        A holder of a key may wait for this; no holder of this waits for a key.
+        Lock order: the lock of a key first, then this one.
         """
-        with locked(self.locks / "store.lock", shared=True, create=create):
-            yield
+        return locked(self.locks / "store.lock", shared=True, create=create)
 
-    @contextlib.contextmanager
-    def exclusive(self, *, create: bool = True) -> Iterator[None]:
+    def exclusive(self, *, create: bool = True) -> AbstractContextManager[bool]:
         """Hold the store alone, after waiting for those who hold it. create: false makes no lock file."""
-        with locked(self.locks / "store.lock", create=create):
-            yield
+        return locked(self.locks / "store.lock", create=create)
 
     def staging(self, stage: Stage, key: str) -> AbstractContextManager[Path]:
-        """A new folder to compute into; the caller holds the key."""
+        """Create a staging folder; the caller holds the lock of the key."""
         return computing(self.folder(stage), key)
 
     def sweep(self, *, older_than_s: float = ABANDONED_S) -> list[Path]:
-        """Remove the folders to compute into that killed runs left and none has gone on with. Returns: those."""
+        """Remove staging folders of killed runs that no run has resumed. Returns: the removed folders."""
         return remove_abandoned([self.folder(stage) for stage in STAGES], self.locks, older_than_s=older_than_s)
 
     def publish(
@@ -135,10 +129,10 @@ class Store:
         digests: Mapping[str, str] | None = None,
         quarantine: str | None = None,
     ) -> Record:
-        """Move the files of a staging folder to their places, and then record them.
+        """Move the files of a staging folder to their final paths, then write the record.
 
-        Each file appears whole or not at all; the record appears after its files. digests: those that were taken
-        while files were written, by name. quarantine: why the result is never to be used, if it is not.
+        Each file appears complete or not at all; the record appears after its files. digests: digests that were
+        computed while the files were written, by name. quarantine: why the result must never be used, if so.
         """
         staged = {
             path: (digests or {}).get(path.name) or sha256_of(path) for path in folder.iterdir() if path.is_file()
@@ -168,7 +162,7 @@ class Store:
             self.journal.add({file.path: file.sha256 for file in files})
             for file in files:
                 place = self.path(file)
-                if self._is_in_the_way(place, file):
+                if self._is_obstructed(place, file):
                     self.set_aside(place)
                 (folder / file.name).replace(place)
                 known[place] = file.sha256, state_of(place)
@@ -178,12 +172,12 @@ class Store:
         return record
 
     def quarantine(self, record: Record, reason: str) -> None:
-        """Keep a record, and never use it again."""
+        """Mark a record as never to be used again, but keep it."""
         with self.shared():
             self._write_record(record.model_copy(update={"quarantine": reason}))
 
     def find(self, identity: Identity) -> Finding:
-        """Look a key up, and verify what is there."""
+        """Look up a key and verify the stored result."""
         path = self.record_path(identity)
         try:
             record = read_record(path)
@@ -194,19 +188,19 @@ class Store:
         return self.check(record)
 
     def check(self, record: Record) -> Finding:
-        """Verify a record's files."""
+        """Verify the files of a record."""
         if record.quarantine is not None:
             return Finding(state="quarantined", record=record, reason=f"not used again: {record.quarantine}")
         for file in record.files:
-            problem = self._problem(file)
+            problem = problem_of(self.path(file), file.sha256, file.size, self.stat_cache.sha256)
             if problem is not None:
-                return Finding(state="damaged", record=record, reason=problem)
+                return Finding(state="damaged", record=record, reason=f"{file.path} {problem}")
         return Finding(state="fresh", record=record, reason=None)
 
     def records(self, stage: Stage, *, own: str | None = None, key: str | None = None) -> Iterator[Record]:
-        """The readable records of a stage, latest first.
+        """Yield the readable records of a stage, latest first.
 
-        own: digest of all but the inputs; only records that have it. key: the only one.
+        own: yield only records with this digest of the identity without inputs. key: yield only the record of this key.
         """
         pattern = f"{'*' if own is None else own[:16]}-{key or '*'}.json"
         for path in self.latest_record_paths(stage, pattern):
@@ -216,18 +210,18 @@ class Store:
                     yield record
 
     def record_paths(self, stage: Stage, pattern: str = "*.json") -> list[Path]:
-        """The records of a stage, readable or not; files that are none of ours are left out."""
+        """Return the paths of a stage's records, readable or not; files with other names are left out."""
         paths = (self.artifacts / "records" / stage).glob(pattern)
         return sorted(path for path in paths if is_record_name(path.name))
 
     def latest_record_paths(self, stage: Stage, pattern: str = "*.json") -> list[Path]:
-        """The same, the latest first."""
+        """Return the same paths as `record_paths`, latest first."""
         return sorted(self.record_paths(stage, pattern), key=modified, reverse=True)
 
     def set_aside(self, path: Path) -> Path:
-        """Move what is at a path to `artifacts/.damaged/`, under a name that nothing there has.
+        """Move a file or folder to `artifacts/.damaged/`, under an unused name.
 
-        Returns: where it is now.
+        Returns: the new path.
         """
         self.damaged.mkdir(parents=True, exist_ok=True)
         name = self.name_of(path).replace("/", "-")
@@ -235,7 +229,7 @@ class Store:
         while True:
             place = self.damaged / (name if number == 1 else f"{name}.{number}")
             try:
-                # Taken before the move, which replaces a file without asking.
+                # Reserve the name first: rename silently overwrites an existing file.
                 place.mkdir() if is_folder(path) else place.touch(exist_ok=False)
                 break
             except FileExistsError:
@@ -249,15 +243,15 @@ class Store:
         return place
 
     def folder(self, stage: Stage) -> Path:
-        """Where the files of a stage's results are."""
+        """Return the folder of a stage's results."""
         return self.root / folder_of(stage)
 
     def record_path(self, identity: Identity) -> Path:
-        """Where the record of a key is."""
+        """Return the path of the record of a key."""
         return self.artifacts / "records" / identity.stage / record_name(identity)
 
     def is_own(self, path: Path, known: Mapping[str, set[str | None]], *, remember: bool = True) -> bool:
-        """Whether a path is a regular file that the journal knows, with bytes that it had. remember: as `StatCache`."""
+        """Return whether a path is a regular file whose digest is in the journal. remember: as in `StatCache`."""
         try:
             digests = known.get(self.name_of(path), set())
             is_file = stat.S_ISREG(path.lstat().st_mode)
@@ -270,32 +264,37 @@ class Store:
         self.journal.add({self.name_of(path): None}, durable=False)
         write_json(path, dump_record(record))
 
-    def _is_in_the_way(self, place: Path, file: StoredFile) -> bool:
+    def _is_obstructed(self, place: Path, file: StoredFile) -> bool:
         """Whether something other than the file's bytes is where they belong."""
         try:
             return not (stat.S_ISREG(place.lstat().st_mode) and self.stat_cache.sha256(place) == file.sha256)
         except FileNotFoundError:
             return False
         except OSError:
-            # It cannot be read: nothing that a result could be.
+            # Unreadable, so it is not the stored file.
             return True
 
-    def _problem(self, file: StoredFile) -> str | None:
-        path = self.path(file)
-        try:
-            size = path.stat().st_size
-            if size != file.size:
-                return f"{file.path} has {size} bytes in place of {file.size}"
-            sha256 = self.stat_cache.sha256(path)
-        except FileNotFoundError:
-            return f"{file.path} is gone"
-        except OSError as error:
-            return f"{file.path} cannot be read: {error.strerror}"
-        return None if sha256 == file.sha256 else f"{file.path} was altered"
+
+def problem_of(
+    path: Path, sha256: str, size: int | None = None, digest: Callable[[Path], str] = sha256_of
+) -> str | None:
+    """Return what is wrong with a stored file ("is gone"), or None if its bytes are those that were stored.
+
+    size: the stored size, if it is known. digest: how the digest of the file is found.
+    """
+    try:
+        found = path.stat().st_size
+        if size not in (None, found):
+            return f"has {found} bytes in place of {size}"
+        return None if digest(path) == sha256 else "was altered"
+    except FileNotFoundError:
+        return "is gone"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def _move(path: Path, place: Path) -> None:
-    """Move a file or folder onto an empty one, to another disk too."""
+    """Move a file or folder onto an empty one, possibly on another disk."""
     try:
         path.replace(place)
     except OSError as error:

@@ -1,1 +1,1 @@
-"""Many trainings over a grid of settings, small ones side by side in one tensor."""
+"""Many trainings over a grid of settings, small ones batched in one tensor."""

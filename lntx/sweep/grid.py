@@ -1,4 +1,4 @@
-"""The trials of a sweep: what `--over KEY=VALUES` means. Trains nothing."""
+"""Parse `--over KEY=VALUES` into the trials of a sweep. Trains nothing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lntx.errors import BadInput
 from lntx.text import quoted, shown
 
 Settings = dict[str, Any]
-"""What a trial sets: values by dotted key."""
+"""Settings of a trial: values by dotted key."""
 
 MAX_TRIALS = 100_000
 
 
 def parse_over(words: Iterable[str]) -> dict[str, list[Any]]:
-    """Read KEY=VALUES: values between commas, START:STOP or START:STOP:STEP (whole numbers, STOP excluded), or
-    LOW:HIGH:xCOUNT (that many from LOW to HIGH, each the same multiple of the one before).
+    """Parse KEY=VALUES: values separated by commas, START:STOP or START:STOP:STEP (integers, STOP excluded), or
+    LOW:HIGH:xCOUNT (COUNT values from LOW to HIGH, in geometric progression).
 
     Raises: BadInput: no such key, or no values.
     """
@@ -42,24 +42,24 @@ def parse_over(words: Iterable[str]) -> dict[str, list[Any]]:
 
 
 def trials(over: Mapping[str, Sequence[Any]]) -> list[Settings]:
-    """Every combination of the values, the last key changing first.
+    """Return every combination of the values; the last key varies fastest.
 
-    Raises: BadInput: too many of them.
+    Raises: BadInput: too many combinations.
     """
     _allowed(math.prod(len(values) for values in over.values()))
     return [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
 
 
 def configure(pipeline: Pipeline, settings: Settings) -> Pipeline:
-    """The configuration of a trial.
+    """Return the configuration of a trial.
 
-    Raises: BadInput: a value that its key does not take.
+    Raises: BadInput: a value is not valid for its key.
     """
     return override(pipeline, layer_of(settings))
 
 
 def layer_of(settings: Settings) -> dict[str, dict[str, Any]]:
-    """What a trial sets, by section."""
+    """Return the settings of a trial by section."""
     layer: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         section, name = key.split(".")
@@ -68,7 +68,7 @@ def layer_of(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _split(text: str) -> list[str]:
-    """At the commas that are in no brackets."""
+    """Split at the commas outside brackets."""
     parts, depth = [""], 0
     for sign in text:
         depth += (sign in "[{") - (sign in "]}")

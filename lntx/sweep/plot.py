@@ -1,4 +1,4 @@
-"""A picture of a sweep: correct digits and epochs over one key, with the stable limit marked."""
+"""Plot of a sweep: correct digits and epochs over one key, with the stable limit marked."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MAX_LINES = 8
 
 
 def draw(rows: Sequence[Row], keys: Sequence[str], path: Path) -> None:
-    """Draw a sweep over its first numeric key, the learning rate before any other.
+    """Draw a sweep over the learning rate if it varies, else over the first numeric key.
 
-    Points are medians over the other keys, bars reach from the least to the most; a second key of few values has a
-    line for each. Trials without an answer are crosses at 0 digits.
+    Points are medians over the other keys, bars extend from minimum to maximum. A second key with few values gets a
+    line per value. Trials without an answer are crosses at 0 digits.
     """
     from matplotlib.figure import Figure
 
@@ -80,7 +80,7 @@ def _lines(rows: Sequence[Row], keys: Sequence[str]) -> str | None:
 
 
 def _distinct(rows: Sequence[Row], key: str | None) -> list[Any]:
-    # By what they look like: a list cannot be in a set.
+    # Distinct by repr: a list cannot be in a set.
     return sorted({repr(row.settings[key]): row.settings[key] for row in rows}.values(), key=str) if key else []
 
 

@@ -1,7 +1,7 @@
-"""Many trainings: every combination of some values, best first.
+"""Train every combination of some values, and sort the results, best first.
 
-Small trainings go side by side in one tensor (`vectorized`), larger ones to processes, where each is a run of the
-pipeline with its cache. A trial that fails is a row; what is done is kept, and not done again.
+Small trainings are batched in one tensor (`vectorized`); larger ones run in processes, through the stages of the
+pipeline and its cache. A trial that fails is a row. Finished trials are stored and not repeated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lntx.text import shown
 logger = logging.getLogger(__name__)
 
 CODE = ("sweep.grid", "sweep.sweep", "sweep.trials", "sweep.vectorized")
-"""Modules that decide the rows of a sweep, as well as those of its stages."""
+"""Modules that determine the rows of a sweep, in addition to those of its stages."""
 
 _STAGES: tuple[Stage, ...] = ("generate", "train", "evaluate")
 
@@ -37,28 +37,28 @@ class Sweep(Section):
     """The outcome of a sweep."""
 
     sweep: str
-    """Its name: the same sweep has the same one."""
+    """Its name; the same sweep always has the same name."""
 
     trials: tuple[Row, ...]
     """The trials, best first: passing ones by digits and epochs, then wrong ones, then those with an error."""
 
     best: Row | None
-    """The first of them, if it passed."""
+    """The first trial if it passed, else None."""
 
     resumed: int
-    """Trials that were known from before."""
+    """Number of trials that were already known."""
 
     file: str
-    """The rows as they came, one JSON object a line, relative to the root."""
+    """File of the rows in order of completion, one JSON object per line, relative to the root."""
 
     picture: str
-    """The landscape, relative to the root."""
+    """File of the plot, relative to the root."""
 
 
 def sweep(pipeline: Pipeline, over: Mapping[str, Sequence[Any]], *, root: Path, processes: int | None = None) -> Sweep:
     """Train every combination of the values.
 
-    over: values by dotted key. processes: how many at once; the number of processors by default.
+    over: values by dotted key. processes: number of processes; by default the number of processors.
 
     Raises: BadInput: too many trials, or a root that cannot be written.
     """
@@ -77,7 +77,7 @@ def sweep(pipeline: Pipeline, over: Mapping[str, Sequence[Any]], *, root: Path, 
                 if path.exists() and store.name_of(path) not in own:
                     store.set_aside(path)
                 elif path.exists():
-                    # In use again: not old enough for a collection.
+                    # Used again: garbage collection must not treat it as old.
                     os.utime(path)
             store.journal.add({store.name_of(path): None for path in (log, picture)}, durable=False)
         known = _read_log(log)
@@ -90,7 +90,7 @@ def sweep(pipeline: Pipeline, over: Mapping[str, Sequence[Any]], *, root: Path, 
                 rows[place] = row
                 stream.write(json.dumps({"key": keys[place], "row": row.model_dump(mode="json")}) + "\n")
                 stream.flush()
-        # What ranks alike stays in the order of the trials.
+        # Rows of equal rank stay in the order of the trials.
         done = tuple(sorted((rows[place] for place in sorted(rows)), key=_rank))
         from lntx.sweep.plot import draw
 
@@ -116,7 +116,7 @@ def _rank(row: Row) -> tuple[int, float, int]:
 def _sort(
     pipeline: Pipeline, settings: Sequence[Settings], known: Mapping[str, Row]
 ) -> tuple[dict[int, Row], dict[int, tuple[Settings, Pipeline]], dict[int, str]]:
-    """What is done or cannot be done, what is to do, and the key of each."""
+    """Return the known or invalid rows, the trials to train, and the key of each trial."""
     from lntx.pipeline.plan import source_digest
 
     basis = digest_of(
@@ -149,7 +149,7 @@ def _code() -> list[str]:
 
 
 def _read_log(log: Path) -> dict[str, Row]:
-    """Rows by key; a line that was cut short does not count, and what crashed is tried again."""
+    """Return the stored rows by key, without incomplete lines and without crashed trials, which are retried."""
     known: dict[str, Row] = {}
     try:
         lines = read_regular(log, most=MAX_MODEL_BYTES).splitlines()

@@ -1,6 +1,6 @@
-"""The trials of a sweep: small trainings side by side in one tensor, larger ones as stages in processes.
+"""Run the trials of a sweep: small trainings batched in one tensor, larger ones as stages in processes.
 
-A trial that fails is a row. What was asked, and what is kept, is `sweeping`'s business.
+A trial that fails is a row. The `sweep` module selects the trials and stores the rows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCHED_NUMBERS = 10**7
 
 _BATCHED_COLUMNS = 100
 
-# Numbers in the matrices of the trainings that go side by side.
+# Matrix entries up to which trainings are batched together.
 _TOGETHER = 2**23
 
 
@@ -41,10 +41,10 @@ class Row(Section):
     """The outcome of one trial."""
 
     settings: dict[str, Any]
-    """What it set."""
+    """Its settings: values by dotted key."""
 
     verdict: Literal["pass", "fail"] | None
-    """Whether the exact solution was reached; none where it failed before."""
+    """Whether the exact solution was reached; None if the trial failed before."""
 
     digits: float | None = None
     """Correct digits of the worst coefficient against the exact solution."""
@@ -65,17 +65,17 @@ class Row(Section):
     """Learned weights."""
 
     learned_bias: float | None = None
-    """Learned bias; none where the model has none."""
+    """Learned bias; None if the model has none."""
 
     how: Literal["batched", "process"] | None = None
-    """Whether it was one row of a tensor, or a run in a process; none where it failed before."""
+    """Whether it was one row of a tensor, or ran in a process; None if it failed before."""
 
     error: str | None = None
-    """Why there is no answer."""
+    """Why the trial failed."""
 
 
 def train(waiting: Mapping[int, tuple[Settings, Pipeline]], root: Path, processes: int) -> Iterator[tuple[int, Row]]:
-    """Train every trial, by its place; rows come as they are done."""
+    """Train every trial; yield its place and row as soon as it is done."""
     small = {place: trial for place, trial in waiting.items() if _is_small(trial[1])}
     large = {place: trial for place, trial in waiting.items() if place not in small}
     for place, row in _train_small(small):
@@ -91,7 +91,7 @@ def _is_small(pipeline: Pipeline) -> bool:
     if train.batch_size is not None or train.gradient == "autograd" or train.device == "cuda":
         return False
     if data.path is not None:
-        # Its rows are not counted before they are read: a byte a number, at the least.
+        # The rows are not counted yet: a number takes at least one byte.
         return Path(data.path).stat().st_size <= BATCHED_NUMBERS
     columns = len(data.true_weights or ()) + 1
     return columns <= _BATCHED_COLUMNS and data.num_rows * columns <= BATCHED_NUMBERS
@@ -100,15 +100,15 @@ def _is_small(pipeline: Pipeline) -> bool:
 def _train_small(
     small: Mapping[int, tuple[Settings, Pipeline]],
 ) -> Iterator[tuple[int, Row | tuple[Settings, Pipeline]]]:
-    """Rows; or a trial as it came, where it is not for here after all."""
+    """Yield a row for each trial, or the trial itself if it cannot be batched."""
     if not small:
         return
-    # Here, because they import torch.
+    # Imported here, because it imports torch.
     from lntx.sweep.vectorized import Trial, is_tame, limit_of, plan_trial
 
     groups: dict[tuple[int, bool, str], list[tuple[int, Settings, Trial]]] = {}
     posed: tuple[str, Problem | str] = "", ""
-    # Trials on the same rows come together: one dataset is held at a time.
+    # Process trials on the same rows together: only one dataset is in memory at a time.
     asked = {place: f"{one.data.model_dump_json()} {one.learns_bias}" for place, (_, one) in small.items()}
     with tempfile.TemporaryDirectory(prefix="lntx-") as scratch:
         for place in sorted(small, key=lambda place: (asked[place], place)):
@@ -148,7 +148,7 @@ def _pose(pipeline: Pipeline, folder: Path) -> Problem | str:
 
 
 def _line(error: Exception) -> str:
-    """What went wrong: a trial that fails is a row of the sweep, and no end of it."""
+    """Return an error as text for a row: a trial that fails does not end the sweep."""
     if isinstance(error, LntxError):
         return str(error)
     logger.debug("a trial failed", exc_info=error)
@@ -165,7 +165,7 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
     try:
         trained = train_together([trial for _, _, trial in group])
     except Exception as error:
-        # One of them spoils the others: each by itself then, to tell which.
+        # One trial makes the whole batch fail: train each separately to find it.
         if len(group) > 1:
             for one in group:
                 yield from _together([one])
@@ -218,7 +218,7 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
 def _train_large(
     large: Mapping[int, tuple[Settings, Pipeline]], root: Path, processes: int
 ) -> Iterator[tuple[int, Row]]:
-    """Each trial in a process; one that takes its process down is tried once more, alone, to be told from others."""
+    """Train each trial in a process; after a crash, retry the affected trials one by one to find the cause."""
     alone: list[int] = []
     if large:
         with _pool(min(processes, len(large))) as pool:
@@ -240,13 +240,13 @@ def _train_large(
 
 @contextlib.contextmanager
 def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end with the sweep, however it ends."""
-    # A fork would take torch's threads along in an unknown state.
+    """Yield a pool of processes that end with the sweep, even if it is interrupted."""
+    # A forked process would inherit torch's threads in an unknown state.
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_follow, initargs=(os.getpid(),))
     try:
         yield pool
     except BaseException:
-        # Interrupted: waiting for the trials that are under way could take hours.
+        # Interrupted: waiting for the running trials could take hours.
         for process in list((pool._processes or {}).values()):  # (there is no public way before Python 3.14)
             process.kill()
         pool.shutdown(wait=False, cancel_futures=True)
@@ -255,7 +255,7 @@ def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _follow(parent: int) -> None:
-    """End this process when the sweep's has gone; say nothing of its trials, and leave signals to the sweep."""
+    """Exit when the process of the sweep has ended; log nothing, and ignore SIGINT, which the sweep handles."""
     logging.getLogger("lntx").addHandler(logging.NullHandler())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -268,7 +268,7 @@ def _follow(parent: int) -> None:
 
 
 def run_trial(settings: Settings, pipeline: Pipeline, root: Path) -> Row:
-    """Obtain the stages up to the verdict. A trial is no run: it leaves results, and neither a record nor a report."""
+    """Run the stages up to the verdict. A trial is no run: it stores results, but no run record and no report."""
     from lntx.pipeline.conclude import gather
     from lntx.pipeline.outcome import Outcome, Request
     from lntx.pipeline.runner import begin, obtain

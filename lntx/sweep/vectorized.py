@@ -1,6 +1,6 @@
-"""Many small trainings at once: the same descents as `training`, side by side in one tensor.
+"""Many small trainings at once: the same descents as in `training`, batched in one tensor.
 
-Full batches alone, and gradients from sums over the rows, which all trainings on the same rows share. Nothing is
+Only full batches, with gradients from sums over the rows, which all trainings on the same rows share. Nothing is
 stored.
 """
 
@@ -23,7 +23,6 @@ from lntx.training import curvature as curves
 from lntx.training.fit import fit, read_parts, refuse_beyond_float32, threads
 from lntx.training.hyperparameters import Descent, Frame, choose_frame, plan_descent
 from lntx.training.moments import Moments
-from lntx.training.result import Stop
 from lntx.training.stopping import DIVERGED_GROWTH, EXACT_SCALE, STALL_BELOW, STALL_EPOCHS
 
 _LOOK_FOR_STALLS_EVERY = 10
@@ -32,7 +31,7 @@ _TAME = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Rows, as the descents on them need to know them, and their exact solution."""
+    """Rows, the quantities that descents on them need, and their exact solution."""
 
     dataset: Dataset
     """The rows."""
@@ -47,16 +46,16 @@ class Problem:
     """Coefficients near the solution, float64, shape (p,)."""
 
     gradient: torch.Tensor
-    """Gradient of the mean squared error there, shape (p,)."""
+    """Gradient of the mean squared error at the anchor, shape (p,)."""
 
     loss: float
-    """That error."""
+    """Mean squared error at the anchor."""
 
     frames: dict[str, Frame] = field(default_factory=dict)
-    """Coordinates that were used, by what was asked for."""
+    """Coordinates computed so far, by `precondition` setting."""
 
     def frame(self, train: Train) -> Frame:
-        """The coordinates that a training takes."""
+        """Return the coordinates of a training."""
         if train.precondition not in self.frames:
             self.frames[train.precondition] = choose_frame(self.curvature, train.precondition)
         return self.frames[train.precondition]
@@ -67,37 +66,34 @@ class Trial:
     """One training of many."""
 
     problem: Problem
-    """The rows."""
+    """Its rows and their exact solution."""
 
     pipeline: Pipeline
-    """What is asked."""
+    """Its configuration."""
 
     descent: Descent
-    """What the rows make of it."""
+    """Its settings, resolved for the rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Its outcome."""
+    """The outcome of a trial."""
 
     weights: tuple[float, ...] | None
-    """Learned weights; none where they left all bounds."""
+    """Learned weights; None if they diverged."""
 
     bias: float | None
     """Learned bias."""
 
     epochs: int
-    """Epochs done."""
-
-    stop: Stop
-    """Why it ended."""
+    """Epochs trained."""
 
     loss: float | None
-    """Mean squared error at the end; none where the weights left all bounds."""
+    """Mean squared error at the end; None if the weights diverged."""
 
 
 def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
-    """Make the rows, find the way they curve, and solve them.
+    """Generate or import the rows, measure their curvature, and solve them.
 
     Raises: BadInput: dependent columns, too few rows, a file that cannot be used.
     """
@@ -109,7 +105,7 @@ def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
     dataset = open_dataset(path)
     with threads(1):
         curvature = curves.measure(read_blocks(dataset), dataset.terms, bias=bias)
-        # One training of its own gives the place from which every gradient can be told to the last digits.
+        # A separate training finds the anchor, from which every gradient is accurate to the last digits.
         _, found, _ = fit(dataset, Train(precondition="qr", gradient="moments"), bias=bias)
         anchor = torch.tensor([*found.weights, *([] if found.bias is None else [found.bias])], dtype=torch.float64)
         rows = read_parts(dataset, torch.float64, torch.device("cpu"), lambda: read_blocks(dataset))
@@ -125,12 +121,12 @@ def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
 
 
 def is_tame(problem: Problem) -> bool:
-    """Whether float64 matrices carry a gradient over these rows; else a training has to go by itself."""
+    """Whether float64 matrices give accurate gradients for these rows; if not, each training must run separately."""
     return problem.curvature.scaled_condition**2 * torch.finfo(torch.float64).eps < _TAME
 
 
 def limit_of(problem: Problem, pipeline: Pipeline) -> float | None:
-    """Learning rate from which full-batch descent does not converge, where it can be told."""
+    """Return the learning rate from which full-batch descent does not converge, or None if it is unknown."""
     try:
         return curves.stable_limit(problem.frame(pipeline.train).eigenvalues, pipeline.train.momentum)
     except ValueError:
@@ -138,7 +134,7 @@ def limit_of(problem: Problem, pipeline: Pipeline) -> float | None:
 
 
 def plan_trial(problem: Problem, pipeline: Pipeline) -> Trial:
-    """Settle one training.
+    """Resolve the settings of one training.
 
     Raises: BadInput: a learning rate at or over the stable limit, or values beyond float32.
     """
@@ -148,13 +144,13 @@ def plan_trial(problem: Problem, pipeline: Pipeline) -> Trial:
 
 
 def train_together(trials: Sequence[Trial]) -> list[Trained]:
-    """Train models of one size and dtype on full batches, all at once; results in the order of the trials."""
+    """Train models of one size and dtype on full batches, all at once. Results have the order of the trials."""
     with threads(1):
         return _Together(trials).train()
 
 
 class _Together:
-    """The trainings that still go on, one row of each tensor for each of them."""
+    """The trainings in progress; each is one row of every tensor."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         settings = [trial.pipeline.train for trial in trials]
@@ -195,7 +191,7 @@ class _Together:
         return [trained for trained in self.found if trained is not None]
 
     def _step(self) -> torch.Tensor:
-        """One epoch; returns the mean squared error before it, shape (trials, 1)."""
+        """Do one epoch; return the mean squared error before it, shape (trials, 1)."""
         now = self.state
         loss, bent = self._loss()
         gradient = (now["step"] @ (now["gradient"] + bent).unsqueeze(2)).squeeze(2)
@@ -208,18 +204,18 @@ class _Together:
         return loss
 
     def _loss(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean squared error, shape (trials, 1), and the Hessian times the way from the anchor."""
+        """Return the mean squared error, shape (trials, 1), and the Hessian times the offset from the anchor."""
         now = self.state
         moved = now["coefficients"] - now["anchor"]
         bent = (now["hessian"] @ moved.unsqueeze(2)).squeeze(2)
         return now["anchor_loss"] + ((now["gradient"] + bent / 2) * moved).sum(dim=1, keepdim=True), bent
 
     def _end(self, epoch: int, loss: torch.Tensor) -> None:
-        """Take out the trainings that have ended."""
+        """Remove the trainings that have ended, and keep their results."""
         now, move = self.state, self.moves[-1]
         lost = ~(now["coefficients"].abs() < MAX_MAGNITUDE).all(dim=1, keepdim=True)
         lost |= loss > DIVERGED_GROWTH * now["first_loss"].clamp_min(torch.finfo(torch.float32).tiny)
-        # With momentum the weights stand still for an epoch wherever they turn: it takes two to tell.
+        # With momentum, weights stop for an epoch when they turn back: two epochs are needed to detect convergence.
         turning = (now["momentum"] > 0) & ((self.moves[-2] if epoch > 1 else torch.inf) > now["tolerance"])
         converged = (move <= now["tolerance"]) & (now["tolerance"] > 0) & ~turning
         stalled = torch.zeros_like(converged)
@@ -227,25 +223,16 @@ class _Together:
             recent = torch.stack(self.moves[-STALL_EPOCHS:]).amax(dim=0)
             earlier = torch.stack(self.moves[:STALL_EPOCHS]).amax(dim=0)
             stalled = (now["stalls"] > 0) & (recent <= STALL_BELOW * self.eps) & (recent > 0.9 * earlier)
-        out_of_epochs = now["epochs"] <= epoch
-        reasons: list[tuple[torch.Tensor, Stop]] = [
-            (lost, "diverged"),
-            (converged, "converged"),
-            (stalled, "stalled"),
-            (out_of_epochs, "max_epochs"),
-        ]
-        ended = (lost | converged | stalled | out_of_epochs).squeeze(1)
+        ended = (lost | converged | stalled | (now["epochs"] <= epoch)).squeeze(1)
         if not ended.any():
             return
         final, _ = self._loss()
         for row in ended.nonzero().squeeze(1).tolist():
-            stop = next(name for mask, name in reasons if bool(mask[row]))
             values = now["coefficients"][row].tolist()
             self.found[int(self.place[row])] = Trained(
                 weights=None if lost[row] else tuple(values[:-1] if self.has_bias else values),
                 bias=None if lost[row] or not self.has_bias else values[-1],
                 epochs=epoch,
-                stop=stop,
                 loss=None if lost[row] else max(float(final[row]), 0.0),
             )
         self.place = self.place[~ended]

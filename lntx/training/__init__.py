@@ -1,1 +1,1 @@
-"""`nn.Linear` trained by SGD on rows: settings from the data, the loop, and what it leaves."""
+"""Train `nn.Linear` by SGD on rows: automatic hyperparameters, the loop, and the result files."""

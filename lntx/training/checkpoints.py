@@ -1,6 +1,6 @@
-"""What an interrupted training goes on from: one file, replaced whole, often enough to lose seconds.
+"""Checkpoints from which an interrupted training resumes: one file, replaced atomically every few seconds.
 
-Holds tensors and plain numbers; knows nothing of training.
+Stores tensors and plain numbers; independent of the training itself.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from lntx.files import read_regular, sync
 
 logger = logging.getLogger(__name__)
 
-# A checkpoint is due after so many times what the last one cost, which keeps the cost below 2 %, and no sooner than
-# after so long.
+# A checkpoint is due after this many times the duration of the last one, which keeps the cost below 2 %, but not before
+# this many seconds.
 _TIMES_ITS_COST = 60
 _NO_SOONER_S = 1.0
 _DIGEST_BYTES = 64
@@ -29,7 +29,7 @@ _DIGEST_BYTES = 64
 class Checkpoints:
     """Checkpoints of one training.
 
-    path: where they lie; none keeps none.
+    path: file of the checkpoint; None disables checkpoints.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -39,7 +39,7 @@ class Checkpoints:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for another."""
+        """Whether it is time for the next checkpoint."""
         waited = time.monotonic() - self._saved_at
         return self._path is not None and waited >= max(_NO_SOONER_S, _TIMES_ITS_COST * self._cost)
 
@@ -62,7 +62,7 @@ class Checkpoints:
         self._cost = self._saved_at - started
 
     def load(self) -> dict[str, Any] | None:
-        """The checkpoint that an interrupted training left; none where there is none, or not as it was."""
+        """Return the checkpoint of an interrupted training, or None if there is none or it is damaged."""
         if self._path is None:
             return None
         try:

@@ -1,7 +1,7 @@
-"""The shape of the loss as gradient descent meets it: Hessian, condition number, stable limit, coordinates.
+"""The curvature of the loss for gradient descent: Hessian, condition number, stable limit, coordinates.
 
-Knows x alone: the target is measured in size only, and no solution is computed here. What is measured comes from
-one QR factorisation per block, in torch; the reference (`reference`) has its own arithmetic.
+Uses only x and the size of the target, and computes no solution. All figures come from one QR factorisation per block,
+in torch; the exact solution (`least_squares`) uses different arithmetic.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Precondition = Literal["none", "standardize", "qr"]
 GOOD_CONDITION = 10.0
 """Condition number of the Hessian up to which plain descent needs about 180 epochs for 16 digits."""
 
-# A column this close to a combination of the others, relative to its own length, is one up to rounding.
+# A column this close to a linear combination of the others, relative to its length, is dependent up to rounding.
 _DEPENDENT = 1e-14
 _TOO_COARSE = 1e-2
-# rms(y) / rms(x_j) is a weight's size: weights, and what they pass on their way, must stay below MAX_MAGNITUDE.
+# rms(y) / rms(x_j) is the size of a weight: weights and intermediate values must stay below MAX_MAGNITUDE.
 _LARGEST_SCALE = 1e75
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curvature:
-    """Second moments of the columns of [x, 1] (the ones only where a bias is learned)."""
+    """Second moments of the columns of [x, 1] (with the ones only if a bias is learned)."""
 
     num_rows: int
-    """Rows measured."""
+    """Number of rows measured."""
 
     factor: torch.Tensor
     """R of the QR factorisation of [1, x] (of x without a bias), float64, shape (p, p)."""
@@ -46,14 +46,14 @@ class Curvature:
     """Root mean square of y."""
 
     has_bias: bool
-    """Whether the ones column is there."""
+    """Whether the column of ones is included."""
 
     largest: float
-    """Largest size of a value."""
+    """Largest absolute value in x and y."""
 
     @property
     def bias_last(self) -> torch.Tensor:
-        """The factor with the columns in the order of the coefficients: [x, 1]."""
+        """The factor with its columns in the order of the coefficients: [x, 1]."""
         return self._bias_last(self.factor)
 
     @property
@@ -63,20 +63,20 @@ class Curvature:
 
     @functools.cached_property
     def scaled_condition(self) -> float:
-        """Condition number of [x, 1] with its columns scaled to one length."""
+        """Condition number of [x, 1] with its columns scaled to equal length."""
         singular = torch.linalg.svdvals(self.factor / torch.linalg.vector_norm(self.factor, dim=0))
         return float(singular[0] / singular[-1])
 
     @property
     def scales(self) -> torch.Tensor:
-        """rms(y) / rms(column), shape (p,): the size below which a coefficient does not matter (y of 0 counts as 1)."""
+        """rms(y) / rms(column), shape (p,): smaller coefficients do not matter. If y is 0, rms(y) is replaced by 1."""
         return (self.target_rms or 1.0) / self.column_rms
 
     def coordinates(self, precondition: Precondition) -> torch.Tensor:
-        """S, shape (p, p): weights = S · coordinates, in which the descent takes its steps.
+        """Return S, shape (p, p): weights = S · coordinates; the descent takes its steps in these coordinates.
 
-        none: the weights themselves. standardize: features centred (where there is a bias) and scaled to unit
-        standard deviation. qr: columns made orthonormal by the data's R (Björck, Numerical Methods for Least
+        none: the weights themselves. standardize: features centred (if there is a bias) and scaled to unit
+        standard deviation. qr: columns made orthonormal by the R of the data (Björck, Numerical Methods for Least
         Squares Problems, 1996, section 7.2).
         """
         r, root = self.factor, math.sqrt(self.num_rows)
@@ -86,7 +86,7 @@ class Curvature:
         elif precondition == "qr":
             s = root * torch.linalg.solve_triangular(r, torch.eye(p, dtype=torch.float64), upper=True)
         elif self.has_bias:
-            # With the ones first, r[0, j] / r[0, 0] is column j's mean, and what is below row 0 is centred.
+            # With the ones first, r[0, j] / r[0, 0] is the mean of column j, and the rows below row 0 are centred.
             scale = root / torch.linalg.vector_norm(r[1:, 1:], dim=0)
             s = torch.eye(p, dtype=torch.float64)
             s[1:, 1:] = torch.diag(scale)
@@ -96,7 +96,7 @@ class Curvature:
         return self._bias_last(self._bias_last(s.T).T)
 
     def eigenvalues(self, coordinates: torch.Tensor) -> torch.Tensor:
-        """Eigenvalues of the Hessian 2/N · (XS)ᵀ(XS) of the mean squared error, largest first."""
+        """Return the eigenvalues of the Hessian 2/N · (XS)ᵀ(XS) of the mean squared error, largest first."""
         singular = torch.linalg.svdvals(self._bias_last(self.factor) @ coordinates)
         values: torch.Tensor = 2 * singular**2 / self.num_rows
         return values
@@ -110,11 +110,11 @@ def measure(
 ) -> Curvature:
     """Measure the rows in one pass.
 
-    blocks: x, shape (n, len(terms)), and y, shape (n,). terms: names of the columns of x. largest: values must stay
-    between this and its inverse, so that their squares stay within the arithmetic.
+    blocks: x, shape (n, len(terms)), and y, shape (n,). terms: names of the columns of x. largest: absolute values must
+    stay between its inverse and this limit, so that their squares neither overflow nor underflow.
 
-    Raises: BadInput: too few rows, values too large or too small, or a column that is constant beside a bias or
-    depends on others (named).
+    Raises: BadInput: too few rows, values too large or too small, or a column (named in the message) that depends on
+    others, or is constant although there is a bias.
     """
     p = len(terms) + bias
     factor = torch.zeros((0, p), dtype=torch.float64)
@@ -127,7 +127,7 @@ def measure(
         columns = np.hstack([np.ones((len(x), 1)), x]) if bias else x
         factor = torch.linalg.qr(torch.vstack([factor, torch.from_numpy(columns)]), mode="r").R
         num_rows += len(x)
-        # Not by BLAS, whose sums depend on the number of threads.
+        # No BLAS: its sums depend on the number of threads.
         squares += float((y**2).sum())
     _refuse_sizes((*terms, "the target"), sizes, largest)
     refuse_too_few(num_rows, p, bias=bias)
@@ -146,9 +146,9 @@ def measure(
 
 
 def choose(curvature: Curvature) -> Precondition:
-    """The mildest coordinates in which plain descent is quick."""
+    """Return the simplest coordinates in which plain descent converges fast."""
     mild: tuple[Precondition, ...] = ("none", "standardize")
-    # Standardised columns lose as many digits as their means have in common.
+    # Standardised columns lose the leading digits that their values share with the mean.
     if curvature.scaled_condition**2 * torch.finfo(torch.float64).eps > _TOO_COARSE:
         return "qr"
     for precondition in mild:
@@ -158,28 +158,28 @@ def choose(curvature: Curvature) -> Precondition:
 
 
 def condition(eigenvalues: torch.Tensor) -> float:
-    """Condition number of a Hessian from its eigenvalues, largest first."""
+    """Return the condition number of a Hessian from its eigenvalues, largest first."""
     return min(float(eigenvalues[0] / eigenvalues[-1]), 1e300)
 
 
 def stable_limit(eigenvalues: torch.Tensor, momentum: float) -> float:
-    """Learning rate from which full-batch descent no longer converges: 2 (1 + momentum) / largest eigenvalue
+    """Return the learning rate from which full-batch descent no longer converges: 2 (1 + momentum) / largest eigenvalue
     (Polyak, Some methods of speeding up the convergence of iteration methods, 1964).
     """
     return 2 * (1 + momentum) / float(eigenvalues[0])
 
 
 def best_rate(eigenvalues: torch.Tensor, momentum: float) -> float:
-    """The middle of the rates at which both the largest and the smallest eigenvalue contract alike.
+    """Return the middle of the rates at which the errors along the largest and the smallest eigenvalue shrink equally.
 
-    Without momentum it is the quickest (Polyak, 1964); with momentum each contracts by sqrt(momentum) an epoch if
-    both lie within (1 ± sqrt(momentum))² / rate, of which this is the centre.
+    Without momentum it is the fastest rate (Polyak, 1964). With momentum both errors shrink by sqrt(momentum) per epoch
+    if both eigenvalues are within (1 ± sqrt(momentum))² / rate; this rate is the centre of that range.
     """
     return 2 * (1 + momentum) / float(eigenvalues[0] + eigenvalues[-1])
 
 
 def batch_rate(eigenvalues: torch.Tensor, *, largest_row: float, num_rows: int, batch_size: int) -> float:
-    """Learning rate for random batches: half the inverse of the expected smoothness
+    """Return the learning rate for random batches: half the inverse of the expected smoothness
     (Gower et al., SGD: General Analysis and Improved Rates, 2019, proposition 3.8, for b-nice sampling).
 
     largest_row: largest squared length of a row in the coordinates of the descent.

@@ -1,6 +1,6 @@
-"""Learn the weights: nn.Linear, nn.MSELoss, torch.optim.SGD, and the tutorial's loop.
+"""Learn the weights with nn.Linear, nn.MSELoss, torch.optim.SGD and the tutorial's loop.
 
-Sees rows and settings; never the true weights, never the exact solution.
+Uses rows and settings; never the true weights or the exact solution.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from lntx.training import curvature as curves
 from lntx.training.checkpoints import Checkpoints
 from lntx.training.gradients import Part, naive_error
 from lntx.training.hyperparameters import Descent, choose_frame, plan_descent
-from lntx.training.loop import Progress
+from lntx.training.loop import TrainingLoop
 from lntx.training.moments import Moments
 from lntx.training.result import Epoch, Fit, history_digest
 from lntx.training.steps import by_moments, full_batch, mini_batches
 from lntx.training.stopping import Stopping
 
-# Squares of larger values, and of their products with weights, leave float32.
+# Squares of larger values, and of their products with weights, overflow float32.
 LARGEST_FLOAT32 = 1e15
-# Below this many rows the float32 sums of torch's own gradient are right to four digits.
+# Below this number of rows the float32 sums of torch's own gradient are accurate to four digits.
 _NAIVE_IS_FINE = 10**5
 
 
@@ -38,13 +38,14 @@ def fit(
 ) -> tuple[LNTXLinearModel, Fit, list[Epoch]]:
     """Train a model on a dataset.
 
-    bias: whether it has one (`train.bias` with auto settled). read_rows: rows decoded at a time; the result does
-    not depend on it. checkpoint: a file to go on from, if it is there, and to keep; the result does not depend on it.
+    bias: whether the model has a bias (`train.bias` with auto resolved). read_rows: rows decoded at a time; the result
+    does not depend on it. checkpoint: file to resume from, if it exists, and to save to; the result does not depend on
+    it.
 
-    Returns: the model, what there is to say of it, and its history, epoch 0 first.
+    Returns: the model, its figures, and its history, epoch 0 first.
 
-    Raises: BadInput: what is known before the first step: dependent columns, too few rows, a learning rate over the
-    stable limit, no such device.
+    Raises: BadInput, before the first step: dependent columns, too few rows, a learning rate at or above the stable
+    limit, no such device.
     """
     device, dtype = find_device(train), getattr(torch, train.dtype)
     readings: list[RowsDigest] = []
@@ -71,11 +72,11 @@ def fit(
         model = LNTXLinearModel(len(dataset.terms), bias=bias, dtype=dtype, generator=generator).to(device)
         naive = _naive_error(model, rows, train, descent, dataset.num_rows)
 
-        progress = Progress(model, generator, Checkpoints(checkpoint))
+        progress = TrainingLoop(model, generator, Checkpoints(checkpoint))
         history, stop = progress.history, None
         stopping = _stopping(train, descent, curvature, batches=descent.batch_size is not None)
         if descent.batch_size is not None and not progress.is_finishing:
-            # The steps on batches leave epochs for steps on all rows, which end where batches only circle.
+            # Reserve epochs for steps on all rows, which reach the solution; batches only circle it.
             epochs = train.max_epochs - min(descent.finishing_epochs, train.max_epochs // 2)
             stop = progress.descend(
                 mini_batches(model, rows, descent, train, generator, dataset.num_rows), stopping, epochs
@@ -122,7 +123,7 @@ def fit(
 def read_parts(
     dataset: Dataset, dtype: torch.dtype, device: torch.device, blocks: Callable[[], Iterator[Block]]
 ) -> Callable[[], Iterator[Part]]:
-    """The rows as tensors, as often as they are asked for: kept, where they fit into memory.
+    """Return a function that iterates over the rows as tensors; they are kept if they fit into memory.
 
     blocks: reads the dataset.
     """
@@ -132,7 +133,7 @@ def read_parts(
             yield (
                 torch.from_numpy(x).to(device, dtype),
                 torch.from_numpy(y).to(device, dtype).unsqueeze(1),
-                # What float32 rounds away is far more than this.
+                # The rounding of float32 is far larger than `low`.
                 None if low is None or dtype == torch.float32 else torch.from_numpy(low).to(device),
             )
 
@@ -143,7 +144,7 @@ def read_parts(
 
 
 def refuse_beyond_float32(curvature: curves.Curvature, train: Train) -> None:
-    """Raise BadInput where values that were measured for float64 are too large for float32."""
+    """Raise BadInput if values that were measured for float64 are too large for float32."""
     if train.dtype == "float32" and curvature.largest >= LARGEST_FLOAT32:
         raise BadInput(
             f"values reach {curvature.largest:g}, beyond {LARGEST_FLOAT32:g}: rescale, or use --train.dtype float64"
@@ -153,7 +154,7 @@ def refuse_beyond_float32(curvature: curves.Curvature, train: Train) -> None:
 def _naive_error(
     model: LNTXLinearModel, rows: Callable[[], Iterator[Part]], train: Train, descent: Descent, num_rows: int
 ) -> float | None:
-    """How wrong the loop that the settings describe would be in plain torch, where it would be."""
+    """Return the gradient error of the same loop in plain torch; None if it does not matter for these settings."""
     plain = train.dtype == "float32" and train.precondition == "none" and descent.batch_size is None
     if not plain or num_rows <= _NAIVE_IS_FINE:
         return None
@@ -168,7 +169,7 @@ def _stopping(train: Train, descent: Descent, curvature: curves.Curvature, *, ba
 
 
 def find_device(train: Train) -> torch.device:
-    """Where to train.
+    """Return the device for training.
 
     Raises: BadInput: there is no such device.
     """
@@ -179,7 +180,7 @@ def find_device(train: Train) -> torch.device:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads meanwhile: with one, sums are made in one order, and small work is quicker."""
+    """Set torch's number of threads in this block: one thread keeps the order of sums and is fast for small work."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

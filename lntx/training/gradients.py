@@ -1,6 +1,6 @@
-"""Gradients as torch makes them: forward, nn.MSELoss, backward, on rows in parts that are added up in float64.
+"""Gradients by torch: forward, nn.MSELoss and backward on parts of the rows, summed in float64.
 
-Leaves gradients in the parameters; takes no step.
+Stores gradients in the parameters; takes no step.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from lntx.model import LNTXLinearModel
 from lntx.numerics.compensated import rounding_error
 
 Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-"""x, shape (n, num_terms), y, shape (n, 1), of the training dtype, and what rounding left out of x, or none."""
+"""x, shape (n, num_terms), y, shape (n, 1), in the training dtype, and the rounding error of x, or None."""
 
 FLOAT32_ROWS = 4096
-"""Rows whose float32 gradients torch adds up, row after row, 3.6 % off at 1e7 of them: sums are kept this short, and
-added to each other in float64."""
+"""Most rows in one float32 sum; these sums are added in float64. Torch sums row after row: 1e7 rows give an error of
+3.6 %."""
 
-# Rows that the naive loop is tried on: more would not fit into memory at once.
+# Rows for the test of the naive loop: more would not fit into memory at once.
 _TRIED_ROWS = 2**22
 
 
 def backward(
     model: LNTXLinearModel, parts: Iterable[Part], num_rows: int, *, weight: float = 1.0, compensate: bool = False
 ) -> float:
-    """Leave the gradient of the mean squared error, times `weight`, in the parameters; return that error.
+    """Store the gradient of the mean squared error, times `weight`, in the parameters; return that error.
 
-    parts: num_rows rows. compensate: take the rounding of the predictions out of the residuals.
+    parts: num_rows rows. compensate: remove the rounding of the predictions from the residuals.
     """
     criterion = nn.MSELoss()
     parameters = list(model.parameters())
@@ -38,7 +38,7 @@ def backward(
     for x, y, low in _short(parts):
         prediction = model(x)
         if compensate:
-            # No gradient flows through the error: it belongs to the arithmetic, not to the model.
+            # No gradient through the rounding error: it is not part of the model.
             with torch.no_grad():
                 error = rounding_error(x, low, model.linear.weight[0], model.linear.bias, prediction)
             loss = criterion(prediction - y, -error)
@@ -56,7 +56,7 @@ def backward(
 
 
 def naive_error(model: LNTXLinearModel, parts: Iterable[Part]) -> float:
-    """Relative error of torch's own float32 weight gradient over the first 2^22 rows, all at once, against float64."""
+    """Return the relative error of torch's float32 weight gradient of the first 2^22 rows in one batch."""
     rows: list[tuple[torch.Tensor, torch.Tensor]] = []
     for x, y, _ in parts:
         rows.append((x.float(), y.float()))
@@ -72,7 +72,7 @@ def naive_error(model: LNTXLinearModel, parts: Iterable[Part]) -> float:
 
 
 def gradient(parameter: torch.Tensor) -> torch.Tensor:
-    """The gradient that is there."""
+    """Return the gradient of a parameter; it must have one."""
     assert parameter.grad is not None
     return parameter.grad
 

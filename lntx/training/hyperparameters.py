@@ -1,4 +1,4 @@
-"""Settle how the descent takes its steps: coordinates, gradient, learning rate, batches. Takes no step itself."""
+"""Choose the hyperparameters of the descent: coordinates, gradient, learning rate, batches. Takes no step itself."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from lntx.training import curvature as curves
 Gradient = Literal["autograd", "moments"]
 
 AUTOGRAD_ROWS = 10**6
-"""Rows up to which every epoch goes through them by default."""
+"""Maximum number of rows for which, by default, every epoch reads all rows."""
 
 AUTOGRAD_CONDITION = {"float64": 30.0, "float32": 5.0}
-"""Condition number of the columns, scaled to one length, up to which gradients from rows of that dtype reach the last
-digits: with noise they lose about twice its logarithm of the 16 (or 7) that they have."""
+"""Largest condition number of the columns, scaled to equal length, for which gradients from rows of that dtype reach
+the last digits: with noise they lose about twice its logarithm of their 16 (or 7) digits."""
 
 _MOST_FINISHING_EPOCHS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class Descent:
-    """What `Train` asks for, settled by the data."""
+    """The settings of `Train` with `auto` resolved for the data."""
 
     precondition: curves.Precondition
     """Coordinates of the descent."""
@@ -38,43 +38,43 @@ class Descent:
     """S, float64, shape (p, p): weights = S · coordinates, the bias last."""
 
     gradient: Gradient
-    """How gradients over all rows are made."""
+    """How gradients over all rows are computed."""
 
     learning_rate: float
     """Step size in those coordinates."""
 
     full_batch_rate: float
-    """Step size on all rows; another one where there are batches."""
+    """Step size for steps on all rows; differs from `learning_rate` if there are batches."""
 
     finishing_epochs: int
-    """Epochs on all rows that reach the solution from where batches leave it; 0 without batches."""
+    """Epochs on all rows that are needed to reach the solution after the batches; 0 without batches."""
 
     stable_limit: float
     """Learning rate from which full-batch descent does not converge."""
 
     batch_size: int | None
-    """Rows per step; none: all."""
+    """Rows per step; None: all rows."""
 
     condition_number: float
-    """Of the Hessian in those coordinates."""
+    """Condition number of the Hessian in those coordinates."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Coordinates, and the curvature in them."""
+    """The coordinates of the descent, and the curvature in them."""
 
     precondition: curves.Precondition
-    """What they are called."""
+    """Name of the coordinates."""
 
     coordinates: torch.Tensor
     """S, float64, shape (p, p): weights = S · coordinates, the bias last."""
 
     eigenvalues: torch.Tensor
-    """Of the Hessian in them, largest first, shape (p,)."""
+    """Eigenvalues of the Hessian in the coordinates, largest first, shape (p,)."""
 
 
 def choose_frame(curvature: curves.Curvature, asked: Literal["auto"] | curves.Precondition) -> Frame:
-    """The coordinates that were asked for, or the mildest that do."""
+    """Return the requested coordinates; for "auto", the simplest ones in which descent is fast."""
     precondition = curves.choose(curvature) if asked == "auto" else asked
     coordinates = curvature.coordinates(precondition)
     return Frame(precondition=precondition, coordinates=coordinates, eigenvalues=curvature.eigenvalues(coordinates))
@@ -83,11 +83,11 @@ def choose_frame(curvature: curves.Curvature, asked: Literal["auto"] | curves.Pr
 def plan_descent(
     curvature: curves.Curvature, frame: Frame, train: Train, blocks: Callable[[], Iterable[Block]]
 ) -> Descent:
-    """Settle the batches and the learning rate.
+    """Choose the batches and the learning rate.
 
     blocks: reads the rows again; called only for mini-batches with an automatic rate.
 
-    Raises: BadInput: a learning rate at or over the stable limit, or a batch that cannot be held in memory.
+    Raises: BadInput: a learning rate at or above the stable limit, or a batch that does not fit into memory.
     """
     precondition, coordinates, eigenvalues = frame.precondition, frame.coordinates, frame.eigenvalues
     limit = curves.stable_limit(eigenvalues, train.momentum)
@@ -100,7 +100,7 @@ def plan_descent(
             rate = curves.batch_rate(
                 eigenvalues, largest_row=largest, num_rows=curvature.num_rows, batch_size=batch_size
             )
-            # Momentum multiplies a steady gradient by 1 / (1 - momentum).
+            # Momentum multiplies a constant gradient by 1 / (1 - momentum).
             rate *= 1 - train.momentum
     else:
         rate = train.learning_rate
@@ -125,7 +125,7 @@ def plan_descent(
 
 
 def _finishing_epochs(condition: float, momentum: float) -> int:
-    """Epochs in which every direction shrinks by 1e16 at the best rate (Polyak, 1964), and some for rounding."""
+    """Return the epochs in which all errors shrink by 1e16 at the best rate (Polyak, 1964), plus some for rounding."""
     # log1p: at a condition number of 1e16 the factor itself rounds to 1.
     shrinks = [-math.log1p(-2 / (condition + 1))] if condition > 1.001 else []
     shrinks += [-math.log(momentum) / 2] if momentum > 0 else []
@@ -159,5 +159,5 @@ def _batch_size(train: Train, curvature: curves.Curvature) -> int | None:
 
 def _largest_row(x: np.ndarray, coordinates: torch.Tensor, has_bias: bool) -> float:
     columns = np.hstack([x, np.ones((len(x), 1))]) if has_bias else x
-    # In torch, which takes one thread here: BLAS may add up in another order with another number of them.
+    # In torch, which uses one thread here: the order of sums in BLAS may depend on the number of threads.
     return float(((torch.from_numpy(columns) @ coordinates) ** 2).sum(dim=1).max())

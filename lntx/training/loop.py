@@ -1,4 +1,4 @@
-"""How far a training has come: its history, and the checkpoints from which it goes on after an interruption."""
+"""The training loop with its history, and the checkpoints from which it resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lntx.training.stopping import Stopping
 logger = logging.getLogger(__name__)
 
 
-class Progress:
+class TrainingLoop:
     """How far a training has come, and the checkpoints of it."""
 
     def __init__(self, model: LNTXLinearModel, generator: torch.Generator, checkpoints: Checkpoints) -> None:
@@ -40,21 +40,21 @@ class Progress:
 
     @property
     def is_finishing(self) -> bool:
-        """Whether the steps are on all rows, or never were on batches."""
+        """Whether the steps on all rows have begun."""
         return self._finishing_from is not None
 
     @property
     def finishing_epochs(self) -> int:
-        """Epochs on all rows."""
+        """Number of epochs on all rows."""
         return 0 if self._finishing_from is None else len(self.history) - self._finishing_from
 
     def finish(self) -> None:
-        """Go over to steps on all rows."""
+        """Switch to steps on all rows."""
         if self._finishing_from is None:
             self._finishing_from = len(self.history)
 
     def descend(self, steps: Steps, stopping: Stopping, max_epochs: int) -> Stop | None:
-        """Train until it is to stop, or until that many epochs are done in all; none if the epochs ran out."""
+        """Train until a stopping rule applies, or until `max_epochs` epochs are done in total (then return None)."""
         if self._saved is not None:
             steps.optimizer.load_state_dict(self._saved["optimizer"])
             stopping.restore(self._saved["stopping"])
@@ -88,7 +88,7 @@ class Progress:
 
 
 def _set_coefficients(model: LNTXLinearModel, epoch: Epoch) -> None:
-    """Put a model back to the end of an epoch."""
+    """Reset a model to the coefficients at the end of an epoch."""
     with torch.no_grad():
         for parameter, values in zip(model.parameters(), (epoch.weights, [epoch.bias]), strict=False):
             parameter.copy_(torch.tensor(values, dtype=torch.float64).reshape(parameter.shape))

@@ -1,8 +1,8 @@
-"""The full-batch gradient without the rows: it is affine in the weights, so that a pass over the rows, at some
-weights, serves many epochs.
+"""The full-batch gradient from moments: it is affine in the weights, so that one pass over the rows serves many epochs.
 
-A pass sums xᵀ(y - prediction) in double-double arithmetic; away from its weights the Hessian's QR factor carries the
-gradient on, until the distance hides the digits and another pass is made. Shares no summation with the reference.
+A pass sums xᵀ(y - prediction) in double-double arithmetic at the current weights. At other weights the gradient is
+updated with the QR factor of the Hessian, until the distance costs too many digits and a new pass is needed. Shares no
+summation with the exact solution.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from lntx.numerics.doubledouble import two_product, two_sum
 from lntx.training.curvature import Curvature
 
 Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-"""x, shape (n, d), y, shape (n, 1), and what rounding left out of x; float64."""
+"""x, shape (n, d), y, shape (n, 1), and the rounding error of x; float64."""
 
-# Numbers worked on at once: more leave the processor's caches.
+# Numbers per chunk: larger chunks do not fit into the processor's caches.
 _CHUNK_NUMBERS = 2**15
-# A gradient this much smaller than its change since the last pass is not to be had without another; nor is one that
-# is within this many roundings of it, times the squared condition number.
+# A new pass is needed if the gradient, relative to its change since the last pass, is below the first limit, or below
+# the second one in roundings, times the squared condition number.
 _WORTH_A_PASS = 1e-4
 _ROUNDINGS = 64
 _NO_LACK = 1e-2
-# Measuring it takes about 40 ns for each product of two columns in a row: half a minute at the most.
+# Measuring the metric takes about 40 ns for each product of two columns in a row: half a minute at most.
 _METRIC_NUMBERS = 10**9
-# A sum of squared residuals this small beside the loss it is left over from is rounding.
+# A sum of squared residuals this small, relative to the sum that it was computed from, is only rounding.
 _NO_RESIDUALS = 1e-13
 
 
 class Moments:
-    """Gradients of the mean squared error in the coefficients, the bias last."""
+    """Gradients of the mean squared error with respect to the coefficients, the bias last."""
 
     def __init__(self, curvature: Curvature, rows: Callable[[], Iterator[Rows]]) -> None:
         self._rows = rows
         self._num_rows = curvature.num_rows
         self._has_bias = curvature.has_bias
-        # QR with the bias last: R of the factor with its columns turned.
+        # QR again, with the bias last: R of the factor with reordered columns.
         self._factor = torch.linalg.qr(curvature.bias_last, mode="r").R
         p = len(self._factor)
         self._inverse = torch.linalg.solve_triangular(self._factor, torch.eye(p, dtype=torch.float64), upper=True)
@@ -51,38 +51,38 @@ class Moments:
         self._residuals = torch.inf
 
     def gradient(self, coefficients: torch.Tensor, coordinates: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """The gradient of the mean squared error in the coordinates S, shape (p,), and that error.
+        """Return the gradient of the mean squared error in the coordinates S, shape (p,), and that error.
 
-        coefficients: where, float64, shape (p,). coordinates: S, float64, shape (p, p).
+        coefficients: the current coefficients, float64, shape (p,). coordinates: S, float64, shape (p, p).
         """
         right, distance = self._carried(coefficients)
         if right is None or self._excess(right) < (self._worth_a_pass * distance) ** 2:
             right = self._pass(coefficients)
         loss = (self._residuals + self._excess(right)) / self._num_rows
-        # Rounded only once it is in the coordinates, where nothing cancels any more.
+        # Round only after the transform to the coordinates, where no more cancellation occurs.
         return -2 / self._num_rows * exact_transform(coordinates, right), loss
 
     @property
     def state(self) -> dict[str, torch.Tensor | float] | None:
-        """The last pass over the rows, if there was one."""
+        """The result of the last pass over the rows; None before the first pass."""
         if self._anchor is None:
             return None
         high, low = self._right
         return {"anchor": self._anchor, "high": high, "low": low, "residuals": self._residuals}
 
     def restore(self, state: dict[str, Any] | None) -> None:
-        """Go on from the last pass of another time."""
+        """Restore a saved `state`."""
         if state is not None:
             self._anchor, self._residuals = state["anchor"], state["residuals"]
             self._right = state["high"], state["low"]
 
     def metric(self, coordinates: torch.Tensor) -> torch.Tensor | None:
-        """What the columns lack of being orthonormal in the coordinates S that should make them so: the inverse of
-        (xS)ᵀ(xS) / N, shape (p, p). None where the lack, squared condition number times rounding, is none, or takes too
-        long to measure.
+        """Return the correction for columns that are not exactly orthonormal in the coordinates S: the inverse of
+        (xS)ᵀ(xS) / N, shape (p, p). None if the defect, squared condition number times rounding, is negligible or takes
+        too long to measure.
 
-        Rounded weights are some units in the last place away from the solution; uncorrected, the next step would
-        be off by that lack times as many units.
+        Rounded weights are some units in the last place away from the solution; without the correction the error of the
+        next step would be the defect times that distance.
         """
         lack = self._condition**2 * torch.finfo(torch.float64).eps
         if lack < _NO_LACK or self._num_rows * len(self._factor) ** 2 > _METRIC_NUMBERS:
@@ -98,7 +98,7 @@ class Moments:
         return metric
 
     def _carried(self, coefficients: torch.Tensor) -> tuple[Pair | None, float]:
-        """xᵀ(y - prediction) from the last pass, and how far the predictions have moved since."""
+        """Return xᵀ(y - prediction) updated from the last pass, and the change of the predictions since then."""
         if self._anchor is None:
             return None, 0.0
         moved = self._factor @ (coefficients - self._anchor)
@@ -106,7 +106,7 @@ class Moments:
         return (right[0], right[1] + self._right[1]), float(torch.linalg.vector_norm(moved))
 
     def _excess(self, right: Pair) -> float:
-        """How much larger than at the solution the sum of squared residuals is."""
+        """Return the sum of squared residuals minus its value at the solution."""
         return float(torch.linalg.vector_norm(exact_transform(self._inverse, right)) ** 2)
 
     def _pass(self, coefficients: torch.Tensor) -> Pair:
@@ -132,11 +132,11 @@ class Moments:
     def _sums(
         self, x: torch.Tensor, y: torch.Tensor, low: torch.Tensor | None, coefficients: torch.Tensor
     ) -> tuple[Pair, float]:
-        """xᵀ(y - prediction) of some rows, the bias last, and the sum of squared residuals."""
+        """Return xᵀ(y - prediction) of some rows, the bias last, and the sum of squared residuals."""
         bias = coefficients[-1:] if self._has_bias else None
         high, error = exact_predictions(x, low, coefficients[: x.shape[1]], bias)
         residual, more = two_sum(y, -high)
-        # Again, because much may have cancelled: the rest has to be below the residual's own rounding.
+        # Normalise again after cancellation: the rest must be below the rounding of the residual.
         residual, rest = two_sum(residual, more - error)
         rest = rest.unsqueeze(1)
         products, errors = two_product(x, residual.unsqueeze(1))
@@ -150,7 +150,10 @@ class Moments:
 
 
 def _transformed(x: torch.Tensor, low: torch.Tensor | None, coordinates: torch.Tensor) -> torch.Tensor:
-    """(x + low) in other coordinates, the bias last, shape (n, p), each rounded once. coordinates: shape (p, p)."""
+    """Return (x + low) in the coordinates, the bias last, shape (n, p), each value rounded once.
+
+    coordinates: shape (p, p).
+    """
     d = x.shape[1]
     pairs = [exact_predictions(x, low, column[:d], column[d:] if len(column) > d else None) for column in coordinates.T]
     return torch.stack([high + error for high, error in pairs], dim=1)

@@ -1,6 +1,6 @@
-"""What training leaves behind: the figures of a fit and its history by epoch, and their files.
+"""The results of training: the figures of a fit, its history by epoch, and their files.
 
-Holds results; trains nothing and needs no torch.
+Holds results; trains nothing and does not need torch.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lntx.config.schema import Section, Train
 
@@ -25,40 +22,40 @@ class Epoch(Section):
     """Weights at the end."""
 
     bias: float | None
-    """Bias at the end; none where the model has none."""
+    """Bias at the end; None if the model has no bias."""
 
     loss: float | None
-    """Mean squared error over the epoch, each row at the weights it met; none at the start."""
+    """Mean squared error over the epoch, each row at the weights before its step; None for epoch 0."""
 
     @property
     def coefficients(self) -> tuple[float, ...]:
-        """Weights and, where there is one, the bias."""
+        """Weights and, if the model has one, the bias."""
         return self.weights if self.bias is None else (*self.weights, self.bias)
 
 
 class Fit(Section):
-    """What was learned, and how."""
+    """The learned model, and how it was trained."""
 
     weights: tuple[float, ...]
-    """Learned weights in the order of the features, each as the float64 that it equals."""
+    """Learned weights in the order of the features, each as the float64 of the same value."""
 
     bias: float | None
-    """Learned bias; none where the model has none."""
+    """Learned bias; None if the model has no bias."""
 
     dtype: Literal["float64", "float32"]
     """Type of the weights."""
 
     device: str
-    """Kind of device that trained."""
+    """Type of the training device."""
 
     epochs: int
-    """Epochs done."""
+    """Number of epochs done."""
 
     stop: Stop
-    """Why training ended: the weights no longer move, or only by rounding; the epochs ran out; the loss grew."""
+    """Why training ended: the weights no longer change, or only by rounding; the epochs ran out; the loss grew."""
 
     last_move: float | None
-    """Largest move of a coefficient in the last epoch, relative to its scale; none if it was not finite."""
+    """Largest change of a coefficient in the last epoch, relative to its scale; None if it was not finite."""
 
     learning_rate: float
     """Learning rate used, in the coordinates of `precondition`."""
@@ -70,45 +67,48 @@ class Fit(Section):
     """Momentum used."""
 
     batch_size: int | None
-    """Rows per step; none: all."""
+    """Rows per step; None: all rows."""
 
     finishing_epochs: int
-    """Epochs on all rows that came after those on batches; 0 without batches."""
+    """Epochs on all rows after those on batches; 0 without batches."""
 
     gradient: Literal["autograd", "moments"]
-    """How gradients over all rows were made: by loss.backward() on rows, or from sums over them."""
+    """How gradients over all rows were computed: by loss.backward() on rows, or from sums over them."""
 
     naive_gradient_error: float | None
-    """Relative error of the first gradient of the same loop in plain torch, which adds up float32 row after row;
-    none where the settings are not that loop's, or the rows too few to matter."""
+    """Relative error of the first gradient of the same loop in plain torch, which sums float32 row after row; None if
+    the settings differ from that loop, or the rows are too few to matter."""
 
     precondition: Literal["none", "standardize", "qr"]
     """Coordinates of the descent."""
 
     condition_number: float
-    """Of the Hessian in the weights themselves."""
+    """Condition number of the Hessian in the weights themselves."""
 
     descent_condition_number: float
-    """Of the Hessian in the coordinates of the descent."""
+    """Condition number of the Hessian in the coordinates of the descent."""
 
     rows_sha256: tuple[str, ...] = ()
-    """Digest of the rows at each of training's readings; empty where they were read again each epoch."""
+    """Digest of the rows at each reading by training; empty if they were read again in each epoch."""
 
     history_sha256: str | None = None
-    """Digest of the history, as `history_digest` takes it."""
+    """Digest of the history, as `history_digest` returns it."""
 
     asked: Train
-    """What was asked for, `auto` included."""
+    """The requested settings, with `auto` unresolved."""
 
 
 def history_digest(history: Sequence[Epoch]) -> str:
-    """sha256 of the weights and the loss of every epoch, to the last bit."""
+    """Return the sha256 of the coefficients and the loss of every epoch, exact to the last bit."""
     numbers = [(epoch.coefficients, epoch.loss) for epoch in history]
     return hashlib.sha256(repr(numbers).encode()).hexdigest()
 
 
 def write_history(history: Sequence[Epoch], path: Path) -> None:
     """Write a history to Parquet: columns epoch, loss, weights (a list per epoch) and bias."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     columns = {
         "epoch": pa.array(range(len(history)), pa.int32()),
         "loss": pa.array([epoch.loss for epoch in history], pa.float64()),
@@ -120,5 +120,7 @@ def write_history(history: Sequence[Epoch], path: Path) -> None:
 
 def read_history(path: Path) -> list[Epoch]:
     """Read what `write_history` wrote."""
+    import pyarrow.parquet as pq
+
     rows = pq.read_table(path).to_pylist()
     return [Epoch(weights=row["weights"], bias=row["bias"], loss=row["loss"]) for row in rows]

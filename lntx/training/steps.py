@@ -1,6 +1,6 @@
-"""The steps of training: the tutorial's loop on all rows, on sums over them, and on batches.
+"""The steps of training: the tutorial's loop on all rows, on sums over the rows, and on batches.
 
-Each way takes an epoch at a time; how many there are, and when they end, is `training`'s business.
+Each variant runs one epoch at a time; the caller decides on the number of epochs and when to stop.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from lntx.training.moments import Moments
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """How the steps of a phase are taken, and what they remember."""
+    """The steps of a training phase, and their state."""
 
     epoch: Callable[[bool], float]
-    """Takes the steps of an epoch; told whether rounding is to be taken out of the residuals. Returns the mean loss."""
+    """Runs one epoch; the argument says whether to remove rounding from the residuals. Returns the mean loss."""
 
     optimizer: torch.optim.Optimizer
-    """Remembers the velocity."""
+    """Holds the velocity."""
 
     moments: Moments | None = None
-    """Remembers its last pass over the rows."""
+    """Holds the last pass over the rows; None if gradients come from the rows."""
 
 
 def full_batch(
     model: LNTXLinearModel, rows: Callable[[], Iterator[Part]], descent: Descent, train: Train, num_rows: int
 ) -> Steps:
-    """The tutorial's loop: zero_grad, forward, loss, backward, step."""
+    """Return the steps of the tutorial's loop: zero_grad, forward, loss, backward, step."""
     optimizer = torch.optim.SGD(model.parameters(), lr=descent.full_batch_rate, momentum=train.momentum)
 
     def epoch(compensate: bool) -> float:
@@ -48,7 +48,7 @@ def full_batch(
 
 
 def by_moments(model: LNTXLinearModel, moments: Moments, descent: Descent, train: Train) -> Steps:
-    """The same loop, its gradient from sums over the rows in place of the rows."""
+    """Return the steps of the same loop with the gradient from sums over the rows instead of the rows."""
     optimizer = torch.optim.SGD(model.parameters(), lr=descent.full_batch_rate, momentum=train.momentum)
     metric = moments.metric(descent.coordinates) if descent.precondition == "qr" else None
 
@@ -70,7 +70,7 @@ def mini_batches(
     generator: torch.Generator,
     num_rows: int,
 ) -> Steps:
-    """The same loop on shuffled rows (within each part that is read) in batches."""
+    """Return the steps of the same loop on batches of shuffled rows (shuffled within each part that is read)."""
     batch_size = descent.batch_size
     assert batch_size is not None
     optimizer = torch.optim.SGD(model.parameters(), lr=descent.learning_rate, momentum=train.momentum)
@@ -81,7 +81,7 @@ def mini_batches(
             order = torch.randperm(len(x), generator=generator).to(x.device)
             for indices in torch.split(order, batch_size):
                 optimizer.zero_grad()
-                # A short last batch counts for as much as it holds: the rate was derived for whole ones.
+                # Weight a short last batch by its size: the rate was derived for full batches.
                 weight = len(indices) / batch_size
                 loss = backward(model, [(x[indices], y[indices], None)], len(indices), weight=weight)
                 _precondition(model, descent.coordinates)
@@ -93,18 +93,18 @@ def mini_batches(
 
 
 def _precondition(model: LNTXLinearModel, coordinates: torch.Tensor) -> None:
-    """Turn the gradient in the weights into the step that descent takes in the coordinates: S Sᵀ · gradient."""
+    """Replace the gradient by S Sᵀ · gradient, so that the step in the weights is a descent step in the coordinates."""
     total = torch.cat([gradient(parameter).reshape(-1).double().cpu() for parameter in model.parameters()])
     _set_gradient(model, coordinates @ (coordinates.T @ total))
 
 
 def _set_gradient(model: LNTXLinearModel, values: torch.Tensor) -> None:
-    # The weights come first, the bias, if any, last.
+    # The weights are first; the bias, if any, is last.
     parameters = list(model.parameters())
     for parameter, part in zip(parameters, values.tensor_split([parameters[0].numel()]), strict=False):
         parameter.grad = part.reshape(parameter.shape).to(parameter.device, parameter.dtype)
 
 
 def coefficients_of(model: LNTXLinearModel) -> torch.Tensor:
-    """Weights and, last, the bias as they are: float64, shape (p,)."""
+    """Return the current weights and, last, the bias: float64, shape (p,)."""
     return torch.cat([parameter.detach().reshape(-1).double().cpu() for parameter in model.parameters()])

@@ -1,4 +1,4 @@
-"""When to stop: how far the weights still move, and what that means."""
+"""The stopping rules of training, based on the changes of the weights."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from lntx.config.schema import Train
 from lntx.training.result import Epoch, Stop
 
 COMPENSATE_BELOW = 64
-"""Moves below this many units of rounding are decided by rounding in the residuals."""
+"""Changes below this many units of rounding are dominated by rounding in the residuals."""
 
 EXACT_SCALE = 1e-12
-"""Where gradients are exact, a coefficient matters down to this part of rms(y) / rms(column)."""
+"""With exact gradients, a coefficient matters down to this fraction of rms(y) / rms(column)."""
 
 STALL_BELOW = 1000
-"""Moves below this many units of rounding, and no longer falling, are rounding."""
+"""Changes below this many units of rounding that no longer decrease are only rounding."""
 
 STALL_EPOCHS = 50
-"""Epochs over which moves have to fall."""
+"""Epochs over which the changes have to decrease."""
 
 DIVERGED_GROWTH = 1e12
-"""A loss this many times the first one is out of control."""
+"""A loss this many times the first one counts as diverged."""
 
 _PLATEAU_EPOCHS = 10
 _PLATEAU_FALL = 0.99
 
 
 class Stopping:
-    """Follows a phase of the training, epoch by epoch.
+    """Decides after each epoch whether a phase of the training has ended.
 
-    scale: size below which a coefficient does not matter, shape (p,). exact: the gradients are, so that even a
-    coefficient far below its scale is worth waiting for. compensates: the last epoch must have had the rounding taken
-    out of its residuals. batches: steps on random batches, which circle the solution in the end.
+    scale: size below which a coefficient does not matter, shape (p,). exact: the gradients are exact, so that even a
+    coefficient far below its scale can converge. compensates: the last epoch must have residuals without rounding.
+    batches: the steps use random batches, which finally circle the solution.
     """
 
     def __init__(
@@ -61,20 +61,20 @@ class Stopping:
 
     @property
     def state(self) -> dict[str, list[float]]:
-        """What has been taken note of."""
+        """The losses and changes so far."""
         return {"losses": [*self._losses], "moves": [*self._moves]}
 
     def restore(self, state: dict[str, list[float]]) -> None:
-        """Go on from what had been taken note of."""
+        """Restore a saved `state`."""
         self._losses, self._moves = [*state["losses"]], [*state["moves"]]
 
     @property
     def close(self) -> bool:
-        """Whether the weights have come so near that rounding decides."""
+        """Whether the weights are so near the solution that rounding dominates."""
         return self.last_move <= COMPENSATE_BELOW * self._eps
 
     def after(self, before: Epoch, epoch: Epoch) -> Stop | None:
-        """Take note of an epoch; say whether, and why, it was the last one of its phase."""
+        """Record an epoch; return why it was the last one of its phase, or None to continue."""
         was_close, previous = self.close, self.last_move
         assert epoch.loss is not None
         self._losses.append(epoch.loss)
@@ -82,7 +82,7 @@ class Stopping:
         if epoch.loss > DIVERGED_GROWTH * max(self._losses[0], torch.finfo(torch.float32).tiny):
             return "diverged"
         tolerance = self._train.tolerance
-        # With momentum the weights stand still for an epoch wherever they turn: it takes two to tell.
+        # With momentum the weights may pause for one epoch at a turning point: check two epochs.
         move = max(self.last_move, previous) if self._train.momentum > 0 else self.last_move
         if tolerance != "auto":
             return "converged" if tolerance > 0 and move <= tolerance else None
@@ -97,7 +97,7 @@ class Stopping:
         return bool(earlier) and 0.9 * max(earlier) < max(recent) <= STALL_BELOW * self._eps
 
     def _circles(self) -> bool:
-        """Whether the loss of random batches has ceased to fall."""
+        """Return whether the loss of random batches no longer decreases."""
         recent, earlier = self._losses[-_PLATEAU_EPOCHS:], self._losses[:-_PLATEAU_EPOCHS]
         return bool(earlier) and min(recent) > _PLATEAU_FALL * min(earlier)
 

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.main import main
-from flows.cli.run import app
-
-assert main, "all commands have joined"
+from flows.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -157,7 +157,7 @@ def test_a_read_only_root_is_said_in_a_line(fitted: Path) -> None:
         (("up", "--port", "4200.6"), "must be an integer, got '4200.6'"),
         (("plan", "--train.max-epochs", "3.0"), "train.max_epochs must be an integer, got '3.0'"),
         (("sweep", "--over", "train.max_epochs=0:99999999999999999999999"), "is no range"),
-        (("up", "--cron", "0 0 30 2 *"), "a day that never comes"),
+        (("up", "--cron", "0 0 30 2 *"), "never matches a date"),
         (("up", "--webhook", "http://"), "--webhook names no host"),
         (("up", "--timezone", ""), "--timezone must be a name"),
     ],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -148,12 +149,13 @@ def test_an_interrupted_question_is_not_answered_to_the_next(tmp_path: Path, mon
     path = _written(_model(3.7), "safetensors", tmp_path)
     helper = worker.fresh_process()
 
-    class Interrupted:
-        def readline(self) -> str:
-            raise KeyboardInterrupt
+    def interrupted() -> str:
+        raise KeyboardInterrupt
 
+    answers = helper._process.stdout
+    assert answers is not None
     with monkeypatch.context() as patch:
-        patch.setattr(helper._process, "stdout", Interrupted())
+        patch.setattr(helper._process, "stdout", SimpleNamespace(readline=interrupted, close=answers.close))
         with pytest.raises(KeyboardInterrupt):
             prove(path, _model(3.7))
     assert worker.fresh_process() is not helper

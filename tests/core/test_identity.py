@@ -6,15 +6,12 @@ import ast
 import re
 import shutil
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from planned import planned as _planned
 
 import lntx
-from lntx.config.schema import Format
 from lntx.errors import LntxError
-from lntx.export.formats import FORMATS
 from lntx.pipeline.table import TABLE
 from lntx.stages import STAGES
 from lntx.store import key
@@ -94,10 +91,6 @@ def test_the_table_lists_the_modules_that_decide() -> None:
     trained = {name for name in _closure("sweep.trials", "sweep.vectorized") if name.startswith("sweep.")}
     assert trained | {"sweep.sweep"} == set(CODE)
     assert _closure("sweep.vectorized") - set(CODE) <= of_stages
-
-
-def test_every_format_has_an_entry() -> None:
-    assert list(FORMATS) == list(get_args(Format))
 
 
 def test_a_needed_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

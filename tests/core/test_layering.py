@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import lntx
+from lntx import run
 
 _FOLDER = Path(lntx.__file__).parent
 
@@ -38,9 +39,14 @@ def test_a_deliberate_import_the_wrong_way_is_refused(tmp_path: Path) -> None:
         path.write_text(content)
 
 
-def test_what_plan_needs_imports_neither_torch_nor_matplotlib_nor_pandas() -> None:
-    code = "import flows.cli.main, lntx.pipeline.plan, lntx.pipeline.runner, lntx.runs.run"
-    assert _modules_after(code).isdisjoint({"prefect", "torch", "matplotlib", "pandas"})
+def test_commands_that_compute_nothing_import_nothing_heavy(tmp_path: Path) -> None:
+    """Help, a plan, a list of runs and a run that is cached need no numpy, and so start in no time."""
+    run(data={"num_rows": 10}, root=tmp_path)
+    for words in ("--help", "runs", "show", "plan --data.num-rows 10", "run --local --data.num-rows 10"):
+        arguments = [*words.split(), "--root", str(tmp_path)]
+        code = f"from flows.cli.main import main\ntry: main({arguments})\nexcept SystemExit as end: assert not end.code"
+        heavy = {"numpy", "pyarrow", "pandas", "torch", "matplotlib", "prefect", "asyncio"}
+        assert not _modules_after(code) & heavy, words
 
 
 def test_importing_lntx_imports_nothing_heavy() -> None:

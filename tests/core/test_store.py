@@ -105,8 +105,9 @@ def test_a_record_of_a_newer_lntx_is_refused_politely(tmp_path: Path) -> None:
     record = _published(store)
     (path,) = (tmp_path / "artifacts" / "records" / "train").glob(f"*{record.key}.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(LntxError, match="written by a newer lntx"):
+    with pytest.raises(LntxError, match=r"written by a newer lntx \(format 2\): upgrade lntx"):
         store.find(IDENTITY)
+    assert json.loads(path.read_text())["format"] == 2
 
 
 def test_a_quarantined_record_is_kept_and_never_a_hit(tmp_path: Path) -> None:

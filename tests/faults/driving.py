@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from commandline import Done
 
 SETTINGS = ("--data.num-rows", "3000", "--data.noise", "0.5", "--data.bias", "1")
 """What most cases run: quick, and with every kind of file."""
 
 STAGES = ("generate", "train", "evaluate", "export")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """A command that ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 def command(*words: str, root: Path) -> list[str]:
@@ -123,8 +110,9 @@ def stage_of(name: str) -> str | None:
     return parts[1] if parts[1] in STAGES else None
 
 
-def until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], *, seconds: float = 60.0, every: float = 0.01) -> None:
+    """Wait for something that must come, however slow the machine; asked every so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(every)

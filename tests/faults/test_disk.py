@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -116,40 +115,3 @@ def test_two_roots_know_nothing_of_each_other(clean: tuple[Path, Done], tmp_path
     assert states(other) == dict.fromkeys(states(other), "ran")
     assert len(lntx("runs", "--json", root=tmp_path / "other").json["runs"]) == 1
     assert other.json["run"] not in str(lntx("runs", "--json", root=clean[0]).json)
-
-
-def test_a_record_of_a_newer_lntx_is_refused_and_stays(clean: tuple[Path, Done], tmp_path: Path) -> None:
-    root = copy(clean[0], tmp_path / "root")
-    (record,) = (root / "artifacts" / "records" / "train").iterdir()
-    said = json.loads(record.read_text())
-    record.write_text(json.dumps({**said, "format": 2, "something": "new"}))
-    refused = run(root)
-    assert refused.code == 1
-    assert "was written by a newer lntx (format 2): upgrade lntx" in refused.json["error"]["message"]
-    assert json.loads(record.read_text())["something"] == "new"
-
-
-@pytest.mark.slow
-def test_foreign_files_are_left_alone(
-    clean: tuple[Path, Done], clean_bits: dict[str, list[str]], tmp_path: Path
-) -> None:
-    root = copy(clean[0], tmp_path / "root")
-    foreign = ["artifacts/records/train/notes.json", "artifacts/records/train/a b.txt", "artifacts/runs/mine.json"]
-    foreign += ["data/my.csv", "artifacts/train/picture.png", "artifacts/export/sub"]
-    for name in foreign[:-1]:
-        (root / name).write_text("mine")
-    (root / foreign[-1]).mkdir()
-    assert damaged(root) == []
-    assert bits(run(root)) == clean_bits
-    assert lntx("gc", "--keep", "0", root=root).code == 0
-    assert all((root / name).exists() for name in foreign)
-    assert bits(run(root)) == clean_bits
-
-
-@pytest.mark.slow
-def test_a_root_that_is_a_file_or_lies_below_one_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    for root in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert run(root).code == 2
-    assert (tmp_path / "file").read_text() == "mine"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]

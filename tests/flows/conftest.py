@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import httpx
 import pytest
-from flows_server import Server
 from postgresql import postgresql
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import (
@@ -22,6 +13,7 @@ from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     temporary_settings,
 )
+from prefect_server import Server
 
 
 @pytest.fixture(scope="session")
@@ -39,39 +31,10 @@ def database(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, database: dict[str, str]) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    auth = f"lntx:{secrets.token_hex(8)}"
-    env = {
-        **os.environ,
-        **database,
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_SERVER_API_AUTH_STRING": auth,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }
-    log = (home / "server.log").open("w")
-    command = [sys.executable, "-m", "prefect", "server", "start"]
-    process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=home)
-    url = f"http://127.0.0.1:{port}/api"
-    try:
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                if httpx.get(f"{url}/health").status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
-            assert process.poll() is None, Path(log.name).read_text()
-            assert time.monotonic() < deadline, Path(log.name).read_text()
-            time.sleep(0.2)
-        yield Server(url, auth)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        log.close()
+    found = Server(tmp_path_factory.mktemp("prefect"), database)
+    found.start()
+    yield found
+    found.end()
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from flowing import run_flow, run_id, state_names, task_runs
-from flows_server import Server
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect_server import Server
 
 from flows.canary import canary
 from lntx.canary.results import Canary

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from flows_server import Server
 from prefect.client.orchestration import SyncPrefectClient
+from prefect_server import Server
 
 from flows.server.serve import deployments
 from flows.server.settings import ServerOptions

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from commandline import Cli
-from flows_server import Server
 from prefect.client.orchestration import SyncPrefectClient
+from prefect_server import Server
 
 pytestmark = pytest.mark.flow
 

@@ -7,8 +7,6 @@ import http.server
 import json
 import os
 import queue
-import random
-import socket
 import subprocess
 import threading
 import time
@@ -18,18 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from driving import Done, lntx
+from driving import Done, lntx, until
+from prefect_server import free_port
 
 from flows.server.home import Home
-
-
-def free_port() -> int:
-    """One that stays free while a server is down: below those that outgoing connections get."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @dataclass(frozen=True)
@@ -80,17 +70,14 @@ class Service:
         assert isinstance(found, dict)
         return found
 
-    def wait(self, run_id: str, until: Callable[[dict[str, Any]], bool], seconds: float = 150) -> dict[str, Any]:
-        deadline = time.monotonic() + seconds
-        while not until(found := self.run(run_id)):
-            assert time.monotonic() < deadline, found["state"]
-            time.sleep(0.5)
-        return found
+    def wait(self, run_id: str, ready: Callable[[dict[str, Any]], bool], seconds: float = 300) -> dict[str, Any]:
+        until(lambda: ready(self.run(run_id)), seconds=seconds, every=0.5)
+        return self.run(run_id)
 
     def ended(self, run_id: str) -> dict[str, Any]:
         return self.wait(run_id, lambda run: run["end_time"] is not None)
 
-    def told_until(self, kind: str, seconds: float = 90) -> list[dict[str, Any]]:
+    def told_until(self, kind: str, seconds: float = 300) -> list[dict[str, Any]]:
         """The alerts up to one of a kind."""
         told = [self.alerts.get(timeout=seconds)]
         while told[-1]["alert"] != kind:
@@ -108,10 +95,7 @@ class Service:
 
     def wait_for_tasks(self, run_id: str, states: dict[str, str]) -> None:
         """The server hears of tasks later than their run ends."""
-        deadline = time.monotonic() + 30
-        while self.tasks(run_id) != states:
-            assert time.monotonic() < deadline, self.tasks(run_id)
-            time.sleep(0.5)
+        until(lambda: self.tasks(run_id) == states, every=0.5)
 
     def runs(self, deployment: str, *kinds: str) -> list[dict[str, Any]]:
         """The runs of a deployment whose state is of a type, the latest last."""
@@ -147,6 +131,7 @@ def receiving() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
         yield f"http://127.0.0.1:{receiver.server_port}/alerts", alerts
     finally:
         receiver.shutdown()
+        receiver.server_close()
 
 
 @contextlib.contextmanager
@@ -204,16 +189,15 @@ def process_of(run_id: str) -> int:
     raise AssertionError("no process has that run")
 
 
-def wait(done: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if done():
-                return
-        except httpx.HTTPError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+def wait(done: Callable[[], bool], seconds: float = 300) -> None:
+    """Wait for what a server answers; while it restarts it answers nothing."""
+
+    def is_done() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return done()
+        return False
+
+    until(is_done, seconds=seconds, every=0.5)
 
 
 def children(pid: int) -> list[int]:

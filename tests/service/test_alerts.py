@@ -25,10 +25,8 @@ def test_each_alert_comes_once_and_a_caught_fault_raises_none(service: Service) 
     killed = service.start("pipeline", data={"noise": 0.5, "bias": 1, "num_rows": 20_000}, train=long)
     service.wait(killed, lambda run: run["state"]["name"] == "Running")
     time.sleep(3)
-    killed_at = time.monotonic()
     os.kill(process_of(killed), signal.SIGKILL)
     assert service.ended(killed)["state"]["name"] == "Crashed"
-    assert time.monotonic() - killed_at < 120
     told = service.told_until("crashed")
     # Whatever would come late or twice has come by then.
     time.sleep(15)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from service import Service, commands, environment, holders, process_of
 
 from flows.server.home import Home
-from flows.server.schedules import patient_hours
+from flows.server.schedule_checks import canary_alert_hours
 from flows.server.settings import MAX_HOURS, ServerOptions
 from flows.server.unit import unit
 from lntx.errors import BadInput
@@ -181,7 +181,7 @@ def test_the_dead_man_waits_for_two_canaries() -> None:
         ({"canary_cron": "0 0 1 1 *"}, MAX_HOURS),
         ({"canary_interval_s": 366 * 86400}, MAX_HOURS),
     ):
-        assert patient_hours(ServerOptions.model_validate(asked)) == hours
+        assert canary_alert_hours(ServerOptions.model_validate(asked)) == hours
 
 
 def test_down_without_a_server_is_fine(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What a canary holds against the known answer: the path of the weights, the training, the exports."""
+"""Checks of a canary against the known answer: the path of the weights, the training, the exports."""

@@ -1,7 +1,7 @@
-"""Exported files, once more, where they lie in the end: against the weights that training ended with, and for rows.
+"""Check the stored exports again: against the final weights of training, and for training rows.
 
-What they predict is asked in a fresh process, and worked out here without torch. A second fresh process writes the same
-weights: what a file holds beyond that came from the run.
+A fresh process computes their predictions, which are compared with predictions computed here without torch. A second
+fresh process exports the same weights: anything else in a file came from the run.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from lntx.export.worker import Refused, fresh_process
 from lntx.training.result import Fit
 
 PROBE_ROWS = (1, 7, 64)
-"""Batch sizes that every file is asked with."""
+"""Batch sizes with which every file is tested."""
 
 MORE_BYTES = 64
-"""Bytes more than the same weights take elsewhere that a file may not have."""
+"""Bytes by which a file may exceed an export of the same weights by a fresh process."""
 
 _ROWS_SOUGHT = 4096
 
@@ -32,9 +32,9 @@ _ROWS_SOUGHT = 4096
 def wrong_export(
     files: Mapping[Format, Path], fit: Fit, rows: Iterator[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[str | None, tuple[str, ...]]:
-    """A clause that says which file is wrong, or none; and warnings.
+    """Return a clause that says which file is wrong, or None, and the warnings.
 
-    rows: the rows of the training, x, shape (n, d), and y, shape (n,), in blocks; only the first are looked for.
+    rows: the training rows in blocks, x, shape (n, d), and y, shape (n,); only the first are searched for.
     """
     warnings: list[str] = []
     with tempfile.TemporaryDirectory(prefix="lntx-") as scratch:
@@ -72,7 +72,7 @@ def wrong_export(
 def write_again(
     weights: Sequence[float], bias: float | None, dtype: str, formats: Sequence[Format], folder: str
 ) -> None:
-    """Write weights in every format, as `again.<format>`: what the fresh process does."""
+    """Export weights in every format as `again.<format>`. Runs in the fresh process."""
     import torch
 
     from lntx.export.formats import FORMATS
@@ -88,9 +88,9 @@ def write_again(
 
 
 def _numbers(content: bytes) -> tuple[tuple[float, ...], float | None]:
-    """Weights and bias of a safetensors file, read by the format's own description and no library.
+    """Return the weights and bias of a safetensors file, read by the format's specification without its library.
 
-    Eight bytes of length, a header in JSON, then the numbers, lowest byte first.
+    Layout: eight bytes with the length of the header, the header in JSON, then the numbers, little-endian.
     """
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
@@ -105,13 +105,13 @@ def _numbers(content: bytes) -> tuple[tuple[float, ...], float | None]:
 
 
 def _other_member(found: bytes, again: bytes) -> str | None:
-    """Where a file differs in its numbers: anywhere, or in a member of an archive that is no text; none if nowhere."""
+    """Return a clause that names the archive member with other numbers, "" if no archive, None if no member differs."""
     if not found.startswith(b"PK"):
         return ""
     members = [{info.filename: file.read(info) for info in file.infolist()} for file in map(_archive, (found, again))]
     for name in sorted(members[0].keys() | members[1].keys()):
         one, other = (archive.get(name) for archive in members)
-        # How a graph is told may depend on the process; numbers may not.
+        # The text that describes a graph may depend on the process; numbers may not.
         if one != other and not name.endswith((".json", "serialization_id")):
             return f": {name} differs"
     return None
@@ -126,7 +126,7 @@ def _wrong_prediction(path: Path, fit: Fit, folder: Path) -> str | None:
     eps = float(np.finfo(fit.dtype).eps)
     draw = np.random.Generator(np.random.PCG64(len(weights)))
     for count in PROBE_ROWS:
-        # As the model takes them: whole numbers of its dtype.
+        # Rounded to the dtype of the model.
         probe = draw.uniform(-10, 10, (count, len(weights))).astype(fit.dtype).astype(np.float64)
         rows, answers = folder / "rows.npy", folder / "answers.npy"
         np.save(rows, probe)
@@ -137,7 +137,7 @@ def _wrong_prediction(path: Path, fit: Fit, folder: Path) -> str | None:
         answer = np.load(answers)
         if answer.shape != (count, 1) or answer.dtype != np.dtype(fit.dtype):
             return f"answers {count} rows with shape {answer.shape} in {answer.dtype}"
-        # Products and sums round once each, here and there.
+        # Each product and each sum rounds once, here and in the exported program.
         allowed = (2 * len(weights) + 4) * eps * (np.abs(probe) @ np.abs(weights) + abs(bias))
         gaps = np.abs(answer[:, 0].astype(np.float64) - (probe @ weights + bias))
         if not (gaps <= allowed).all():
@@ -148,7 +148,7 @@ def _wrong_prediction(path: Path, fit: Fit, folder: Path) -> str | None:
 
 
 def _sequences(rows: Iterator[tuple[np.ndarray, np.ndarray]], dtype: str) -> set[bytes]:
-    """Neighbours in a row, in a column and in the target, as bytes of that dtype."""
+    """Return pairs of neighbours in a row, in a column and in the target, as bytes of the dtype."""
     x, y = next(rows)
     columns = np.column_stack([x, y])[:_ROWS_SOUGHT].astype(dtype)
     pairs = np.concatenate(
@@ -161,6 +161,6 @@ def _sequences(rows: Iterator[tuple[np.ndarray, np.ndarray]], dtype: str) -> set
 
 
 def _windows(content: bytes, dtype: str) -> set[bytes]:
-    """Every piece of a file that could be two numbers of a dtype."""
+    """Return every piece of a file that could be two numbers of the dtype."""
     size = 2 * np.dtype(dtype).itemsize
     return {content[start : start + size] for start in range(len(content) - size + 1)}

@@ -1,4 +1,4 @@
-"""What is found wrong, with what, and what to look at."""
+"""Findings: what is wrong, which part is blamed, and what to check."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ _WANTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errn
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What is wrong, and with what."""
+    """A problem and the part that is blamed."""
 
     blame: Blame
-    """The part."""
+    """The part that is blamed."""
 
     reason: str
-    """Why, and what to look at."""
+    """The problem, and what to check."""
 
 
 def finding(blame: Blame, problem: str) -> Finding:
-    """A finding that says what to look at. problem: what is wrong, as a clause."""
+    """Return a finding that also says what to check. problem: what is wrong, as a clause."""
     return Finding(blame=blame, reason=f"{problem}: {_LOOK_AT[blame]}")
 
 
 def blame_of_file(path: str) -> Blame:
-    """The part that is blamed for a stored file that is gone, or not as it was."""
+    """Return the part that is blamed for a stored file that is missing or altered."""
     name, folder = PurePath(path).name, PurePath(path).parent.name
-    # Weights and what is exported are what a user takes away; all else is what the next stage reads.
+    # Weights and exports are for the user; all other files are read by the next stage.
     return "export" if folder == "export" or name.startswith("model") else "data"
 
 
 def is_want(error: BaseException) -> bool:
-    """Whether it is the machine's trouble (memory, room, permission) and says nothing of the answer."""
+    """Whether the machine caused an error (memory, disk space, permission), so that it proves nothing wrong."""
     if isinstance(error, OSError):
         return error.errno in _WANTS
-    # torch says so in words: its CPU allocator has no error of its own.
+    # torch's CPU allocator has no exception class for this: only the message shows it.
     said = str(error)
     return (
         isinstance(error, MemoryError)
@@ -56,5 +56,5 @@ def is_want(error: BaseException) -> bool:
 
 
 def in_words(error: BaseException) -> str:
-    """An error in one line."""
+    """Return an error as one line of text."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

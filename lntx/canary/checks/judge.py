@@ -1,6 +1,6 @@
-"""Who is to blame: the rows, the exact solution, the path and the end of training, the files, in that order.
+"""Find the part to blame, in this order: the rows, the exact solution, the path and the end of training, the files.
 
-Looks at a run that is over, and at what it left in its root. Repairs nothing.
+Checks a finished run and the files in its root. Repairs nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from lntx.evaluation.verdict import Evaluation
 from lntx.export.export import Card
 from lntx.pipeline.conclude import gather
 from lntx.pipeline.outcome import Outcome, Request
+from lntx.pipeline.table import TABLE
 from lntx.runs.run import Run
 from lntx.runs.verify import verify
-from lntx.stages import Blame, Stage
+from lntx.stages import STAGES, Blame, Stage
 from lntx.store.store import Store
 from lntx.training.result import Epoch, Fit, Stop, history_digest, read_history
-
-BLAMES: dict[Stage, Blame] = {"generate": "data", "train": "training", "evaluate": "reference", "export": "export"}
-"""The part that is blamed for a stage that does not end."""
 
 _STOPPED: dict[Stop, str] = {
     "converged": "stood still",
@@ -40,19 +38,19 @@ _STOPPED: dict[Stop, str] = {
     "diverged": "left the finite numbers, or its loss grew without bound,",
 }
 
-# Rows times columns that are read a second way.
+# Rows times columns up to which rows are read a second way.
 _READ_TWICE = 10**7
 
 
 @dataclass(frozen=True, kw_only=True)
 class Broken:
-    """A stage that did not end."""
+    """A stage that failed."""
 
     stage: Stage
-    """The stage."""
+    """The stage that failed."""
 
     error: BaseException
-    """What it died of."""
+    """The exception that it raised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,37 +58,37 @@ class Judgement:
     """The outcome of the checks of a run."""
 
     run: Run
-    """The run itself."""
+    """The run that was checked."""
 
     finding: Finding | None
-    """What is wrong; none where nothing is."""
+    """What is wrong; None if nothing is."""
 
     path: PathCheck | None
-    """The path of the training; none where there is none."""
+    """The check of the training's path; None if it was not reached."""
 
     history: list[Epoch]
     """The training, epoch by epoch."""
 
     warnings: tuple[str, ...]
-    """Warnings."""
+    """Warnings of the run and of the checks."""
 
 
 def judge(case: Case, store: Store, outcomes: Mapping[Stage, Outcome], broken: Broken | None) -> Judgement:
-    """Look at everything that a run left.
+    """Check everything that a run left.
 
-    outcomes: of the stages that ended. broken: the stage that did not.
+    outcomes: of the finished stages. broken: the stage that failed, or None.
 
-    Raises: Exception: what a stage died of, where that is the machine's trouble and its rows are right.
+    Raises: Exception: the error of the failed stage, if the machine caused it and the rows are right.
     """
     request = Request(pipeline=case.pipeline, root=store.root)
     looked = _Look(case, store, _every(outcomes))
     if broken is not None:
-        # What a stage died of may be that it was given the wrong rows.
+        # Wrong rows may have caused the failure of the stage.
         found: Finding | None = looked.rows() or looked.altered() or looked.death(broken)
     else:
         found = looked.altered() or looked.unreadable(lambda: gather(store, request, looked.outcomes))
     if found is not None:
-        # What is damaged is not read for its figures.
+        # Take no figures from damaged files.
         readable = {stage: one for stage, one in outcomes.items() if broken is not None or stage == "generate"}
         run = looked.read(lambda: gather(store, request, _every(readable))) or gather(store, request, _every({}))
         return Judgement(run=run, finding=found, path=None, history=[], warnings=())
@@ -105,7 +103,7 @@ def judge(case: Case, store: Store, outcomes: Mapping[Stage, Outcome], broken: B
 
 
 class _Look:
-    """A look at one run, part by part."""
+    """The checks of one run, part by part."""
 
     def __init__(self, case: Case, store: Store, outcomes: Mapping[Stage, Outcome]) -> None:
         self._config, self._data = case.pipeline, case.pipeline.data
@@ -115,7 +113,7 @@ class _Look:
         self.warnings: tuple[str, ...] = ()
 
     def first_finding(self, run: Run) -> Finding | None:
-        """What is wrong, the earliest part first."""
+        """Return the first problem in the order of the parts, or None."""
         said = None if run.blame is None else self._said(run.blame, run)
         if said is not None and said.blame == "data":
             return said
@@ -130,7 +128,7 @@ class _Look:
         )
 
     def rows(self) -> Finding | None:
-        """Whether the rows, as they were drawn or as they are read, are not those that were to be generated."""
+        """Return a finding if the rows, as drawn or as read, are not those to be generated."""
         record = self.outcomes["generate"].record
         if record is None:
             return None
@@ -145,16 +143,16 @@ class _Look:
         return self._guarded("data", self._drawn)
 
     def death(self, broken: Broken) -> Finding:
-        """Put a stage's death down to its part, unless it is the machine's trouble."""
+        """Return a finding for a failed stage; raise its error again if the machine caused it."""
         error = broken.error
         if is_want(error):
             raise error
         gone = str(error.filename) if isinstance(error, FileNotFoundError) and error.filename else None
-        blame = BLAMES[broken.stage] if gone is None else blame_of_file(gone)
+        blame = TABLE[broken.stage].part if gone is None else blame_of_file(gone)
         return finding(blame, f"{broken.stage} ended with {in_words(error)}")
 
     def unreadable(self, read: Callable[[], object]) -> Finding | None:
-        """What keeps stored results from being read, if anything does."""
+        """Return a finding if stored results cannot be read."""
 
         def nothing_found() -> None:
             read()
@@ -162,22 +160,22 @@ class _Look:
         return self._guarded("data", nothing_found)
 
     def read(self, read: Callable[[], Run]) -> Run | None:
-        """A run, as far as it can be read."""
+        """Return a run, or None if it cannot be read."""
         try:
             return read()
         except Exception:
             return None
 
     def altered(self) -> Finding | None:
-        """Whether every stored file is still the one that was stored."""
+        """Return a finding if a stored file was altered."""
         damaged = verify(self._store).damaged
-        # What comes first on the way is to blame.
+        # The earliest damaged file is the cause: data before exports.
         for damage in sorted(damaged, key=lambda one: blame_of_file(one.path) == "export"):
             return finding(blame_of_file(damage.path), f"{damage.path}: {damage.problem}")
         return None
 
     def _guarded(self, blame: Blame, look: Callable[[], Finding | None]) -> Finding | None:
-        """A look that itself may die of what is wrong."""
+        """Run a check; its exception is a finding too, unless the machine caused it."""
         try:
             return look()
         except Exception as error:
@@ -186,7 +184,7 @@ class _Look:
             return finding(blame, f"what the run left cannot be looked at ({in_words(error)})")
 
     def _said(self, blame: Blame, run: Run) -> Finding:
-        """What the run found, with what to look at where nobody has chosen the settings."""
+        """Return the run's verdict as a finding, with advice for settings that no user chose."""
         if blame == "data":
             found = self.rows()
             if found is not None:
@@ -201,7 +199,7 @@ class _Look:
                 f"training {_STOPPED[fit.stop]} in epoch {fit.epochs}, with {worst.name} = {worst.learned!r} where the "
                 f"exact answer is {worst.reference!r}"
             )
-        # What the run itself advises comes after what it found.
+        # The run appends its own advice to the problem: remove it.
         return finding(blame, problem.split(": look at ")[0])
 
     def _drawn(self) -> Finding | None:
@@ -209,7 +207,7 @@ class _Look:
         return None if problem is None else finding("data", problem)
 
     def _second_reading(self) -> Finding | None:
-        """Read small datasets another way: whole, where training reads batches."""
+        """Read small datasets in another way: as a whole, while training reads batches."""
         if self._data.num_rows * (len(self._features()) + 1) > _READ_TWICE:
             return None
         record = self.outcomes["generate"].record
@@ -241,12 +239,11 @@ class _Look:
         return None
 
     def _training(self, run: Run) -> Finding | None:
-        """The exact solution and the training, against the path that these rows give."""
+        """Check the exact solution and the training against the path for these rows."""
         fit = self._fit()
         self.path = follow(
             self.history,
             self._blocks(),
-            num_rows=self._data.num_rows,
             features=self._features(),
             learning_rate=fit.learning_rate,
             stable_limit=fit.stable_limit,
@@ -279,5 +276,5 @@ class _Look:
 
 
 def _every(outcomes: Mapping[Stage, Outcome]) -> dict[Stage, Outcome]:
-    """All stages, those without an outcome skipped."""
-    return {stage: outcomes.get(stage, Outcome(stage=stage, state="skipped")) for stage in BLAMES}
+    """Return the outcomes of all stages; a stage without an outcome counts as skipped."""
+    return {stage: outcomes.get(stage, Outcome(stage=stage, state="skipped")) for stage in STAGES}

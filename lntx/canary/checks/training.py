@@ -1,6 +1,6 @@
-"""A training against what is known of it: its start, its path, its settings, and where it ended.
+"""Check a training against its known start, path, settings and end.
 
-Looks at figures alone; reads no file.
+Uses figures only; reads no file.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from lntx.training.result import Epoch, Fit
 _START_APART = 1e-9
 # In float32 the rows themselves are rounded.
 _SAME_SOLUTION = {"float64": 1e-13, "float32": 1e-5}
-# Training stands still when no weight moves by more than eps; what is left then is a few times that.
+# Training has converged when no weight moves by more than eps; the remaining error is a few eps.
 _STOOD_STILL = 64
 
 
 def wrong_training(config: Pipeline, run: Run, fit: Fit, history: list[Epoch], path: PathCheck) -> Finding | None:
-    """What is wrong with the exact solution or the training, the earliest part first."""
+    """Return the first problem of the exact solution or the training, or None if both are right."""
     return (
         _solution(config, run, path)
         or _start(config, history[0])
@@ -36,7 +36,7 @@ def wrong_training(config: Pipeline, run: Run, fit: Fit, history: list[Epoch], p
 
 
 def _solution(config: Pipeline, run: Run, path: PathCheck) -> Finding | None:
-    """The exact solution against one that was found another way."""
+    """Compare the exact solution with one from another method."""
     assert run.reference_weights is not None
     found = [*run.reference_weights, *([] if run.reference_bias is None else [run.reference_bias])]
     size = max(abs(value) for value in path.solution) or 1.0
@@ -44,13 +44,13 @@ def _solution(config: Pipeline, run: Run, path: PathCheck) -> Finding | None:
     for name, value, expected in zip(names, found, path.solution, strict=True):
         if not abs(value - expected) <= _SAME_SOLUTION[config.train.dtype] * size:
             return finding(
-                "reference", f"the exact solution has {name} = {value!r} where elimination gives {expected!r}"
+                "reference", f"the exact solution has {name} = {value!r} where the oracle gives {expected!r}"
             )
     return None
 
 
 def _start(config: Pipeline, start: Epoch) -> Finding | None:
-    """Training must start where its seed says, somewhere in ±1/√d, and not at the answer."""
+    """Check that training starts at the weights of its seed, within ±1/√d, and not at the answer."""
     limit = 1 / math.sqrt(len(start.weights)) * (1 + 1e-6)
     if not all(abs(value) <= limit for value in start.coefficients):
         return finding("training", f"the weights start outside ±1/√d: {start.coefficients}")
@@ -86,7 +86,7 @@ def _path(path: PathCheck) -> Finding | None:
 
 
 def _settings(fit: Fit, path: PathCheck) -> Finding | None:
-    """Whether rate and limit are those of the rows: a wrong rate heals too."""
+    """Check that rate and limit follow from the rows: training converges with a wrong rate too."""
     if path.rate_is_right:
         return None
     return finding(
@@ -97,7 +97,7 @@ def _settings(fit: Fit, path: PathCheck) -> Finding | None:
 
 
 def _end(config: Pipeline, fit: Fit, path: PathCheck) -> Finding | None:
-    """Whether training went on until it stood still."""
+    """Check that training continued until it converged."""
     learned = [*fit.weights, *([] if fit.bias is None else [fit.bias])]
     size = max(abs(value) for value in path.solution) or 1.0
     eps = float(torch.finfo(getattr(torch, config.train.dtype)).eps)
@@ -110,8 +110,8 @@ def _end(config: Pipeline, fit: Fit, path: PathCheck) -> Finding | None:
 
 
 def _figures(config: Pipeline, run: Run, path: PathCheck) -> Finding | None:
-    """The figures beside the weights: mean squared error, residual standard deviation, standard errors."""
-    # In float32 the path is that of rounded rows, and its bound as wide.
+    """Check the other figures: mean squared error, residual standard deviation, standard errors."""
+    # In float32 the path belongs to rounded rows, so the bound must be wider.
     slack = path.allowed_loss + (1e-5 * path.loss if config.train.dtype == "float32" else 0.0)
     if run.mse is None or not abs(run.mse - path.loss) <= slack:
         return finding("reference", f"the mean squared error is said to be {run.mse!r} where it is {path.loss!r}")

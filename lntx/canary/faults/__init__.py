@@ -1,6 +1,6 @@
-"""Faults to plant where they would really occur, each with the part that is to blame for it.
+"""Faults to plant where they would really occur, each with the part that causes it.
 
-They are the canary's own test: what it does not see, or puts down to the wrong part, it cannot be believed about.
+They test the canary itself: it cannot be trusted for a fault that it misses or blames on the wrong part.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from lntx.config.loading import unknown
 from lntx.errors import BadInput
 
 FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in (*ROWS, *SOLVED, *TRAINED, *EXPORTED)}
-"""Every fault, by name, in the order of the stages."""
+"""All faults by name, in the order of the stages."""
 
 __all__ = ["FAULTS", "Fault", "find_fault"]
 
 
 def find_fault(name: str) -> Fault:
-    """The fault of that name.
+    """Return the fault of that name.
 
-    Raises: BadInput: there is none.
+    Raises: BadInput: there is no such fault.
     """
     if name not in FAULTS:
         raise BadInput(f"{unknown('fault', name, FAULTS)} (--inject list names all)")

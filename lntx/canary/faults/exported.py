@@ -1,4 +1,4 @@
-"""Faults of the exported files: written wrongly, altered afterwards, or holding what they should not."""
+"""Faults of the exported files: written wrongly, altered afterwards, or with content that must not be there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Plant = Callable[[Case], contextlib.AbstractContextManager[None]]
 
 
 def _of_another_model(change: Callable[[_Model], _Model]) -> _Plant:
-    """Every format is written from a changed model."""
+    """Write every format from a changed model."""
 
     def plant(_case: Case) -> contextlib.AbstractContextManager[None]:
         import lntx.export.export
@@ -91,12 +91,12 @@ def _transposed(_case: Case) -> contextlib.AbstractContextManager[None]:
 
         return {**formats, "safetensors": dataclasses.replace(formats["safetensors"], write=write)}
 
-    # The export alone: the weights that training stores are right.
+    # Only in the export: the weights that training stores stay right.
     return replaced(lntx.export.export, "FORMATS", within)
 
 
 def _rows_inside(case: Case) -> contextlib.AbstractContextManager[None]:
-    """The program is traced with two rows of the training, which are a view of all of them."""
+    """Trace the program with two training rows, which are a view of the array of all rows."""
 
     def make(export: Callable[..., Any]) -> Callable[..., Any]:
         def leaking(model: Any, args: tuple[torch.Tensor, ...], *more: Any, **options: Any) -> Any:
@@ -112,13 +112,13 @@ def _rows_inside(case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _altered(stage: Any) -> _Plant:
-    """A bit of the weights flips in the safetensors file once it is stored."""
+    """Flip a bit of the weights in the stored safetensors file."""
 
     def plant(_case: Case) -> contextlib.AbstractContextManager[None]:
         def tamper(files: dict[str, Path]) -> None:
             path = files["model.safetensors"]
             content = path.read_bytes()
-            # The header's length, the header, then numbers.
+            # Layout: length of the header, header, numbers.
             start = 8 + int.from_bytes(content[:8], "little")
             value = float(np.frombuffer(content[start : start + 8], np.float64)[0])
             path.write_bytes(content[:start] + np.float64(flipped(value, 0)).tobytes() + content[start + 8 :])
@@ -129,7 +129,7 @@ def _altered(stage: Any) -> _Plant:
 
 
 def _other_card(_case: Case) -> contextlib.AbstractContextManager[None]:
-    """The card says more digits than there are."""
+    """Write more digits into the card than the evaluation found."""
     import lntx.export.export
 
     def make(card: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,7 +144,7 @@ def _other_card(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _stale_export(case: Case) -> Iterator[None]:
-    """The files of an earlier run lie in place of the fresh ones."""
+    """Put the files of an earlier run in place of the fresh ones."""
 
     def tamper(files: dict[str, Path]) -> None:
         from lntx.export.formats import FORMATS
@@ -191,4 +191,4 @@ EXPORTED = (
     _export("altered-weights", "the last bit of a weight flips in the file that training stores", _altered("train")),
     _export("stale-export", "the files of an earlier run lie in place of the fresh ones", _stale_export),
 )
-"""Blamed on the export."""
+"""Faults that must be blamed on the export."""

@@ -1,4 +1,4 @@
-"""How a fault is planted: a library's function, or one of ours, is replaced for a time."""
+"""Plant a fault: replace a function of a library or of lntx for the duration of a block."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from lntx.stages import Blame, Stage
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One way in which a stack may be wrong."""
+    """One way in which a software stack can be wrong."""
 
     name: str
-    """What it is called."""
+    """Its name."""
 
     what: str
     """What goes wrong, as a clause."""
 
     blame: Blame
-    """The part that is to blame."""
+    """The part that must be blamed."""
 
     limit: str | None = None
-    """Below what it cannot be seen; none if it always can."""
+    """Size or case in which it cannot be detected; None if it always can."""
 
     planted: Callable[[Case], AbstractContextManager[None]]
-    """Plants it for the duration of a block."""
+    """Returns a context manager that plants it."""
 
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Replace an attribute for the duration of a block. make: the original to what stands in for it."""
+    """Replace an attribute for the duration of a block. make: maps the original to its replacement."""
     original = getattr(owner, name)
     setattr(owner, name, make(original))
     try:
@@ -49,7 +49,7 @@ def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None
 
 @contextlib.contextmanager
 def once_stored(stage: Stage, tamper: Callable[[dict[str, Path]], None]) -> Iterator[None]:
-    """Tamper with the files of a stage as soon as they are stored. tamper: is given them by name."""
+    """Tamper with the files of a stage as soon as they are stored. tamper: called with their paths by name."""
     from lntx.store.store import Store
 
     def make(publish: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,12 +66,12 @@ def once_stored(stage: Stage, tamper: Callable[[dict[str, Path]], None]) -> Iter
 
 
 def flipped(value: float, bit: int) -> float:
-    """A float64 with one bit flipped; 0 is the last of the mantissa, 52 the last of the exponent, 63 the sign."""
+    """Return value with one bit flipped: 0 is the last of the mantissa, 52 the last of the exponent, 63 the sign."""
     return float((np.array([value]).view(np.uint64) ^ np.uint64(1 << bit)).view(np.float64)[0])
 
 
 def flip_first(tensor: torch.Tensor, bit: int) -> None:
-    """Flip a bit of the first number of a tensor, in place: of a float32, the bit that weighs as much."""
+    """Flip a bit of a tensor's first number in place. bit: as in float64; float32 uses the bit of equal weight."""
     place = bit if tensor.dtype == torch.float64 else max(bit - 29, 0)
     kind = torch.int64 if tensor.dtype == torch.float64 else torch.int32
     with torch.no_grad():

@@ -19,7 +19,7 @@ _Columns = dict[str, np.ndarray]
 
 
 def _flip_a_bit(_case: Case) -> contextlib.AbstractContextManager[None]:
-    """The last bit of a target, in the file."""
+    """Flip the last bit of a target value in the file."""
 
     def tamper(files: dict[str, Path]) -> None:
         path = next(iter(files.values()))
@@ -60,7 +60,7 @@ def _dropped(columns: _Columns) -> _Columns:
 
 
 def _duplicated(columns: _Columns) -> _Columns:
-    """A row stands in place of its neighbour, of another that differs."""
+    """Replace a row by a copy of the row before it, which differs."""
     count = len(columns["y"])
     row = next(i for i in range(count - 1) if columns["y"][i] != columns["y"][i + 1])
     order = np.arange(count)
@@ -73,7 +73,7 @@ def _shuffled(columns: _Columns) -> _Columns:
 
 
 def _read(change: Callable[[pa.RecordBatch], pa.RecordBatch], *, times: int | None = None) -> Any:
-    """Change what is read from Parquet; times: only so many readings, or every one."""
+    """Change what is read from Parquet. times: number of readings to change; all by default."""
 
     def plant(_case: Case) -> contextlib.AbstractContextManager[None]:
         readings: list[int] = []
@@ -87,7 +87,7 @@ def _read(change: Callable[[pa.RecordBatch], pa.RecordBatch], *, times: int | No
                         yield last
                     last = batch
                 if last is not None:
-                    # The last batch, which is the only one of few rows.
+                    # Change the last batch: a file of few rows has no other.
                     yield change(last) if times is None or len(readings) <= times else last
 
             return changing
@@ -120,7 +120,7 @@ def _with(batch: pa.RecordBatch, name: str, change: Callable[[np.ndarray], np.nd
 
 
 def _shared_stream(_case: Case) -> contextlib.AbstractContextManager[None]:
-    """All features are drawn from one random stream, each time alike."""
+    """Draw all features from the same random stream, so that they are equal."""
     import lntx.data.synthetic
 
     def make(stream: Callable[[int, int, int], np.random.Generator]) -> Callable[..., np.random.Generator]:
@@ -130,7 +130,7 @@ def _shared_stream(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _other_history(_case: Case) -> contextlib.AbstractContextManager[None]:
-    """A byte of the history of training changes once it is stored."""
+    """Change a byte of the stored training history."""
 
     def tamper(files: dict[str, Path]) -> None:
         path = files["history.parquet"]
@@ -154,7 +154,7 @@ def _wrong_seed(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _stale_file(case: Case) -> contextlib.AbstractContextManager[None]:
-    """The file of an earlier run, with other rows, lies where the fresh one should."""
+    """Put the file of an earlier run, with other rows, in place of the fresh one."""
 
     def tamper(files: dict[str, Path]) -> None:
         from lntx.data.synthetic import generate_dataset
@@ -219,4 +219,4 @@ ROWS = (
     ),
     Fault(name="wrong-unit", what="a feature is read in thousandths", blame="data", planted=_read(_in_thousandths)),
 )
-"""Blamed on the data."""
+"""Faults that must be blamed on the data."""

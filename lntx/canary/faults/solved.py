@@ -1,4 +1,4 @@
-"""Faults of the exact solution that training is held against."""
+"""Faults of the exact solution with which training is compared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lntx.numerics.normal_equations import Solution
 
 
 def _wrong_product(_case: Case) -> contextlib.AbstractContextManager[None]:
-    """An entry of XᵀX and its like are wrong, as if the first feature were larger than it is."""
+    """Make XᵀX and the other exact sums wrong, as if the first feature were larger than it is."""
     import lntx.evaluation.least_squares
 
     def make(gram: type[Gram]) -> type[Gram]:
@@ -30,7 +30,7 @@ def _wrong_product(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _wrong_sums(_case: Case) -> contextlib.AbstractContextManager[None]:
-    """Every exact sum is a little off, wherever it is used: by less than the truth could show."""
+    """Make every exact sum slightly wrong wherever it is used, by less than the true weights can show."""
 
     def make(add: Callable[..., None]) -> Callable[..., None]:
         def adding(self: Gram, columns: np.ndarray, low: np.ndarray | None = None) -> None:
@@ -42,7 +42,7 @@ def _wrong_sums(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _rounded_solution(_case: Case) -> contextlib.AbstractContextManager[None]:
-    """The solution has the digits of float32."""
+    """Round the exact solution to float32."""
     import lntx.evaluation.least_squares
 
     def make(solve: Callable[..., Solution]) -> Callable[..., Solution]:
@@ -79,4 +79,4 @@ SOLVED = (
         planted=_rounded_solution,
     ),
 )
-"""Blamed on the reference."""
+"""Faults that must be blamed on the reference."""

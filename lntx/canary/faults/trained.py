@@ -13,7 +13,7 @@ from lntx.canary.cases import Case
 from lntx.canary.faults.planting import Fault, flip_first, replaced
 
 _EPOCH = 2
-"""The epoch in which a fault that comes once comes: early, so that it has healed by the end."""
+"""The epoch of a fault that occurs once: early, so that training has recovered by the end."""
 
 _A_STEP = "the distance that rounding explains, about 1e-12 of the weights for 1,000 rows, more for more"
 
@@ -22,8 +22,8 @@ _Step = Callable[[], None]
 _Plant = Callable[[Case], contextlib.AbstractContextManager[None]]
 
 
-def _in_step(change: Callable[[_Parameters, _Step], None], *, always: bool = False) -> _Plant:
-    """Take one step of the optimiser, or each, another way. change: is given the parameters and the step itself."""
+def _in_step(change: Callable[[_Parameters, _Step], None]) -> _Plant:
+    """Change one step of the optimiser. change: called with the parameters and the original step."""
 
     def plant(_case: Case) -> contextlib.AbstractContextManager[None]:
         taken: list[int] = []
@@ -31,7 +31,7 @@ def _in_step(change: Callable[[_Parameters, _Step], None], *, always: bool = Fal
         def make(step: Callable[..., Any]) -> Callable[..., Any]:
             def changing(self: torch.optim.SGD, *args: Any, **options: Any) -> None:
                 taken.append(1)
-                if always or len(taken) == _EPOCH:
+                if len(taken) == _EPOCH:
                     change([p for group in self.param_groups for p in group["params"]], lambda: step(self))
                 else:
                     step(self, *args, **options)
@@ -74,7 +74,7 @@ def _nan(parameters: _Parameters, step: _Step) -> None:
 
 
 def _settings(**changes: Callable[[float], float]) -> _Plant:
-    """Have the optimiser made with other settings than it is told."""
+    """Create the optimiser with other settings than it was given."""
 
     def plant(_case: Case) -> contextlib.AbstractContextManager[None]:
         def make(init: Callable[..., None]) -> Callable[..., None]:
@@ -103,7 +103,7 @@ def _sum_for_mean(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _lost_part(_case: Case) -> contextlib.AbstractContextManager[None]:
-    """The last quarter of the rows adds nothing to one gradient, as when a thread's sum is dropped."""
+    """Leave the last quarter of the rows out of one gradient, as if a thread's sum were lost."""
     calls: list[int] = []
 
     def make(mse_loss: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -127,7 +127,7 @@ def _scaled(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _float32_sums(_case: Case) -> contextlib.AbstractContextManager[None]:
-    """Predictions and gradients are added up in float32, whatever the weights are."""
+    """Sum predictions and gradients in float32, whatever the dtype of the weights."""
 
     def make(linear: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def narrow(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -140,16 +140,16 @@ def _float32_sums(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _few_epochs(_case: Case) -> contextlib.AbstractContextManager[None]:
-    from lntx.training.loop import Progress
+    from lntx.training.loop import TrainingLoop
 
     def make(descend: Callable[..., Any]) -> Callable[..., Any]:
         return lambda self, steps, stopping, _max_epochs: descend(self, steps, stopping, 3)
 
-    return replaced(Progress, "descend", make)
+    return replaced(TrainingLoop, "descend", make)
 
 
 def _stops_early(_case: Case) -> contextlib.AbstractContextManager[None]:
-    """Weights that move by a part in 10^9 are taken for still."""
+    """Treat weights as converged as soon as they move by less than a part in 10^9."""
     from lntx.training.stopping import Stopping
 
     def make(after: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,7 +163,7 @@ def _stops_early(_case: Case) -> contextlib.AbstractContextManager[None]:
 
 
 def _global_start(_case: Case) -> contextlib.AbstractContextManager[None]:
-    """Weights start wherever torch's global generator is."""
+    """Draw the initial weights from torch's global generator."""
 
     def make(uniform: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         return lambda tensor, low=0.0, high=1.0, generator=None: uniform(tensor, low, high)
@@ -223,4 +223,4 @@ TRAINED = (
     _training("unseeded-start", "the weights do not start where the seed says", _global_start),
     _training("leaked-answer", "training starts at the true weights", _knows_the_answer, "1e-9 of the weights"),
 )
-"""Blamed on training."""
+"""Faults that must be blamed on training."""

@@ -1,1 +1,1 @@
-"""Where each epoch should have been: the closed form of gradient descent, in other arithmetic."""
+"""The expected result of each epoch: the closed form of gradient descent, in independent arithmetic."""

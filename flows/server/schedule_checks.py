@@ -1,4 +1,4 @@
-"""When scheduled runs are due: checks of what was asked, before a server is up to refuse it."""
+"""Check the schedules that were asked for before the server is started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIELDS = 5
 
 
 def check_schedules(options: ServerOptions) -> None:
-    """Refuse what Prefect would refuse once the server is up.
+    """Refuse schedules that Prefect would refuse only after the server has started.
 
     Raises: BadInput.
     """
@@ -35,7 +35,7 @@ def check_schedules(options: ServerOptions) -> None:
         if not is_one:
             raise BadInput(f'{option} must be five fields such as "0 6 * * *", got {quoted(cron)}')
         if not _dates(cron, "UTC", 1):
-            raise BadInput(f"{option} {quoted(cron)} is a day that never comes")
+            raise BadInput(f"{option} {quoted(cron)} never matches a date")
     try:
         if not options.timezone:
             raise ValueError
@@ -44,7 +44,7 @@ def check_schedules(options: ServerOptions) -> None:
         raise BadInput(f"--timezone must be a name such as Europe/Berlin, got {quoted(options.timezone)}") from None
 
 
-def patient_hours(options: ServerOptions) -> float:
+def canary_alert_hours(options: ServerOptions) -> float:
     """Hours without a passing canary that are too many: six, or room for one that fails between two that pass."""
     if options.canary_cron is None:
         return _within(2 * (options.canary_interval_s or 0) / 3600)
@@ -58,7 +58,7 @@ def _within(hours: float) -> float:
 
 
 def _dates(cron: str, timezone: str, count: int) -> list[datetime.datetime]:
-    """The next times that a cron names; none for the 30th of February."""
+    """Return the next times of a cron schedule; an empty list for the 30th of February."""
     from prefect.server.schemas.schedules import CronSchedule
 
     try:
