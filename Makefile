@@ -22,11 +22,14 @@ test: $(DEV)
 test-all: $(DEV)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-# The tables of docs/numerics.md. R is compared where it is installed: apt-get install r-base-core.
+# The tables of docs/numerics.md and docs/tables.md. R is compared where it is installed: apt-get install r-base-core.
 bench: $(BENCH)
 	$(BIN)/python benchmarks/certified.py
 	$(BIN)/python benchmarks/float32_sums.py
 	$(BIN)/python benchmarks/false_alarms.py
+	$(BIN)/python benchmarks/agreement.py
+	$(BIN)/python benchmarks/frames.py
+	$(BIN)/python benchmarks/startup.py
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
 import json
 import os
 from collections.abc import Iterable
@@ -26,9 +28,18 @@ def refuse_other_folders(data: Data) -> None:
     """
     if data.path is None or _VARIABLE not in os.environ:
         return
-    allowed = json.loads(os.environ[_VARIABLE])
-    place = Path(data.path).resolve()
-    if not any(place.is_relative_to(Path(folder).resolve()) for folder in allowed):
+    allowed = [Path(folder).resolve() for folder in json.loads(os.environ[_VARIABLE])]
+
+    def is_inside(path: Path) -> bool:
+        return any(path.resolve().is_relative_to(folder) for folder in allowed)
+
+    from lntx.data.tables import files_of
+
+    # The folder of a glob is asked before it is listed, and each file that is found: it may be a link.
+    parts = Path(data.path).parts
+    fixed = [*itertools.takewhile(lambda part: not glob.has_magic(part), parts)]
+    climbs = ".." in parts[len(fixed) :]
+    if climbs or not (is_inside(Path(*fixed)) and all(map(is_inside, files_of(data.path)))):
         raise BadInput(
             f"data.path {shown(data.path)} is outside the folders that this server reads tables from: put the table "
             "under its root, or start it with lntx up --allow-folder FOLDER"

@@ -11,6 +11,7 @@ import numpy as np
 
 from lntx.config.loading import settle
 from lntx.config.schema import Data, Evaluate, Export, Pipeline, Section, Train
+from lntx.data.frames import held, is_frame
 from lntx.errors import BadInput
 from lntx.models import find_model
 from lntx.pipeline.outcome import Request
@@ -57,29 +58,39 @@ def run(
 
 
 def fit(
-    path: Root,
+    table: Any,
     *,
     target: str,
     features: Sequence[str] | None = None,
     polynomial: int | None = None,
     bias: bool = True,
+    data: Data | Mapping[str, Any] | None = None,
     train: Train | Mapping[str, Any] | None = None,
     root: Root | None = None,
     **options: Any,
 ) -> Run:
-    """Run the pipeline on a Parquet or CSV file.
+    """Run the pipeline on a table; the exact least-squares solution is the known answer.
 
-    features: the columns to predict from; default: all but the target. polynomial: fit the powers
-    1…K of the only feature. options: as for `run`.
+    table: a data frame of pandas, polars or pyarrow, or the path of a Parquet or CSV file. The rows of a data frame are
+    copied to the dataset in the root, the frame itself is not: only a call with it can compute them again.
+    features: the columns to predict from; all but the target by default. polynomial: fit the powers 1…K of the only
+    feature. data: more keys of that section, such as {"missing": "drop", "categories": ["region"]}. options: as for
+    `run`.
 
-    Raises: BadInput: the file, a column or the configuration cannot be used.
+    Raises: BadInput: the table, a column or the configuration cannot be used.
     """
-    data: dict[str, Any] = {"path": str(path), "target": target}
+    keys = {**_keys(data or {}), "target": target}
     if features is not None:
-        data["features"] = features
+        keys["features"] = features
     if polynomial is not None:
-        data["polynomial"] = polynomial
-    return run(data=data, train={"bias": bias, **_keys(train or {})}, root=root, **options)
+        keys["polynomial"] = polynomial
+    learning = {"bias": bias, **_keys(train or {})}
+    if not is_frame(table):
+        if not isinstance(table, (str, os.PathLike)):
+            raise BadInput(f"a table is a data frame, or the path of a file, got {type(table).__name__}")
+        return run(data={**keys, "path": os.fspath(table)}, train=learning, root=root, **options)
+    with held(table) as path:
+        return run(data={**keys, "path": path}, train=learning, root=root, **options)
 
 
 def predict(
@@ -89,24 +100,29 @@ def predict(
     run: str | None = None,
     root: Root | None = None,
     trust: str | Sequence[str] = (),
-) -> np.ndarray:
-    """Predict with the model of the last passing run, of a given run, or of a file.
+) -> Any:
+    """Predict with the model of the last passing run, of a run, or of a file.
 
     rows: one number (a row of one feature), one row of numbers, or rows, shape (num_rows, num_features), in the order
-    of the features; or a pandas data frame or pyarrow table, whose columns are selected by name.
-    trust: sha256 of a .pt2 file that may be loaded although it is no export of this root; loading one can run code.
+    of the features; or a data frame of pandas, polars or pyarrow, whose columns are taken by their names.
+    trust: sha256 of a .pt2 file that may be loaded although it is no export of this root: loading one can run code.
 
-    Returns: predictions, shape (num_rows,), in the model's dtype.
+    Returns: predictions, shape (num_rows,), in the model's dtype; for a data frame of pandas a series with its index.
 
-    Raises: BadInput: there is no such model, it has other features, or it is not trusted.
+    Raises: BadInput: there is no such model, it takes other features, or it is not trusted.
     """
     found = find_model(Store(_root(root)), run=run, path=model, trust=[trust] if isinstance(trust, str) else trust)
-    if hasattr(rows, "to_frame"):
+    if hasattr(rows, "to_frame") and hasattr(rows, "index"):
         # A pandas series: one row, whose index names the columns.
         rows = rows.to_frame().T
-    if hasattr(rows, "columns"):
-        return found.predict_frame(rows)
-    return found.predict(_numbers(rows))
+    if not is_frame(rows):
+        return found.predict(_numbers(rows))
+    predictions = found.predict_frame(rows)
+    if not hasattr(rows, "index"):
+        return predictions
+    import pandas as pd
+
+    return pd.Series(predictions, index=rows.index, name="prediction")
 
 
 def _numbers(rows: Any) -> np.ndarray:
@@ -116,6 +132,8 @@ def _numbers(rows: Any) -> np.ndarray:
         if given.dtype.kind not in "iufb":
             raise TypeError
         numbers = np.atleast_2d(given.astype(np.float64))
+        if numbers.ndim > 2:
+            raise TypeError
         # Check the original values: numpy rounds integers in a list that also contains floats.
         exact = given if isinstance(rows, np.ndarray) else np.asarray(rows, dtype=object)
         whole = [value for value in exact.ravel().tolist() if isinstance(value, int)]

@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from pydantic import Field
 
-from lntx.config.schema import Section
-from lntx.data.dataset import Block
-from lntx.data.tables import read_frame, read_table
+from lntx.config.schema import Data, Section
 from lntx.errors import BadInput, Damaged
-from lntx.evaluation.residuals import residuals
+from lntx.export.formats import Linear, linear_of, predictor_of, read_model
 from lntx.files import MAX_MODEL_BYTES, parse_json, read_regular
 from lntx.numerics.powers import powers
-from lntx.runs.run import DamagedRun, pointer_path, read_pointer, read_run
-from lntx.store.record import Record
+from lntx.numerics.residuals import residuals
+from lntx.runs.records import DamagedRun, pointer_path, read_pointer, read_run
 from lntx.store.store import Store
-from lntx.text import listed, quoted, shown
+from lntx.text import listed, shown
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lntx.data.tables import Table
     from lntx.export.formats import Predictor
+
+
+class Inputs(Section, extra="ignore"):
+    """The inputs of a model, as the card of its export says."""
+
+    features: tuple[str, ...]
+    """Names of its terms, one per weight."""
+
+    columns: tuple[str, ...] | None = None
+    """The columns of a table that they come from, if those have other names."""
+
+    levels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Levels of each column that is a category."""
+
+    degree: int = 1
+    """Degree of the polynomial in the only column; 1 for an ordinary linear model."""
+
+    data: Data = Data()
+    """How the table of the run was read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,48 +58,77 @@ class Model:
     run: str | None
     """The run that exported it; None for a file."""
 
-    features: tuple[str, ...] | None
-    """Names of the columns to predict from, in order; None for a file that is no known export."""
+    inputs: Inputs | None
+    """Its inputs; None for a file that is no known export."""
 
     ask: Predictor
     """Maps rows to predictions, shape (num_rows, 1); computes the powers of a polynomial."""
 
+    @property
+    def features(self) -> tuple[str, ...] | None:
+        """Names of the columns to predict from, in order; None if they are not known."""
+        if self.inputs is None:
+            return None
+        if self.inputs.columns is not None:
+            return self.inputs.columns
+        return self.inputs.features[:1] if self.inputs.degree > 1 else self.inputs.features
+
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Predict rows, shape (num_rows, num_features), one feature for a polynomial; returns shape (num_rows,).
 
-        Raises: BadInput: wrong number of features; a number or a prediction that is not finite.
+        Raises: BadInput: wrong number of features; a category among them; a number or a prediction that is not finite.
         """
+        if self.inputs is not None and self.inputs.levels:
+            names = listed(self.inputs.levels)
+            raise BadInput(f"the model has categories ({names}): give a table, with --input or as a data frame")
         if self.features is not None and rows.shape[1] != len(self.features):
             raise BadInput(
                 f"the model takes {len(self.features)} numbers ({listed(self.features)}), got {rows.shape[1]}"
             )
-        if not np.isfinite(rows).all():
-            raise BadInput(f"numbers to predict from must be finite, got {rows[~np.isfinite(rows)][0]}")
-        predictions = self.ask(rows)[:, 0]
-        if not np.isfinite(predictions).all():
-            raise BadInput(f"the prediction is {predictions[~np.isfinite(predictions)][0]}: the numbers are too large")
-        return predictions
+        return self._predict_terms(rows)
 
     def predict_frame(self, frame: Any) -> np.ndarray:
         """Predict the rows of a data frame by column names; returns shape (num_rows,).
 
         Raises: BadInput: a column is missing or cannot be used; and as `predict`.
         """
-        return self.predict(read_frame(frame, self.names))
+        from lntx.data.frames import arrow_table
+        from lntx.data.tables import table_of
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the features. Raises: BadInput: they are not known."""
-        if self.features is None:
+        found = [predictions for _, predictions in self.predict_table(table_of(arrow_table(frame)))]
+        return np.concatenate(found) if found else np.empty(0)
+
+    def predict_table(self, table: Table) -> Iterator[tuple[list[pa.Array], np.ndarray]]:
+        """Predict the rows of a table by column names.
+
+        Yields: batches of all its columns, and their predictions, shape (n,).
+
+        Raises: BadInput: as `predict_frame`.
+        """
+        from lntx.data.columns import Problems, read_terms
+
+        if self.inputs is None or self.features is None:
             raise BadInput(f"{shown(self.path)} does not say what its features are called: use --run, or give numbers")
-        return self.features
+        places, first_row, problems = table.places(self.features), 1, Problems(table, None)
+        for batch in table.read(range(len(table.names))):
+            wanted = [batch[j] for j in places]
+            terms, gaps = read_terms(wanted, self.features, self.inputs.levels, table, problems, first_row)
+            for j, name in enumerate(self.features):
+                problems.add(name, "missing", gaps[:, j], first_row)
+            # With a problem the rest is read all the same: the message counts the rows of the whole table.
+            if not problems:
+                yield batch, self._predict_terms(np.stack(terms, axis=1))
+            first_row += len(gaps)
+        if problems:
+            problems.refuse()
 
-
-class _Inputs(Section, extra="ignore"):
-    """The inputs of a model, as stored in the card of an export."""
-
-    features: tuple[str, ...]
-    degree: int = 1
+    def _predict_terms(self, rows: np.ndarray) -> np.ndarray:
+        if not np.isfinite(rows).all():
+            raise BadInput(f"numbers to predict from must be finite, got {rows[~np.isfinite(rows)][0]}")
+        predictions = self.ask(rows)[:, 0]
+        if not np.isfinite(predictions).all():
+            raise BadInput(f"the prediction is {predictions[~np.isfinite(predictions)][0]}: the numbers are too large")
+        return predictions
 
 
 def find_model(
@@ -97,20 +142,16 @@ def find_model(
     """
     if run is not None and path is not None:
         raise BadInput("give either a run or a model file")
-    records = [*store.records("export")]
-    trusted = {file.sha256 for record in records for file in record.files} | set(trust)
     if path is not None:
-        # A local import, because loading a model imports torch.
-        from lntx.export.formats import read_model
-
         content = read_model(Path(path))
-        return _load(Path(path), content, _inputs_of(store, records, content), None, trusted)
+        sha256 = hashlib.sha256(content).hexdigest()
+        return _load(Path(path), content, _inputs_of(store, sha256), None, _trusted(store, trust))
     found = read_run(store, run if run is not None else _current(store))
     if not found.has_digest:
         raise BadInput(f"run {found.run} has no digest, so that it can be shown but not used: run it again")
     if not found.exports:
         raise BadInput(f"run {found.run} exported no model")
-    # safetensors loads fastest.
+    # safetensors needs no torch.
     place = found.exports.get("safetensors") or next(iter(found.exports.values()))
     file = store.root / place
     stored = {known.path: known.sha256 for known in found.stages["export"].files}
@@ -120,39 +161,48 @@ def find_model(
         raise BadInput(f"{shown(file)} is gone: lntx run computes it again") from None
     if hashlib.sha256(content).hexdigest() != stored.get(place):
         raise Damaged(f"{shown(file)} was altered: lntx run computes it again")
-    degree = found.config.data.polynomial or 1
-    inputs = None if found.features is None else _Inputs(features=found.features, degree=degree)
-    return _load(file, content, inputs, found.run, trusted)
+    inputs = None
+    if found.features is not None:
+        data = found.config.data
+        inputs = Inputs(
+            features=found.features,
+            columns=found.columns,
+            levels=found.levels,
+            degree=data.polynomial or 1,
+            data=data,
+        )
+    return _load(file, content, inputs, found.run, {*stored.values(), *trust})
 
 
-def _load(file: Path, content: bytes, inputs: _Inputs | None, run: str | None, trusted: set[str]) -> Model:
-    # A local import, because it imports torch: a missing model is reported without it.
-    from lntx.export.formats import predictor_of
-
-    if inputs is None or inputs.degree == 1:
-        terms = None if inputs is None else inputs.features
-        return Model(path=file, run=run, features=terms, ask=predictor_of(content, file, trusted=trusted))
-    ask = _of_powers(content, file, inputs.degree, trusted)
-    return Model(path=file, run=run, features=inputs.features[:1], ask=ask)
+def _trusted(store: Store, trust: Iterable[str]) -> set[str]:
+    return {file.sha256 for record in store.records("export") for file in record.files} | set(trust)
 
 
-def _of_powers(content: bytes, file: Path, degree: int, trusted: set[str]) -> Predictor:
-    """Return a predictor for a polynomial of one feature, as accurate as its fit. Powers rounded to float64 would lose
-    the digits that the condition number requires.
+def _load(file: Path, content: bytes, inputs: Inputs | None, run: str | None, trusted: set[str]) -> Model:
+    degree = 1 if inputs is None else inputs.degree
+    if degree == 1:
+        return Model(path=file, run=run, inputs=inputs, ask=predictor_of(content, file, trusted=trusted))
+    if file.suffix == ".safetensors":
+        ask = _of_powers(linear_of(content, file), degree)
+    else:
+        plain = predictor_of(content, file, trusted=trusted)
+
+        def ask(rows: np.ndarray) -> np.ndarray:
+            return plain(powers(rows[:, 0], degree)[0])
+
+    return Model(path=file, run=run, inputs=inputs, ask=ask)
+
+
+def _of_powers(model: Linear, degree: int) -> Predictor:
+    """Predict a polynomial from its feature with unrounded powers: powers rounded to float64 would lose as many digits
+    as the condition number has.
     """
-    from lntx.export.formats import model_of, predictor_of
-
-    if file.suffix != ".safetensors":
-        ask = predictor_of(content, file, trusted=trusted)
-        return lambda rows: ask(powers(rows[:, 0], degree)[0])
-    model = model_of(content, file)
-    dtype = np.float32 if model.linear.weight.dtype.itemsize == 4 else np.float64
 
     def predict(rows: np.ndarray) -> np.ndarray:
         high, low = powers(rows[:, 0], degree)
         with np.errstate(over="ignore", invalid="ignore"):
-            left = residuals(Block(high, np.zeros(len(rows)), low), model.weights, model.bias or 0.0)
-        predictions: np.ndarray = np.negative(left)[:, None].astype(dtype)
+            left = residuals(high, np.zeros(len(rows)), model.weights, model.bias or 0.0, low=low)
+        predictions: np.ndarray = np.negative(left)[:, None].astype(model.dtype)
         return predictions
 
     return predict
@@ -169,71 +219,15 @@ def _current(store: Store) -> str:
     return pointer.run
 
 
-def _inputs_of(store: Store, records: Sequence[Record], content: bytes) -> _Inputs | None:
-    """Return the names of the terms and the degree, or None if the bytes are no export of this store."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    for record in records:
+def _inputs_of(store: Store, sha256: str) -> Inputs | None:
+    """Return the inputs of the export of this store with a digest, or None if there is none."""
+    for record in store.records("export"):
         if any(file.sha256 == sha256 for file in record.files):
             card = record.file("card.json")
             try:
                 said = read_regular(store.path(card))
                 if hashlib.sha256(said).hexdigest() == card.sha256:
-                    return _Inputs.model_validate(parse_json(said))
+                    return Inputs.model_validate(parse_json(said))
             except (OSError, ValueError):
                 continue
     return None
-
-
-def write_predictions(model: Model, source: Path, target: Path) -> int:
-    """Copy a table and append a column `prediction`; the other columns stay unchanged.
-
-    source: Parquet or CSV. target: Parquet or CSV, by its suffix; replaced atomically at the end.
-
-    Returns: the number of rows.
-
-    Raises: BadInput: a column is missing or cannot be used; the target cannot be written.
-    """
-    names = model.names
-    is_csv = target.suffix.lower() == ".csv"
-    if not is_csv and target.suffix.lower() not in (".parquet", ".pq"):
-        raise BadInput(f"--output must end in .csv or .parquet, got {quoted(target)}")
-    num_rows = 0
-    try:
-        with tempfile.TemporaryDirectory(prefix=".lntx-", dir=target.parent) as folder:
-            partial = Path(folder) / "partial"
-            writer: Any = None
-            for read, rows in read_table(source, names, typed=not is_csv):
-                if "prediction" in read.schema.names:
-                    raise BadInput(f"{shown(source)} already has a column 'prediction': rename it")
-                batch = read.append_column("prediction", pa.array(model.predict(rows)))
-                if writer is None:
-                    writer = (_CsvWriter if is_csv else pq.ParquetWriter)(partial, batch.schema)
-                writer.write_batch(batch)
-                num_rows += batch.num_rows
-            if writer is None:
-                raise BadInput(f"{shown(source)} has no rows")
-            writer.close()
-            partial.replace(target)
-    except pa.ArrowException as error:
-        raise BadInput(f"cannot write {shown(target)}: {type(error).__name__}") from None
-    except OSError as error:
-        raise BadInput(f"cannot write {shown(target)}: {error.strerror or type(error).__name__}") from None
-    return num_rows
-
-
-class _CsvWriter:
-    """Writes batches as CSV with minimal quoting; values that were read as text are written unchanged."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._stream = path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._stream, lineterminator="\n")
-        self._writer.writerow(schema.names)
-
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Write rows."""
-        columns = [pc.cast(column, pa.string()).to_pylist() for column in batch.columns]
-        self._writer.writerows(zip(*columns, strict=True))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,29 @@ def test_reference_and_trained_weights_have_the_certified_digits(cli: Cli, name:
     assert _digits(run["residual_sd"], float(certified["residual_sd"])) >= 13.7
     assert _digits(run["r_squared"], float(certified["r_squared"])) >= 14
     assert len(run["features"]) == model["degree"]
+    _check_f(run, certified)
+
+
+def _check_f(run: dict[str, Any], certified: dict[str, Any]) -> None:
+    """F and the adjusted R² follow from the certified residual sum of squares, and from the sum of squares of y."""
+    freedom, bias = certified["residual_df"], certified["model"]["intercept"]
+    assert run["degrees_of_freedom"] == freedom
+    y = [Fraction(value) for value in _column(certified)]
+    mean = sum(y) / len(y) if bias else Fraction(0)
+    total = sum((value - mean) ** 2 for value in y)
+    residual = Fraction(certified["residual_ss"])
+    if residual == 0:
+        assert run["f_statistic"] is None or run["f_statistic"] > 1e20
+        return
+    d = certified["model"]["degree"]
+    assert _digits(run["f_statistic"], float((total - residual) / d / (residual / freedom))) >= 13
+    adjusted = 1 - residual / freedom / (total / (len(y) - bias))
+    assert _digits(run["adjusted_r_squared"], float(adjusted)) >= 14
+
+
+def _column(certified: dict[str, Any]) -> list[str]:
+    name = next(name for name, values in CERTIFIED.items() if values is certified)
+    return [line.split(",")[0] for line in (DATA / f"{name}.csv").read_text().split()[1:]]
 
 
 @pytest.mark.parametrize("gradient", ["moments", "autograd"])

@@ -40,7 +40,7 @@ def show(name: str | None = None, /, *, common: Annotated[Common, Flat] = Common
         name: The run, or a beginning of its name. [default: the latest]
     """
     from lntx.runs.history import lineage
-    from lntx.runs.run import read_run
+    from lntx.runs.records import read_run
 
     store = Store(common.folder)
     found = read_run(store, name)
@@ -86,7 +86,7 @@ def report(
     """
     from lntx.pipeline.conclude import report_path, write_report_file
     from lntx.report.report import gather_page, html
-    from lntx.runs.run import read_run
+    from lntx.runs.records import read_run
 
     store = Store(common.folder)
     run = read_run(store, name)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lntx.sweep.sweep import Sweep
 
 _MAX_COEFFICIENTS = 20
+# With six numbers of up to eleven characters it makes 80 columns.
+_NAME_WIDTH = 16
 
 
 def say(line: str = "") -> None:
@@ -38,33 +40,37 @@ def print_run(run: Run) -> None:
 
 
 def print_coefficients(run: Run) -> None:
-    """Print a table of the coefficients."""
+    """Print the coefficients: with what the evaluation says of them for a table, beside the true ones else."""
     assert run.learned_weights is not None
-    count = len(run.learned_weights)
-    names = [*(run.features or [f"weight {j}" for j in range(1, count + 1)])]
-    columns: dict[str, list[float | None]] = {"learned": [*run.learned_weights]}
-    if run.reference_weights is not None:
-        columns["exact"] = [*run.reference_weights]
-    if run.true_weights is not None:
-        columns["true"] = [*run.true_weights]
-    if run.standard_errors is not None and run.true_weights is None:
-        columns["standard error"] = [*run.standard_errors]
-    if run.learned_bias is not None:
-        names.append("bias")
-        biases = {
-            "learned": run.learned_bias,
-            "exact": run.reference_bias,
-            "true": run.true_bias,
-            "standard error": run.bias_standard_error,
-        }
-        for name, values in columns.items():
-            values.append(biases[name])
-    rows = [
-        [name, *(_number(values[j]) for values in columns.values())] for j, name in enumerate(names[:_MAX_COEFFICIENTS])
-    ]
-    print_table([["", *columns], *rows])
+    names = [*(run.features or [f"weight {j}" for j in range(1, len(run.learned_weights) + 1)])]
+    if run.true_weights is None and run.reference_weights is not None:
+        print_estimates(run)
+    else:
+        columns = {"learned": [*run.learned_weights, run.learned_bias]}
+        if run.reference_weights is not None:
+            columns["exact"] = [*run.reference_weights, run.reference_bias]
+        if run.true_weights is not None:
+            columns["true"] = [*run.true_weights, run.true_bias]
+        if run.learned_bias is not None:
+            names.append("bias")
+        rows = [
+            [name, *(_number(values[j]) for values in columns.values())]
+            for j, name in enumerate(names[:_MAX_COEFFICIENTS])
+        ]
+        print_table([["", *columns], *rows])
     if len(names) > _MAX_COEFFICIENTS:
         say(f"… and {len(names) - _MAX_COEFFICIENTS} more (--json has them all)")
+
+
+def print_estimates(run: Run) -> None:
+    """Print what R's summary(lm) prints, in 80 columns."""
+    from lntx.runs.tables import HEADER, cells
+
+    rows = [[shown(row.name, _NAME_WIDTH), *cells(row)] for row in run.estimates[:_MAX_COEFFICIENTS]]
+    print_table([["", *HEADER], *rows])
+    say()
+    for line in run.summary:
+        say(line)
 
 
 def verdict_line(run: Run) -> str:
@@ -159,6 +165,8 @@ def print_collection(collection: Collection) -> None:
     """Print what is removed, and why the rest is kept."""
     for removal in collection.removed:
         say(f"{'would remove' if collection.dry_run else 'removed'} {removal.path} ({removal.num_bytes:,} bytes)")
+    for path in collection.frames:
+        say(f"{path} held the rows of a data frame: only lntx.fit with that frame computes them again")
     for keeping in collection.kept:
         say(f"kept run {keeping.run}: {keeping.why}")
     for reason in collection.held:

@@ -143,8 +143,7 @@ def predict(
         trust: sha256 of a .pt2 file that this root did not export, to load it anyway: it can run code.
         force: Replace an existing file at --output.
     """
-    from lntx.data.tables import kind_of
-    from lntx.models import find_model, write_predictions
+    from lntx.models import find_model
 
     if (values is None) == (input_ is None):
         raise BadInput("give either numbers, one per feature, or --input FILE")
@@ -152,7 +151,9 @@ def predict(
         raise BadInput("--input and --output go together: a table in, a table out")
     store = Store(common.folder)
     if input_ is not None and output is not None:
-        kind_of(input_)
+        from lntx.data.tables import files_of
+
+        files_of(str(input_))
         refuse_output("--output", output, store, inputs=[input_, *([] if model is None else [model])], force=force)
     found = find_model(store, run=run_, path=model, trust=trust or ())
     which: dict[str, Any] = {"run": found.run, "features": found.features}
@@ -160,6 +161,8 @@ def predict(
         of = f" of {', '.join(found.features)}" if found.features else ""
         print(shown(f"lntx: by run {found.run}, a model{of}"), file=sys.stderr)
     if input_ is not None and output is not None:
+        from lntx.predictions import write_predictions
+
         count = write_predictions(found, input_, output)
         if common.json:
             print_json({"output": str(output), "num_rows": count, **which})
@@ -180,7 +183,7 @@ def _run(pipeline: Pipeline, range_: Range, common: Common, *, local: bool) -> i
     selection = range_.selection()
     # Detect bad input before a server is started.
     if pipeline.data.path is not None:
-        from lntx.data.tables import wanted_columns
+        from lntx.data.importing import wanted_columns
 
         wanted_columns(pipeline.data)
     plan_stages(Store(common.folder), pipeline, selection)

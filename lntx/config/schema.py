@@ -5,18 +5,33 @@ Defines defaults, ranges and presets; `loading` reads files and the environment.
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lntx.text import MAX_NAME, quoted
 
 Format = Literal["safetensors", "pt2", "onnx"]
 
-FILE_KEYS = ("target", "features", "polynomial")
+FILE_KEYS = (
+    "target",
+    "features",
+    "polynomial",
+    "missing",
+    "categories",
+    "exclude",
+    "delimiter",
+    "decimal",
+    "encoding",
+    "nulls",
+)
 """Keys of `data` that say how a user's file is read; all others are for generated rows."""
+
+FRAME = "frame:"
+"""What the path of a data frame begins with, and the digest of its content in a key."""
 
 MAX_SEED = 2**63 - 1
 MAX_COUNT = 10**12
@@ -38,11 +53,25 @@ def _ordered(value: Any) -> Any:
     return value
 
 
+def _encoding(name: str) -> str:
+    try:
+        # An encoding of bytes, such as zip or hex, decodes no text; punycode and others no files.
+        if codecs.lookup(name).name in ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"):
+            raise LookupError
+        "".encode(name)
+    except (LookupError, TypeError, ValueError):
+        raise ValueError(f"{quoted(name)} is no text encoding: utf-8, latin-1 and cp1252 are common ones") from None
+    return name
+
+
 Number = Annotated[float, BeforeValidator(_exact), Field(json_schema_extra={**_STORABLE_NUMBER})]
 Positive = Annotated[float, Field(gt=0, json_schema_extra={"maximum": 9e18})]
 NotNegative = Annotated[float, Field(ge=0, json_schema_extra={"maximum": 9e18})]
 FilePath = Annotated[str, Field(min_length=1, max_length=4096, json_schema_extra=STORABLE_TEXT)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=10_000, json_schema_extra=STORABLE_TEXT)]
+# A column without a name, as of an index that was written to CSV, can be left out.
+MaybeUnnamed = Annotated[str, Field(max_length=10_000, json_schema_extra=STORABLE_TEXT)]
+Names = Annotated[tuple[ColumnName, ...] | None, BeforeValidator(_ordered)]
 # Squares of values and products of squares must not overflow float64.
 MAX_MAGNITUDE = 1e100
 
@@ -106,18 +135,39 @@ class Data(Settings):
     """Seed of the rows, and of drawn weights."""
 
     path: FilePath | None = None
-    """A Parquet or CSV file to fit instead of synthetic rows."""
+    """A Parquet or CSV file to fit, or a folder or glob of Parquet files, instead of synthetic rows."""
 
     target: ColumnName | None = None
     """The column of the file to predict."""
 
-    features: Annotated[tuple[ColumnName, ...] | None, BeforeValidator(_ordered)] = Field(
-        None, strict=False, max_length=10_000
-    )
+    features: Names = Field(None, strict=False, max_length=10_000)
     """The columns of the file to predict from; default: all but the target."""
 
     polynomial: int | None = Field(None, ge=1, le=100)
     """Fit the powers 1…K of the only feature of the file."""
+
+    missing: Literal["refuse", "drop"] = "refuse"
+    """What to do with rows without a value in a column that is used: refuse the table, or leave those rows out."""
+
+    categories: Names = Field(None, strict=False, max_length=10_000)
+    """Columns of the file that are categories: each level but the first becomes a feature of 0 and 1."""
+
+    exclude: Annotated[tuple[MaybeUnnamed, ...] | None, BeforeValidator(_ordered)] = Field(
+        None, strict=False, max_length=10_000
+    )
+    """Columns of the file that are no features."""
+
+    delimiter: str = Field(",", max_length=1, pattern=r"^[\t !#$%&'()*,/:;<=>?@\[\\\]^_`{|}~]$")
+    """Character between the values of a CSV file."""
+
+    decimal: Literal[".", ","] = "."
+    """Character before the decimals in a CSV file."""
+
+    encoding: Annotated[str, AfterValidator(_encoding)] = Field("utf-8", max_length=40, json_schema_extra=STORABLE_TEXT)
+    """Encoding of a CSV file."""
+
+    nulls: Names = Field(None, strict=False, max_length=1000)
+    """More words that stand for a missing value in a CSV file, beside an empty one, NA, null, nan and others."""
 
     @property
     def true_weights(self) -> tuple[float, ...] | None:
@@ -138,7 +188,7 @@ class Data(Settings):
 
     def _check_synthetic(self) -> None:
         for key in FILE_KEYS:
-            if getattr(self, key) is not None:
+            if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"data.{key} needs data.path: a file of your own")
         if self.weights is not None:
             if not self.weights:
@@ -167,11 +217,19 @@ class Data(Settings):
         for key, field in type(self).model_fields.items():
             if key not in ("path", *FILE_KEYS) and getattr(self, key) != field.default:
                 raise ValueError(f"data.{key} is for generated rows, and data.path names a file: drop one")
+        if self.polynomial is not None and self.categories:
+            raise ValueError("data.polynomial takes the powers of numbers, and data.categories names columns: drop one")
+        if self.delimiter == self.decimal:
+            raise ValueError(f"data.delimiter and data.decimal are both {quoted(self.decimal)}: give another delimiter")
+        for key in ("exclude", "features"):
+            if self.target in (getattr(self, key) or ()):
+                raise ValueError(f"data.target {quoted(self.target, MAX_NAME)} is also among data.{key}")
+        both = sorted({*(self.exclude or ())} & {*(self.features or ()), *(self.categories or ())})
+        if both:
+            raise ValueError(f"data.exclude leaves out {quoted(both[0], MAX_NAME)}, which is also asked for: drop one")
         if self.features is not None:
             if not self.features:
                 raise ValueError("data.features must name at least one column, got none")
-            if self.target in self.features:
-                raise ValueError(f"data.target {quoted(self.target, MAX_NAME)} is also among data.features")
             if self.polynomial is not None and len(self.features) > 1:
                 raise ValueError(f"data.polynomial takes the powers of one feature, got {len(self.features)}")
             twice = sorted({name for name in self.features if self.features.count(name) > 1})

@@ -6,7 +6,7 @@ Knows the file format, not the source of the rows (`synthetic`, `tables`) or the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +60,15 @@ class Dataset:
     num_rows: int
     """Number of rows."""
 
+    columns: tuple[str, ...]
+    """Columns of the user's table that the features come from; the features themselves for synthetic rows."""
+
+    levels: Mapping[str, tuple[str, ...]]
+    """Levels of each column that is a category; each but the first is a feature."""
+
+    notes: tuple[str, ...]
+    """Sentences about the rows for whoever reads a fit: what was left out, and what looks odd."""
+
     @property
     def terms(self) -> tuple[str, ...]:
         """Names of the terms, one per weight: the features, or the powers of the only feature."""
@@ -79,26 +88,28 @@ def block_rows(num_columns: int) -> int:
 
 def write_dataset(
     path: Path,
-    columns: Iterable[Mapping[str, np.ndarray]],
+    blocks: Iterable[Mapping[str, np.ndarray]],
     *,
     features: tuple[str, ...],
     target: str,
     types: Mapping[str, np.dtype[Any]],
     repetitive: frozenset[str],
     degree: int = 1,
+    columns: Sequence[str] | None = None,
+    levels: Mapping[str, Sequence[str]] | None = None,
+    notes: Callable[[], Sequence[str]] = tuple,
 ) -> tuple[int, str]:
     """Write blocks of columns to a Parquet file one by one, and hash the file during writing.
 
-    columns: blocks; each maps every name in `types` to its values, shape (n,).
+    blocks: each maps every name in `types` to its values, shape (n,).
     repetitive: columns of few distinct values, to be stored as a dictionary.
     degree: highest power of the only feature; powers are computed when rows are read.
+    columns, levels, notes: as in `Dataset`; notes are asked for after the last block.
 
     Returns: the number of rows written, and the digest of the file.
     """
-    said = {"features": features, "target": target, "degree": degree}
-    metadata = {_METADATA_KEY: json.dumps(said).encode()}
     fields = [pa.field(name, pa.from_numpy_dtype(types[name]), nullable=False) for name in (*features, target)]
-    schema = pa.schema(fields, metadata=metadata)
+    schema = pa.schema(fields)
     group_rows = min(ROW_GROUP_ROWS, 16 * block_rows(len(fields)))
     num_rows = 0
     with path.open("wb") as stream:
@@ -106,11 +117,36 @@ def write_dataset(
         with pq.ParquetWriter(
             hashing, schema, compression="NONE", use_dictionary=sorted(repetitive), write_statistics=False
         ) as writer:
-            for block in columns:
+            for block in _in_blocks(blocks, block_rows(len(fields))):
                 arrays = [pa.array(block[field.name], type=field.type) for field in schema]
                 writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=group_rows)
                 num_rows += len(arrays[0])
+            said = {"features": features, "target": target, "degree": degree, "notes": list(notes())}
+            said |= {"columns": features if columns is None else columns, "levels": levels or {}}
+            writer.add_key_value_metadata({_METADATA_KEY: json.dumps(said).encode()})
     return num_rows, hashing.sha256
+
+
+def _in_blocks(blocks: Iterable[Mapping[str, np.ndarray]], size: int) -> Iterator[Mapping[str, np.ndarray]]:
+    """Cut blocks to one size, so that the bytes of the file depend on the rows alone."""
+    waiting: list[Mapping[str, np.ndarray]] = []
+    count = 0
+    for block in blocks:
+        num_rows = len(next(iter(block.values())))
+        if not waiting and num_rows == size:
+            yield block
+            continue
+        waiting.append(block)
+        count += num_rows
+        if count >= size:
+            joined = {name: np.concatenate([one[name] for one in waiting]) for name in block}
+            whole = count - count % size
+            for start in range(0, whole, size):
+                yield {name: column[start : start + size] for name, column in joined.items()}
+            waiting = [{name: column[whole:] for name, column in joined.items()}]
+            count -= whole
+    if count:
+        yield {name: np.concatenate([one[name] for one in waiting]) for name in waiting[0]}
 
 
 def open_dataset(*paths: Path) -> Dataset:
@@ -123,7 +159,7 @@ def open_dataset(*paths: Path) -> Dataset:
     num_rows = 0
     for path in paths:
         with pq.ParquetFile(path) as file:
-            metadata = file.schema_arrow.metadata or {}
+            metadata = file.metadata.metadata or {}
             if _METADATA_KEY not in metadata:
                 raise ValueError(f"{path} is not a dataset written by lntx")
             num_rows += file.metadata.num_rows
@@ -134,6 +170,9 @@ def open_dataset(*paths: Path) -> Dataset:
         target=said["target"],
         degree=said["degree"],
         num_rows=num_rows,
+        columns=tuple(said["columns"]),
+        levels={name: tuple(levels) for name, levels in said["levels"].items()},
+        notes=tuple(said["notes"]),
     )
 
 

@@ -1,31 +1,27 @@
-"""Read a table of the user (Parquet, CSV or a data frame) as a stream of validated float64 columns.
+"""Open a table of the user (Parquet, CSV or a data frame): names of its columns, and its rows in batches.
 
-Knows file formats and the rules for columns; writes nothing but the dataset made from a table. Messages name file,
-column, row and type, and never quote the content of a file.
+Knows file formats; `columns` turns values into numbers. Messages name file, column and row, and never quote a file.
 """
 
 from __future__ import annotations
 
-import decimal
 import functools
+import glob
 import hashlib
-import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from lntx.config.schema import MAX_MAGNITUDE, Data
-from lntx.data.dataset import write_dataset
+from lntx.config.schema import FRAME, Data
+from lntx.data.frames import frame_of
 from lntx.errors import BadInput
 from lntx.files import open_regular, state_of
 from lntx.text import MAX_NAME, listed, quoted, shown
@@ -41,364 +37,230 @@ SUFFIXES = {
 }
 """Allowed suffixes of a table, with their format."""
 
-# Integers beyond this may not be representable in float64.
-_EXACT = 2.0**53
+_BATCH_ROWS = 2**16
+_OTHER_DELIMITERS = (",", ";", "\t", "|")
+_ONE_COLUMN = ": it has one column: name its delimiter with --data.delimiter, such as ';'"
 
-# Integers with fewer digits are always exact in float64; no float64 integer has more digits than the maximum.
-_CERTAIN_DIGITS, _MOST_DIGITS = 16, 400
 
-_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
-_NULLS = pyarrow.csv.ConvertOptions().null_values
+@dataclass(frozen=True, kw_only=True)
+class Csv:
+    """How a CSV file is written."""
+
+    delimiter: str = ","
+    """Character between values."""
+
+    decimal: str = "."
+    """Character before the decimals."""
+
+    encoding: str = "utf-8"
+    """Encoding of the text."""
+
+    nulls: tuple[str, ...] = tuple(pyarrow.csv.ConvertOptions().null_values)
+    """Words that stand for a missing value."""
+
+    @staticmethod
+    def of(data: Data) -> Csv:
+        """Return what a configuration says of it."""
+        nulls = (*Csv.nulls, *(word.strip() for word in data.nulls or ()))
+        return Csv(delimiter=data.delimiter, decimal=data.decimal, encoding=data.encoding, nulls=nulls)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The digest and state of a user's file at the time it was hashed."""
+    """The files of a table, or its data frame, at the time they were hashed."""
 
-    path: Path
-    """Path of the file."""
+    path: str
+    """The path as it was given."""
+
+    files: tuple[Path, ...]
+    """The files, in the order of the rows; none for a data frame."""
 
     sha256: str
-    """Digest of its bytes."""
+    """Digest of the content."""
 
     state: tuple[int, ...]
-    """Inode, size, modification time and change time (both in nanoseconds)."""
+    """Inode, size, modification time and change time (both in nanoseconds) of each file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """An open table."""
+
+    where: str
+    """What messages call it."""
+
+    names: tuple[str, ...]
+    """Names of its columns; one may occur twice."""
+
+    csv: Csv | None
+    """How its text is written; None if its values have types."""
+
+    read: Callable[[Sequence[int]], Iterator[list[pa.Array]]]
+    """Reads the columns at the given positions, in batches of rows."""
+
+    def places(self, columns: Sequence[str]) -> list[int]:
+        """Return the positions of columns.
+
+        Raises: BadInput: a column is missing or occurs twice.
+        """
+        for name in columns:
+            if name not in self.names:
+                raise BadInput(f"{self.where} has no column {quoted(name, MAX_NAME)}: it has {listed(self.names)}")
+            if self.names.count(name) > 1:
+                count = self.names.count(name)
+                raise BadInput(f"{self.where} has {count} columns named {quoted(name, MAX_NAME)}")
+        return [self.names.index(name) for name in columns]
 
 
 def look_at(path: str | os.PathLike[str]) -> Source:
-    """Hash a user's file.
+    """Hash a user's table.
 
-    Raises: BadInput: the file is missing, unreadable, empty, no regular file, or no table.
+    Raises: BadInput: a file is missing, unreadable, empty, no regular file, or no table.
+    """
+    name = os.fspath(path)
+    if name.startswith(FRAME):
+        return Source(path=name, files=(), sha256=name, state=())
+    files, digests, states = files_of(name), [], []
+    for file in files:
+        with readable(file):
+            state = tuple(state_of(file))
+            digests.append(_sha256(file, state))
+        if state[1] == 0:
+            raise BadInput(f"{shown(file)} is empty")
+        states.append(state)
+    several = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return Source(
+        path=name,
+        files=files,
+        sha256=digests[0] if len(files) == 1 else several,
+        state=tuple(number for state in states for number in state),
+    )
+
+
+def files_of(path: str) -> tuple[Path, ...]:
+    """Return the files of a table: the file itself, or the Parquet files of a folder or a glob, sorted by name.
+
+    Raises: BadInput: there is none, or one of another suffix. Such a file is never opened: it may be anything.
     """
     file = Path(path)
-    kind_of(file)
-    with _readable(file):
-        state = tuple(state_of(file))
-        sha256 = _sha256(file, state)
-    if state[1] == 0:
-        raise BadInput(f"{shown(file)} is empty")
-    return Source(path=file, sha256=sha256, state=state)
+    try:
+        is_folder, is_glob = file.is_dir(), glob.has_magic(path) and not file.exists()
+    except (OSError, ValueError):
+        is_folder = is_glob = False
+    if not (is_folder or is_glob):
+        kind_of(file)
+        return (file,)
+    pattern = f"{glob.escape(path)}/*" if is_folder else path
+    found = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 (the pattern is a whole path)
+    if is_folder:
+        found = [one for one in found if one.suffix.lower() in (".parquet", ".pq")]
+        below = sorted(one for one in file.glob("*/**/*") if one.suffix.lower() in (".parquet", ".pq"))
+        # A folder may be a root too: then what lntx keeps in it is no part of the table.
+        own = {file / "data", file / "artifacts"} if (file / "artifacts").is_dir() else set()
+        left_out = [one for one in below if not own & {*one.parents}]
+        if left_out:
+            raise BadInput(
+                f"{shown(path)} has Parquet files in folders below it, such as {shown(left_out[0].relative_to(file))}: "
+                "name those to read with a glob"
+            )
+    if not found:
+        raise BadInput(f"{shown(path)} holds no Parquet file")
+    for one in found:
+        if kind_of(one) != "Parquet":
+            raise BadInput(f"several files must all be Parquet, got {quoted(str(one))}")
+    return tuple(found)
 
 
 def kind_of(path: Path) -> Literal["Parquet", "CSV"]:
-    """Return the format of a table, by its suffix.
+    """Return the format of a file, by its suffix.
 
-    Raises: BadInput: it has another suffix. Such a file is never opened, because it may be anything.
+    Raises: BadInput: it has another suffix.
     """
-    name = path.name.lower()
     for suffix, kind in SUFFIXES.items():
-        if name.endswith(suffix):
+        # pyarrow knows compression by suffixes in small letters alone.
+        if path.name.endswith(suffix) or path.suffix.lower() == suffix:
             return "Parquet" if kind == "Parquet" else "CSV"
-    raise BadInput(f"a table must end in {', '.join(SUFFIXES)}, got {quoted(path)}")
+    raise BadInput(f"a table must end in {', '.join(SUFFIXES)}, got {quoted(str(path))}")
 
 
-def wanted_columns(data: Data) -> tuple[str, ...]:
-    """Return the features and, last, the target of the user's file; reads only the header.
+def open_table(path: str | os.PathLike[str], csv: Csv) -> Table:
+    """Open a table by its path, or the data frame that the path stands for. csv: how it is written, if it is CSV.
 
-    Raises: BadInput: a column is missing or occurs twice; there is no feature.
+    Raises: BadInput: it cannot be read as Parquet or CSV; the data frame is not in this process.
     """
-    assert data.path is not None
-    assert data.target is not None
-    path = Path(data.path)
-    names = column_names(path)
-    features = data.features or tuple(name for name in names if name != data.target)
-    wanted = (*features, data.target)
-    _check_names(path, names, wanted)
-    if not features:
-        raise BadInput(f"{shown(path)} has no column beside the target {quoted(data.target, MAX_NAME)}")
-    if data.polynomial is not None and len(features) > 1:
-        raise BadInput(
-            f"data.polynomial takes the powers of one feature, and {shown(path)} has {len(features)}: name it"
-        )
-    return wanted
+    name = os.fspath(path)
+    if name.startswith(FRAME):
+        return table_of(frame_of(name))
+    files = files_of(name)
+    if kind_of(files[0]) == "CSV":
+        return _open_csv(files[0], csv)
+    with readable(files[0]):
+        names = tuple(pq.read_schema(files[0]).names)
+    where = shown(name)
+    return Table(where=where, names=names, csv=None, read=functools.partial(_read_parquet, files, names, where))
 
 
-def import_table(data: Data, source: Source, path: Path) -> str:
-    """Copy the columns that `data` names from the user's file to a dataset.
+def table_of(frame: pa.Table) -> Table:
+    """Open a data frame that was converted to Arrow."""
 
-    Returns: the digest of the dataset's file.
+    def read(places: Sequence[int]) -> Iterator[list[pa.Array]]:
+        for batch in frame.select(list(places)).to_batches(max_chunksize=_BATCH_ROWS):
+            yield batch.columns
 
-    Raises: BadInput: a column is missing, is not numeric, or has a null, NaN or infinity; the file changed meanwhile.
-    """
-    wanted = wanted_columns(data)
-    blocks = (dict(zip(wanted, values, strict=True)) for values in _read(source.path, wanted))
-    num_rows, sha256 = write_dataset(
-        path,
-        blocks,
-        features=wanted[:-1],
-        target=wanted[-1],
-        types=dict.fromkeys(wanted, np.dtype(np.float64)),
-        repetitive=frozenset(),
-        degree=data.polynomial or 1,
-    )
-    if num_rows == 0:
-        raise BadInput(f"{shown(source.path)} has no rows")
-    with _readable(source.path):
-        if tuple(state_of(source.path)) != source.state:
-            raise BadInput(f"{shown(source.path)} changed while it was read: run again when it is complete")
-    return sha256
+    return Table(where="the data frame", names=tuple(frame.schema.names), csv=None, read=read)
 
 
-def read_table(
-    path: Path, columns: Sequence[str], *, typed: bool = False
-) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-    """Read a table with all its columns.
-
-    typed: convert purely numeric CSV columns to numbers, if the numbers are written back as the same text.
-
-    Yields: the rows unchanged (as text for CSV), and the values of `columns`, float64, shape (n, len(columns)).
-
-    Raises: BadInput: as `import_table`.
-    """
-    names = column_names(path)
-    _check_names(path, names, columns)
-    if kind_of(path) == "Parquet":
-        with _readable(path):
-            first_row = 1
-            for batch in _parquet_batches(path, columns, names):
-                values = [_values(batch.column(name), name, path, first_row) for name in columns]
-                yield batch, np.stack(values, axis=1)
-                first_row += batch.num_rows
-        return
-    types = _number_types(path, len(names)) if typed else {}
-    places, first_row = [names.index(name) for name in columns], 1
-    for texts in _text_batches(path, len(names)):
-        values = [_parsed(texts[j], names[j], path, first_row) for j in places]
-        arrays = [_typed(text, types[j]) if j in types else text for j, text in enumerate(texts)]
-        yield pa.RecordBatch.from_arrays(arrays, names), np.stack(values, axis=1)
-        first_row += len(texts[0])
+def _read_parquet(
+    files: Sequence[Path], names: tuple[str, ...], where: str, places: Sequence[int]
+) -> Iterator[list[pa.Array]]:
+    wanted = [names[j] for j in places]
+    for path in files:
+        with readable(path), pq.ParquetFile(path, memory_map=False) as file:
+            missing = set(wanted) - set(file.schema_arrow.names)
+            if missing:
+                raise BadInput(f"{where}: {shown(path.name)} has no column {listed(sorted(missing))}")
+            for batch in file.iter_batches(columns=wanted, use_threads=False):
+                yield [batch.column(name) for name in wanted] if len(set(wanted)) == len(wanted) else batch.columns
 
 
-def read_frame(frame: Any, columns: Sequence[str]) -> np.ndarray:
-    """Return columns of a pandas data frame or pyarrow table by name, float64, shape (n, len(columns)).
+def _open_csv(path: Path, csv: Csv) -> Table:
+    with readable(path), pyarrow.csv.open_csv(path, **_csv_options(csv)) as reader:
+        names = tuple(reader.schema.names)
+    if len(names) == 1 and any(sign in names[0] for sign in _OTHER_DELIMITERS):
+        raise BadInput(f"{shown(path)} cannot be read as CSV{_ONE_COLUMN}")
 
-    Raises: BadInput: as `import_table`.
-    """
-    where = "the data frame"
-    is_arrow = hasattr(frame, "to_pydict")
-    _check_names(where, [*(frame.schema.names if is_arrow else frame.columns)], columns)
-    values = []
-    for name in columns:
-        try:
-            column = frame.column(name) if is_arrow else pa.array(frame[name], from_pandas=True)
-        except (pa.ArrowException, OverflowError, TypeError, ValueError):
-            raise BadInput(f"{where}: column {quoted(name, MAX_NAME)} does not hold numbers that float64 can") from None
-        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        _check_type(where, name, column.type)
-        values.append(_values(column, name, where, 1))
-    return np.stack(values, axis=1)
+    def read(places: Sequence[int]) -> Iterator[list[pa.Array]]:
+        # By position, because names may occur twice; an empty value is empty text.
+        wanted = [f"f{j}" for j in places]
+        options = _csv_options(csv, include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()))
+        # In a single column an empty line is a missing value.
+        options["parse_options"].ignore_empty_lines = len(names) > 1
+        options["read_options"].autogenerate_column_names = True
+        with readable(path), pyarrow.csv.open_csv(path, **options) as reader:
+            for k, batch in enumerate(reader):
+                # Skip the header: with generated names it is read as the first row.
+                yield batch.slice(1).columns if k == 0 else batch.columns
 
-
-def column_names(path: Path) -> list[str]:
-    """Return the names of a table's columns.
-
-    Raises: BadInput: the file cannot be read as Parquet or CSV.
-    """
-    kind = kind_of(path)
-    with _readable(path):
-        if kind == "Parquet":
-            return list(pq.read_schema(path).names)
-        # No type conversion: only the header is needed.
-        with pyarrow.csv.open_csv(path, **_csv_options()) as reader:
-            return list(reader.schema.names)
+    return Table(where=shown(path), names=names, csv=csv, read=read)
 
 
-def _read(path: Path, columns: Sequence[str]) -> Iterator[list[np.ndarray]]:
-    """Yield the validated values of columns, block by block."""
-    names = column_names(path)
-    _check_names(path, names, columns)
-    first_row = 1
-    is_parquet = kind_of(path) == "Parquet"
-    exact: set[str] = set()
-    kept = list(columns)
-    with _readable(path):
-        for batch in _parquet_batches(path, columns, kept) if is_parquet else _csv_batches(path, columns):
-            values = [_values(batch.column(name), name, path, first_row) for name in columns]
-            if not is_parquet:
-                for name, column in zip(columns, values, strict=True):
-                    if name not in exact and np.abs(column).max(initial=0.0) >= _EXACT:
-                        _refuse_rounded(path, name)
-                        exact.add(name)
-            yield values
-            first_row += batch.num_rows
-
-
-def _check_names(path: Path | str, names: Sequence[object], columns: Sequence[str]) -> None:
-    for name in columns:
-        if name not in names:
-            raise BadInput(f"{shown(path)} has no column {quoted(name, MAX_NAME)}: it has {listed(names)}")
-        if names.count(name) > 1:
-            raise BadInput(f"{shown(path)} has {names.count(name)} columns named {quoted(name, MAX_NAME)}")
-
-
-def _check_type(path: Path | str, name: str, kind: pa.DataType) -> None:
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        raise BadInput(
-            f"{shown(path)}: column {quoted(name, MAX_NAME)} is not numeric but {shown(kind, MAX_NAME)}: "
-            "choose columns with --features"
-        )
-
-
-def _parquet_batches(path: Path, columns: Sequence[str], kept: list[str]) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path, memory_map=False) as file:
-        for name in columns:
-            _check_type(path, name, file.schema_arrow.field(name).type)
-        yield from file.iter_batches(columns=kept, use_threads=False)
-
-
-def _csv_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    options = _csv_options(include_columns=[*columns], column_types=dict.fromkeys(columns, pa.float64()))
-    with pyarrow.csv.open_csv(path, **options) as reader:
-        yield from reader
-
-
-def _text_batches(path: Path, num_columns: int) -> Iterator[list[pa.Array]]:
-    """Yield all columns as text, by position because names may occur twice. An empty value is empty text."""
-    types = dict.fromkeys((f"f{j}" for j in range(num_columns)), pa.string())
-    options = _csv_options(column_types=types, strings_can_be_null=False)
-    options["read_options"].autogenerate_column_names = True
-    with _readable(path), pyarrow.csv.open_csv(path, **options) as reader:
-        for k, batch in enumerate(reader):
-            # Skip the header: with generated names it is read as the first row.
-            yield batch.slice(1).columns if k == 0 else batch.columns
-
-
-def _csv_options(**convert: Any) -> dict[str, Any]:
-    convert = {"strings_can_be_null": True, "quoted_strings_can_be_null": False, **convert}
+def _csv_options(csv: Csv, **convert: Any) -> dict[str, Any]:
     return {
-        "read_options": pyarrow.csv.ReadOptions(use_threads=False),
-        "convert_options": pyarrow.csv.ConvertOptions(**convert),
+        "read_options": pyarrow.csv.ReadOptions(use_threads=False, encoding=csv.encoding),
+        "parse_options": pyarrow.csv.ParseOptions(delimiter=csv.delimiter),
+        "convert_options": pyarrow.csv.ConvertOptions(strings_can_be_null=False, **convert),
     }
 
 
-def _parsed(text: pa.Array, name: str, path: Path, first_row: int) -> np.ndarray:
-    """Convert the text of a CSV column to validated numbers."""
-    trimmed = pc.utf8_trim_whitespace(text)
-    filled = pc.if_else(pc.is_in(trimmed, pa.array(_NULLS)), None, trimmed)
-    try:
-        numbers = pc.cast(filled, pa.float64())
-    except pa.ArrowInvalid:
-        row = next(row for row, value in enumerate(filled.to_pylist(), first_row) if not _is_number(value))
-        where = f"{shown(path)} cannot be read as CSV: column {quoted(name, MAX_NAME)}"
-        raise BadInput(f"{where} in row {row}: it is not a number") from None
-    values = _values(numbers, name, path, first_row)
-    for j in np.flatnonzero(np.abs(values) >= _EXACT):
-        if _is_rounded(trimmed[int(j)].as_py()):
-            raise _rounded(path, name, first_row + int(j))
-    return values
-
-
-def _is_number(text: str | None) -> bool:
-    try:
-        return text is None or pc.cast(pa.scalar(text), pa.float64()) is not None
-    except pa.ArrowInvalid:
-        return False
-
-
-def _number_types(path: Path, num_columns: int) -> dict[int, pa.DataType]:
-    """Return the positions of purely numeric CSV columns, each with the type that is written back as the same text."""
-    left: dict[int, pa.DataType] = dict.fromkeys(range(num_columns), pa.int64())
-    for texts in _text_batches(path, num_columns):
-        for j in [*left]:
-            filled = texts[j].filter(pc.not_equal(texts[j], ""))
-            if left[j] == pa.int64() and not _all_match(filled, _INTEGER):
-                left[j] = pa.float64()
-            if left[j] == pa.float64() and not all(map(_is_plain, filled.to_pylist())):
-                del left[j]
-    return left
-
-
-def _is_plain(text: str) -> bool:
-    """Return whether text is the standard notation of its float64 value."""
-    try:
-        return text in (repr(float(text)), repr(float(text)).removesuffix(".0")) and math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _typed(text: pa.Array, kind: pa.DataType) -> pa.Array:
-    # An empty value becomes null.
-    return pc.cast(pc.if_else(pc.equal(text, ""), None, text), kind)
-
-
-def _all_match(column: pa.Array, pattern: str) -> bool:
-    return bool(pc.all(pc.match_substring_regex(column, pattern), min_count=0).as_py())
-
-
-def _refuse_rounded(path: Path, name: str) -> None:
-    """Refuse integers of a CSV column that float64 would round."""
-    row = 0
-    options = _csv_options(include_columns=[name], column_types={name: pa.string()})
-    with pyarrow.csv.open_csv(path, **options) as reader:
-        for batch in reader:
-            for text in batch.column(0).to_pylist():
-                row += 1
-                if text is not None and _is_rounded(text):
-                    raise _rounded(path, name, row)
-
-
-def _is_rounded(text: str) -> bool:
-    """Return whether text is an integer, given to all digits, that float64 cannot hold; 1e23 gives only one digit."""
-    if sum(sign.isdigit() for sign in text.lower().split("e")[0]) < _CERTAIN_DIGITS or len(text) > _MOST_DIGITS:
-        return False
-    try:
-        exact = decimal.Decimal(text.strip())
-        return exact == exact.to_integral_value() and decimal.Decimal(float(exact)) != exact
-    except (decimal.InvalidOperation, OverflowError):
-        return False
-
-
-def _rounded(path: Path | str, name: str, row: int) -> BadInput:
-    return BadInput(
-        f"{shown(path)}: column {quoted(name, MAX_NAME)} has a whole number in row {row} that float64 cannot hold: "
-        "subtract an offset, or leave the column out with --features"
-    )
-
-
-def _values(column: pa.Array, name: str, path: Path | str, first_row: int) -> np.ndarray:
-    where = f"{shown(path)}: column {quoted(name, MAX_NAME)}"
-    if column.null_count:
-        row = first_row + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise BadInput(f"{where} has no value in row {row}: fill it or drop the row")
-    if pa.types.is_integer(column.type):
-        whole = column.to_numpy(zero_copy_only=False)
-        values: np.ndarray = whole.astype(np.float64)
-        # Rounding to float64 can give 2^63 or 2^64, which overflow the integer type in the conversion back.
-        inside = (values < 2.0**63) | ((whole.dtype.kind == "u") & (values < 2.0**64))
-        same = np.zeros(len(values), dtype=bool)
-        same[inside] = values[inside].astype(whole.dtype) == whole[inside]
-        if not same.all():
-            raise _rounded(path, name, first_row + int(np.flatnonzero(~same)[0]))
-        return values
-    if pa.types.is_decimal(column.type):
-        for row, number in enumerate(column.to_pylist(), start=first_row):
-            if abs(number) >= _EXACT and number == int(number) and int(float(number)) != int(number):
-                raise _rounded(path, name, row)
-        # pyarrow's cast of decimals is wrong in the last bits; its cast of text is exact.
-        column = pc.cast(column, pa.string())
-    values = pc.cast(column, pa.float64(), safe=True).to_numpy(zero_copy_only=False)
-    finite = np.isfinite(values)
-    if not finite.all():
-        place = int(np.flatnonzero(~finite)[0])
-        raise BadInput(f"{where} is {values[place]} in row {first_row + place}: values must be finite")
-    if np.abs(values).max(initial=0.0) >= MAX_MAGNITUDE:
-        place = int(np.abs(values).argmax())
-        raise BadInput(
-            f"{where} is {values[place]:g} in row {first_row + place}: "
-            f"values must stay below {MAX_MAGNITUDE:g}: rescale it"
-        )
-    return values
-
-
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Refuse files that are not regular, and replace errors of the operating system and the parser by a short line."""
     try:
         with open_regular(path):
             pass
         yield
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise BadInput(f"{shown(path)} cannot be read as {kind_of(path)}{_place(error, path)}") from None
+        raise BadInput(f"{shown(path)} cannot be read as {kind_of(path)}{_place(error)}") from None
     except OSError as error:
         # pyarrow raises OSError without errno for a broken file.
         if error.errno is None:
@@ -411,36 +273,23 @@ def _readable(path: Path) -> Iterator[None]:
         raise BadInput(f"{shown(path)} is not a valid file name") from None
 
 
-def _place(error: Exception, path: Path) -> str:
+def _place(error: Exception) -> str:
     """Return where a parser stopped and what it expected; never the text that it read."""
     said = str(error)
-    found = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\w+)", said)
-    if found is not None:
-        column, row, kind = found.groups()
-        problem = "it is not UTF-8 text" if kind == "string" else "it is not a number"
-        # The parser counts the header as row 1; messages count data rows from 1.
-        place = f" in row {int(row) - 1}" if row else ""
-        return f": column {_name_of(path, int(column))}{place}: {problem}"
     found = re.search(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", said)
     if found is not None:
         row, expected, got = found.groups()
+        if expected == "1":
+            return _ONE_COLUMN
+        # The parser counts the header as row 1; messages count data rows from 1.
         return f":{f' row {int(row) - 1}:' if row else ''} expected {expected} columns, got {got}"
     if isinstance(error, UnicodeDecodeError) or "UTF8" in said:
-        return ": it is not UTF-8 text"
+        return ": it is not text of that encoding: name another with --data.encoding, such as latin-1"
     return ": it is damaged, or of another format"
 
 
-def _name_of(path: Path, column: int) -> str:
-    """Return the name of a column for a message, or its number if the header cannot be read."""
-    try:
-        with pyarrow.csv.open_csv(path, **_csv_options()) as reader:
-            return quoted(reader.schema.names[column], MAX_NAME)
-    except (pa.ArrowException, OSError, UnicodeDecodeError, IndexError):
-        return f"#{column + 1}"
-
-
 # Cached, because every stage of a run asks; the state is part of the cache key, so that a changed file is read again.
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=1024)
 def _sha256(path: Path, _state: tuple[int, ...]) -> str:
     with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

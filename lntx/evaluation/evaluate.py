@@ -48,7 +48,9 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
     coefficients = compare(
         fit.weights, fit.bias, reference, dtype=fit.dtype, terms=dataset.terms, data=data, settings=settings
     )
-    figures = residual_figures(read_blocks(dataset), fit.weights, fit.bias, spread=reference.residual_sd)
+    figures = residual_figures(
+        read_blocks(dataset), fit.weights, fit.bias, num_rows=reference.num_rows, spread=reference.residual_sd
+    )
     if data.path is None:
         damage = damaged_rows(dataset, data, readings=readings)
     else:
@@ -64,15 +66,20 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
         reason=reason,
         coefficients=coefficients,
         digits=min(coefficient.digits for coefficient in coefficients),
-        warnings=_warnings(fit, reference),
+        warnings=(*dataset.notes, *_warnings(fit, reference, data)),
         mse=figures.mean_square,
         residual_sd=reference.residual_sd,
         residual_histogram=figures.histogram,
-        r_squared=reference.r_squared,
+        residual_sample=figures.sample,
+        **reference.model_dump(
+            include={"r_squared", "adjusted_r_squared", "f_statistic", "f_p_value", "degrees_of_freedom"}
+        ),
         num_rows=reference.num_rows,
         features=dataset.terms,
         degree=dataset.degree,
         target=dataset.target,
+        columns=dataset.columns,
+        levels=dict(dataset.levels),
     )
 
 
@@ -158,10 +165,13 @@ def _verdict(
     return None, None
 
 
-def _warnings(fit: Fit, reference: Reference) -> tuple[str, ...]:
+def _warnings(fit: Fit, reference: Reference, data: Data) -> tuple[str, ...]:
+    perfect = data.path is not None and reference.is_perfect
+    said = ("the fit is perfect up to rounding: standard errors, t and p say nothing",) if perfect else ()
     if fit.naive_gradient_error is None:
-        return ()
+        return said
     return (
+        *said,
         f"the same loop in plain torch adds up {reference.num_rows:,} rows in float32, one after the other: its first "
         f"gradient is off by {fit.naive_gradient_error:.2g} (relative); here it was not",
     )

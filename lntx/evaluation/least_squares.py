@@ -15,6 +15,7 @@ import numpy as np
 
 from lntx.config.schema import Section
 from lntx.data.dataset import Block
+from lntx.evaluation.inference import f_tail
 from lntx.numerics.collinearity import BIAS, Dependence, refuse, refuse_too_few
 from lntx.numerics.exact_matrix import ExactMatrix
 from lntx.numerics.gram import Gram
@@ -22,6 +23,9 @@ from lntx.numerics.normal_equations import Singular, Solution, solve_normal_equa
 
 # A column whose share in a linear combination is below this, relative to the lengths, contributes only rounding.
 _NO_SHARE = 1e-6
+# RSS below this part of yᵀy is 0: what the solution, rounded, leaves of it is 1e-32.
+_NO_RESIDUALS = 1e-60
+_PERFECT = 1e-30
 
 
 class Reference(Section):
@@ -45,6 +49,21 @@ class Reference(Section):
     r_squared: float | None
     """1 - RSS / TSS; TSS is taken about the mean with a bias, and about 0 without one (as NIST does). None if TSS
     is 0."""
+
+    adjusted_r_squared: float | None
+    """1 - (1 - R²) (N - b) / (N - p), b: 1 with a bias, else 0. None without residual degrees of freedom."""
+
+    f_statistic: float | None
+    """Mean square of the model, without its bias, divided by that of the residuals. None if that is 0 or unknown."""
+
+    f_p_value: float | None
+    """Probability of an F this large or larger if all weights are 0."""
+
+    degrees_of_freedom: int
+    """Residual degrees of freedom, N - p."""
+
+    is_perfect: bool
+    """Whether the residuals are only the rounding of y: RSS below 1e-30 yᵀy, as R's summary.lm tells it."""
 
     num_rows: int
     """Number of rows, N."""
@@ -94,19 +113,30 @@ def _statistics(
     squares, sum_y = total.fraction(d + 1, d + 1), total.fraction(d, d + 1)
     tss = float(squares - sum_y**2 / Fraction(num_rows)) if bias else float(squares)
     rss = solution.residual_sum_of_squares
+    if rss < _NO_RESIDUALS * float(squares):
+        rss = 0.0
     variance = rss / freedom if freedom > 0 else None
     errors = [None if variance is None else math.sqrt(variance * entry) for entry in solution.inverse_diagonal.tolist()]
     target_rms = math.sqrt(float(squares) / num_rows) or 1.0
     lengths = np.sqrt(total.rounded().diagonal()[:p] / num_rows)
     singular = np.linalg.svd(solution.factor, compute_uv=False)
     weights = solution.coefficients.tolist()
+    r_squared = 1 - rss / tss if tss > 0 else None
+    f = max(tss - rss, 0.0) / d / variance if variance and tss > 0 else None
+    if f is not None and not math.isfinite(f):
+        f = None
     return Reference(
         weights=tuple(weights[:d]),
         bias=weights[d] if bias else None,
         standard_errors=tuple(errors[:d]),
         bias_standard_error=errors[d] if bias else None,
         residual_sd=None if variance is None else math.sqrt(variance),
-        r_squared=1 - rss / tss if tss > 0 else None,
+        r_squared=r_squared,
+        adjusted_r_squared=None if freedom <= 0 or r_squared is None else 1 - rss / tss * (num_rows - bias) / freedom,
+        f_statistic=f,
+        f_p_value=None if f is None else f_tail(f, d, freedom),
+        degrees_of_freedom=freedom,
+        is_perfect=freedom > 0 and rss <= _PERFECT * float(squares),
         num_rows=num_rows,
         condition_number=min(float(singular[0]) / max(float(singular[-1]), 1e-300), 1e300),
         scales=tuple((target_rms / lengths).tolist()),

@@ -78,8 +78,23 @@ class Evaluation(Section):
     """Counts of residuals of the learned model in units of `residual_sd`: below -5, 40 bins of width 1/4, above 5; None
     if `residual_sd` is 0 or unknown."""
 
+    residual_sample: tuple[tuple[float, float], ...]
+    """Fitted value and residual of some hundred rows at equal distances."""
+
     r_squared: float | None
     """R² of the exact solution."""
+
+    adjusted_r_squared: float | None
+    """R² corrected for the number of weights; None without residual degrees of freedom."""
+
+    f_statistic: float | None
+    """F of all weights together, the bias aside; None without residuals."""
+
+    f_p_value: float | None
+    """Probability of an F this large or larger if all weights are 0."""
+
+    degrees_of_freedom: int
+    """Residual degrees of freedom."""
 
     num_rows: int
     """Number of rows."""
@@ -92,3 +107,9 @@ class Evaluation(Section):
 
     target: str
     """Name of the target."""
+
+    columns: tuple[str, ...]
+    """Columns of the table that the features come from."""
+
+    levels: dict[str, tuple[str, ...]]
+    """Levels of each column that is a category; each but the first is a feature."""

@@ -57,6 +57,12 @@ class Card(Section):
     target: str
     """Name of the target."""
 
+    columns: tuple[str, ...]
+    """Columns of a table that the features come from."""
+
+    levels: dict[str, tuple[str, ...]]
+    """Levels of each column that is a category, the first of which has no feature."""
+
     evaluation: Evaluation
     """How far the weights are from the exact solution."""
 
@@ -87,6 +93,8 @@ def export(model: LNTXLinearModel, fit: Fit, evaluation: Evaluation, settings: E
         features=evaluation.features,
         degree=evaluation.degree,
         target=evaluation.target,
+        columns=evaluation.columns,
+        levels=evaluation.levels,
         evaluation=evaluation,
         fit=fit,
         read_back=read_back,

@@ -13,7 +13,8 @@ from lntx.config.schema import Format
 from lntx.evaluation.verdict import Evaluation
 from lntx.files import write_json
 from lntx.pipeline.outcome import Outcome, Request, parse_stored
-from lntx.runs.run import Run, StageReport, StoredPath, keep_other_pointer, pointer_path, write_run
+from lntx.runs.records import keep_other_pointer, pointer_path, write_run
+from lntx.runs.run import Run, StageReport, StoredPath
 from lntx.runs.shifts import shifts
 from lntx.stages import STAGES, Stage
 from lntx.store.store import Store
@@ -51,6 +52,7 @@ def conclude(
         if run.verdict == "pass" and run.exports:
             keep_other_pointer(store)
             write_json(pointer_path(store), {"run": run.run, "exports": run.exports})
+    run._root = store.root
     return run
 
 
@@ -117,7 +119,10 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
         "bias_standard_error": bias[0].standard_error if bias else None,
         "ulps": max(coefficient.ulps for coefficient in evaluation.coefficients),
         **evaluation.model_dump(
-            include={"features", "target", "residual_sd", "r_squared", "mse", "digits", "num_rows", "warnings"}
+            include={
+                *("features", "target", "columns", "levels", "digits", "num_rows", "warnings", "residual_sd", "mse"),
+                *("r_squared", "adjusted_r_squared", "f_statistic", "f_p_value", "degrees_of_freedom"),
+            }
         ),
     }
 

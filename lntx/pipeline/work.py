@@ -27,12 +27,15 @@ def compute_generate(
         from lntx.data.shards import generate_parts
 
         return generate_parts(data, folder, folder.parent / RESUME)
-    from lntx.data.tables import import_table, look_at
+    from lntx.data.importing import import_table
+    from lntx.data.tables import look_at
 
     source = look_at(data.path)
     if source.sha256 != identity.config["data.sha256"]:
         raise BadInput(f"{shown(data.path)} changed while it was read: run again when it is complete")
-    return {"dataset.parquet": import_table(data, source, folder / "dataset.parquet")}
+    return {
+        "dataset.parquet": import_table(data, source, folder / "dataset.parquet", bias=request.pipeline.learns_bias)
+    }
 
 
 def compute_train(

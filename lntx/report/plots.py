@@ -9,6 +9,7 @@ import base64
 import io
 import re
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from lntx.training.result import Epoch
@@ -57,6 +58,25 @@ def residual_bars(histogram: Sequence[int]) -> Figure:
     width = 2 * _EDGES / (len(histogram) - 2)
     places = [-_EDGES + width * (k - 0.5) for k in range(len(histogram))]
     axes.bar(places, histogram, width=0.9 * width, color=_LEARNED)
+    return figure
+
+
+def residuals_against_fitted(sample: Sequence[tuple[float, float]]) -> Figure:
+    """Plot residuals against fitted values: a pattern means that the model lacks something."""
+    figure, axes = _empty_axes("fitted value", "residual")
+    axes.axhline(0, color=_INK, linewidth=0.8, alpha=0.5)
+    axes.plot([x for x, _ in sample], [y for _, y in sample], "o", markersize=3, alpha=0.6, color=_LEARNED)
+    return figure
+
+
+def normal_quantiles(sample: Sequence[tuple[float, float]], spread: float) -> Figure:
+    """Plot the sorted residuals against quantiles of a normal law (Q-Q plot): normal residuals are on the line."""
+    law = NormalDist()
+    ordered = sorted(residual / spread for _, residual in sample)
+    expected = [law.inv_cdf((k + 0.5) / len(ordered)) for k in range(len(ordered))]
+    figure, axes = _empty_axes("normal quantile", "residual, in standard deviations")
+    axes.plot(expected, expected, color=_INK, linewidth=0.8, alpha=0.5)
+    axes.plot(expected, ordered, "o", markersize=3, color=_LEARNED)
     return figure
 
 

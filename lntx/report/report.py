@@ -17,6 +17,7 @@ from lntx.files import sha256_of
 from lntx.report import plots
 from lntx.runs.history import RunSummary, list_runs
 from lntx.runs.run import Run
+from lntx.runs.tables import HEADER, cells
 from lntx.stages import Stage
 from lntx.store.store import Store
 from lntx.training.result import Epoch, read_history
@@ -39,8 +40,8 @@ class Page(Section):
     history: tuple[Epoch, ...] = ()
     """Its training by epoch, as far as it is stored."""
 
-    residual_histogram: tuple[int, ...] | None = None
-    """Histogram of its residuals, as in `Evaluation`."""
+    evaluation: Evaluation | None = None
+    """Its evaluation, as far as it is stored."""
 
     last_runs: tuple[RunSummary, ...] = ()
     """The runs before this one, the latest first."""
@@ -55,7 +56,7 @@ def gather_page(store: Store, run: Run) -> Page:
     return Page(
         run=run,
         history=tuple(history or ()),
-        residual_histogram=None if evaluation is None else evaluation.residual_histogram,
+        evaluation=evaluation,
         last_runs=tuple(itertools.islice((one for one in list_runs(store) if one.run < run.run), _LAST_RUNS - 1)),
     )
 
@@ -135,23 +136,20 @@ def _verdict(run: Run) -> str:
 
 
 def _coefficients(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the header and rows of the table of coefficients."""
+    """Return the header and rows of the table of coefficients: with tests and intervals where there is no truth."""
     assert run.learned_weights is not None
     names = run.features or tuple(f"weight {j}" for j in range(1, len(run.learned_weights) + 1))
-    rows: list[tuple[str, ...]] = [
-        (
-            name,
-            _exact(learned),
-            _exact(_at(run.reference_weights, j)),
-            _exact(_at(run.true_weights, j)),
-            _number(_at(run.standard_errors, j)),
-        )
-        for j, (name, learned) in enumerate(zip(names, run.learned_weights, strict=True))
+    learned = _with(run.learned_weights, run.learned_bias)
+    if run.true_weights is None and run.reference_weights is not None:
+        rows = [(row.name, _exact(value), *cells(row)) for row, value in zip(run.estimates, learned, strict=True)]
+        return ("coefficient", "learned", *HEADER), rows
+    exact = None if run.reference_weights is None else _with(run.reference_weights, run.reference_bias)
+    true = None if run.true_weights is None else _with(run.true_weights, run.true_bias)
+    errors = None if run.standard_errors is None else (*run.standard_errors, run.bias_standard_error)
+    return ("coefficient", "learned", "exact least squares", "true", "standard error"), [
+        (name, _exact(value), _exact(_at(exact, j)), _exact(_at(true, j)), _number(_at(errors, j)))
+        for j, (name, value) in enumerate(zip((*names, "bias"), learned, strict=False))
     ]
-    if run.learned_bias is not None:
-        errors = _number(run.bias_standard_error)
-        rows.append(("bias", _exact(run.learned_bias), _exact(run.reference_bias), _exact(run.true_bias), errors))
-    return ("coefficient", "learned", "exact least squares", "true", "standard error"), rows
 
 
 def _figures(run: Run) -> list[tuple[str, str]]:
@@ -166,7 +164,11 @@ def _figures(run: Run) -> list[tuple[str, str]]:
         ("condition number", run.condition_number),
         ("mean squared error", run.mse),
         ("residual standard deviation", run.residual_sd),
+        ("degrees of freedom", run.degrees_of_freedom),
         ("R²", run.r_squared),
+        ("adjusted R²", run.adjusted_r_squared),
+        ("F", run.f_statistic),
+        ("p of F", run.f_p_value),
         ("rows", run.num_rows),
         ("dtype", run.dtype),
     ]
@@ -193,8 +195,12 @@ def _pictures(page: Page) -> list[tuple[str, Figure]]:
                 ),
             )
         )
-    if page.residual_histogram is not None:
-        drawn.append(("residuals", plots.residual_bars(page.residual_histogram)))
+    if page.evaluation is not None and page.evaluation.residual_histogram is not None:
+        drawn.append(("residuals", plots.residual_bars(page.evaluation.residual_histogram)))
+        if run.true_weights is None and run.residual_sd:
+            sample = page.evaluation.residual_sample
+            drawn.append(("residual against fitted value", plots.residuals_against_fitted(sample)))
+            drawn.append(("residuals against a normal law", plots.normal_quantiles(sample, run.residual_sd)))
     if run.verdict is not None and page.last_runs:
         shown = [*reversed([one for one in page.last_runs if one.verdict is not None])]
         drawn.append(

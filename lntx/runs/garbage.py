@@ -14,7 +14,8 @@ from pathlib import Path
 
 from lntx.config.schema import Section
 from lntx.errors import BadInput, LntxError
-from lntx.runs.run import DamagedRun, Pointer, Run, load_run, read_pointer, read_run, run_names, run_path
+from lntx.runs.records import DamagedRun, Pointer, load_run, read_pointer, read_run, run_names, run_path
+from lntx.runs.run import Run
 from lntx.stages import STAGES, Stage
 from lntx.store.leases import in_use
 from lntx.store.places import is_run_name
@@ -58,6 +59,9 @@ class Collection(Section):
     in_use: int
     """Number of results that stay because a running run uses them."""
 
+    frames: tuple[str, ...] = ()
+    """Removed rows of data frames: only lntx.fit with the frame computes them again."""
+
     held: tuple[str, ...] = ()
     """Why results stay although they may not be needed, a sentence each."""
 
@@ -98,6 +102,7 @@ def collect_garbage(
         kept=tuple(Keeping(run=run.run, why=why) for run, why in found.staying),
         in_use=found.num_used,
         held=tuple(found.held),
+        frames=tuple(sorted(found.frames)),
         dry_run=dry_run,
     )
 
@@ -119,6 +124,7 @@ class _Collector:
     num_used: int = 0
     removed: list[Removal] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
+    frames: set[str] = field(default_factory=set)
 
     @functools.cached_property
     def known(self) -> dict[str, set[str | None]]:
@@ -185,6 +191,8 @@ class _Collector:
                     self.files_needed.update(map(self.store.path, record.files))
                 elif self.stages_unknown != set(STAGES):
                     self.records_going.append((path, record))
+                    if record.is_of_frame:
+                        self.frames.update(file.path for file in record.files)
 
     def remove_all(self, *, sweeps: bool) -> None:
         known = self.known

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from lntx.config.schema import Section
 from lntx.runs.garbage import pins
-from lntx.runs.run import Run, StoredPath, load_runs, read_run
+from lntx.runs.records import load_runs, read_run
+from lntx.runs.run import Run, StoredPath
 from lntx.stages import STAGES, Stage
 from lntx.store.key import changes
 from lntx.store.record import Record

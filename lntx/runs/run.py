@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, PrivateAttr
+from pydantic import AfterValidator, Field, PrivateAttr
 
 from lntx.config.schema import Format, Pipeline, Section
 from lntx.errors import BadInput
-from lntx.files import read_json, write_json
-from lntx.stages import STAGES, Blame, Stage
-from lntx.store.key import digest_of
-from lntx.store.places import ResultPath, RunName, Sha256, is_run_name
-from lntx.store.store import Store
-from lntx.text import listed, quoted, shown
+from lntx.evaluation.inference import Estimate, estimates
+from lntx.runs.tables import as_html, coefficient_frame, history_frame
+from lntx.stages import Blame, Stage
+from lntx.store.places import ResultPath, RunName, Sha256
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def _moment(text: str) -> str:
@@ -70,6 +70,12 @@ class Run(Section, use_attribute_docstrings=True):
     features: tuple[str, ...] | None
     """Names of the features."""
 
+    columns: tuple[str, ...] | None = None
+    """Columns of the table that the features come from."""
+
+    levels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Levels of each column that is a category; each but the first is a feature, called column=level."""
+
     target: str | None
     """Name of the target."""
 
@@ -100,8 +106,20 @@ class Run(Section, use_attribute_docstrings=True):
     residual_sd: float | None
     """Residual standard deviation of the exact solution."""
 
+    degrees_of_freedom: int | None = None
+    """Residual degrees of freedom of the exact solution."""
+
     r_squared: float | None
     """R² of the exact solution."""
+
+    adjusted_r_squared: float | None = None
+    """R² corrected for the number of weights."""
+
+    f_statistic: float | None = None
+    """F of all weights together, the bias aside."""
+
+    f_p_value: float | None = None
+    """Probability of an F this large or larger if all weights are 0."""
 
     mse: float | None
     """Mean squared error of the learned model."""
@@ -164,133 +182,69 @@ class Run(Section, use_attribute_docstrings=True):
     """Its configuration."""
 
     _has_digest: bool = PrivateAttr(True)
+    _root: Path | None = PrivateAttr(None)
 
     def __repr__(self) -> str:
         digits = "" if self.digits is None else f", {self.digits:.4g} digits"
         return f"{type(self).__name__}({self.run}: {self.verdict or 'not evaluated'}{digits})"
 
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return as_html(
+            [repr(self), *([self.reason] if self.reason else []), *self.warnings, *self.summary], self.estimates
+        )
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """The exact solution with its tests and intervals, the bias last; empty if the run was not evaluated."""
+        if self.reference_weights is None or self.degrees_of_freedom is None:
+            return []
+        names, values, errors = [*(self.features or ())], [*self.reference_weights], [*(self.standard_errors or ())]
+        if self.reference_bias is not None:
+            names.append("bias")
+            values.append(self.reference_bias)
+            errors.append(self.bias_standard_error)
+        return estimates(names, values, errors, self.degrees_of_freedom)
+
+    @property
+    def coefficients(self) -> pd.DataFrame:
+        """The same as a data frame, one row per feature and one called bias: estimate, standard_error, t, p, low, high.
+
+        low, high: 95 % confidence interval. Raises: BadInput: the run was not evaluated.
+        """
+        if not self.estimates:
+            raise BadInput(f"run {self.run} was not evaluated: there are no coefficients")
+        return coefficient_frame(self.estimates)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The training by epoch, epoch 0 first: a column for the loss, for each feature and for the bias.
+
+        Raises: BadInput: the history is not stored, or was altered.
+        """
+        for file in self.stages["train"].files if self.has_digest and self._root is not None else ():
+            if file.path.rpartition("/")[2].startswith("history-"):
+                assert self._root is not None
+                with contextlib.suppress(OSError, ValueError):
+                    return history_frame(self._root / file.path, file.sha256, self.features)
+        raise BadInput(f"the history of run {self.run} is not stored, or was altered: lntx run computes it again")
+
+    @property
+    def summary(self) -> list[str]:
+        """Residual standard error, R² and F for people, as R prints them below the coefficients."""
+        lines = []
+        if self.residual_sd is not None and self.degrees_of_freedom is not None:
+            degrees = f"{self.degrees_of_freedom:,} degree{'' if self.degrees_of_freedom == 1 else 's'} of freedom"
+            lines.append(f"residual standard error {self.residual_sd:.5g} on {degrees}, {self.num_rows:,} rows")
+        squares = {"R²": self.r_squared, "adjusted R²": self.adjusted_r_squared}
+        parts = [f"{name} {value:.6g}" for name, value in squares.items() if value is not None]
+        if self.f_statistic is not None and self.f_p_value is not None:
+            degrees = f"{len(self.features or ())} and {self.degrees_of_freedom:,}"
+            parts.append(f"F {self.f_statistic:.5g} on {degrees}, p {self.f_p_value:.3g}")
+        return [*lines, *([", ".join(parts)] if parts else [])]
+
     @property
     def has_digest(self) -> bool:
         """Whether its record has a digest: the first versions wrote none, and no path in their records is used."""
         return self._has_digest
-
-
-class DamagedRun(Exception):
-    """The record of a run is not as it was written."""
-
-
-def run_names(store: Store) -> list[str]:
-    """Return the names of the runs, the earliest first."""
-    return sorted(path.stem for path in (store.artifacts / "runs").glob("[0-9]*.json") if is_run_name(path.stem))
-
-
-def run_path(store: Store, name: str) -> Path:
-    """Return the path of the record of a run."""
-    return store.artifacts / "runs" / f"{name}.json"
-
-
-def write_run(store: Store, run: Run) -> None:
-    """Write the record of a run, with its digest at the end. The caller holds the store's lock."""
-    path = run_path(store, run.run)
-    values = run.model_dump(mode="json")
-    store.journal.add({store.name_of(path): None}, durable=False)
-    write_json(path, {**values, "digest": digest_of(values)})
-
-
-def load_run(store: Store, name: str) -> Run:
-    """Read the record of a run.
-
-    Raises: DamagedRun: its bytes have changed since it was written. FileNotFoundError, PermissionError.
-    """
-    try:
-        values = read_json(run_path(store, name))
-        digest = values.pop("digest", None)
-        if digest not in (None, digest_of(values)) or values["run"] != name:
-            raise DamagedRun("its bytes are not those that were written")
-        run = Run.model_validate(values)
-        _check_shape(run)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError):
-        raise DamagedRun("it is not the record of a run") from None
-    run._has_digest = digest is not None
-    return run
-
-
-def _check_shape(run: Run) -> None:
-    """Refuse a record that no run writes and that would break its readers. Raises: ValueError."""
-    if set(run.stages) != set(STAGES):
-        raise ValueError("a stage is missing")
-    if run.verdict == "pass" and (run.digits is None or run.learned_weights is None):
-        raise ValueError("a figure is missing")
-    by_feature = (run.features, run.learned_weights, run.reference_weights, run.true_weights, run.standard_errors)
-    if len({len(values) for values in by_feature if values is not None}) > 1:
-        raise ValueError("figures do not belong together")
-
-
-def load_runs(store: Store) -> Iterator[Run]:
-    """Yield all runs with readable records, the latest first."""
-    for name in reversed(run_names(store)):
-        with contextlib.suppress(DamagedRun, OSError):
-            yield load_run(store, name)
-
-
-def read_run(store: Store, name: str | None = None) -> Run:
-    """Read the record of a run.
-
-    name: the name of the run, or a unique prefix; the latest run by default.
-
-    Raises: BadInput: there is no such run, or more than one.
-    """
-    names = run_names(store)
-    if name is None:
-        matches = names[-1:]
-    else:
-        matches = [name] if name in names else [known for known in names if known.startswith(name)]
-    if not matches:
-        where = shown(store.root)
-        raise BadInput(f"there is no run {quoted(name)} in {where}" if name else f"there is no run in {where} yet")
-    if len(matches) > 1:
-        raise BadInput(f"run {quoted(name)} could be {listed(matches)}: give more of the name")
-    try:
-        return load_run(store, matches[0])
-    except DamagedRun as error:
-        raise BadInput(f"the record of run {matches[0]} is damaged: {error}: lntx verify") from None
-    except OSError as error:
-        raise BadInput(f"the record of run {matches[0]} cannot be read: {error.strerror}") from None
-
-
-class Pointer(Section):
-    """The contents of `artifacts/current.json`: the last passing run and its exports."""
-
-    run: RunName
-    """Name of the run."""
-
-    exports: dict[Format, ResultPath]
-    """Its exported files, as in `Run`."""
-
-
-def pointer_path(store: Store) -> Path:
-    """Return the path of the pointer to the last passing run."""
-    return store.artifacts / "current.json"
-
-
-def read_pointer(store: Store) -> Pointer | None:
-    """Return the pointer to the last passing run, or None if there is none yet.
-
-    Raises: DamagedRun: the file is not a valid pointer.
-    """
-    try:
-        return Pointer.model_validate(read_json(pointer_path(store)))
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError):
-        raise DamagedRun("it is not what a run wrote: the next passing lntx run writes it again") from None
-
-
-def keep_other_pointer(store: Store) -> None:
-    """Set aside a file in the pointer's place that is not a valid pointer."""
-    try:
-        read_pointer(store)
-    except DamagedRun:
-        store.set_aside(pointer_path(store))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 
-from lntx.runs.run import Run, load_runs
+from lntx.runs.records import load_runs
+from lntx.runs.run import Run
 from lntx.store.store import Store
 
 _MOST_NAMED = 5

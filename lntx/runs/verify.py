@@ -10,17 +10,8 @@ from pathlib import Path
 
 from lntx.config.schema import Section
 from lntx.errors import LntxError
-from lntx.runs.run import (
-    DamagedRun,
-    Run,
-    StoredPath,
-    load_run,
-    pointer_path,
-    read_pointer,
-    run_names,
-    run_path,
-    write_run,
-)
+from lntx.runs.records import DamagedRun, load_run, pointer_path, read_pointer, run_names, run_path, write_run
+from lntx.runs.run import Run, StoredPath
 from lntx.stages import STAGES
 from lntx.store.record import Record, StoredFile, Unreadable, read_record
 from lntx.store.store import Store, problem_of
@@ -135,13 +126,15 @@ class _Inspection:
 
     def _inspect_files(self, progress: Callable[[int, int], None]) -> None:
         wanted = {self.store.path(file): file for _, record in self.records for file in record.files}
+        frames = {self.store.path(file) for _, record in self.records if record.is_of_frame for file in record.files}
         total = sum(file.size for file in wanted.values())
         for path, file in sorted(wanted.items()):
             progress(self.num_bytes, total)
             self.num_files += 1
             problem = self._problem(path, file)
             if problem is not None:
-                self.damaged[path] = f"it {problem}"
+                only = ": the rows of a data frame, which only lntx.fit with it computes again"
+                self.damaged[path] = f"it {problem}{only if path in frames else ''}"
             self.num_bytes += file.size
         progress(total, total)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from lntx.config.schema import Section
+from lntx.config.schema import FRAME, Section
 from lntx.errors import Damaged, LntxError
 from lntx.files import read_json
 from lntx.store.key import Identity, digest_of
@@ -78,6 +78,11 @@ class Record(Section):
     def content(self) -> str:
         """Digest of the names and digests of the files; equal for equal results."""
         return digest_of({file.name: file.sha256 for file in self.files})
+
+    @property
+    def is_of_frame(self) -> bool:
+        """Whether the result is the rows of a data frame, which only a call with it can compute again."""
+        return str(self.identity.config.get("data.sha256")).startswith(FRAME)
 
     def file(self, name: str) -> StoredFile:
         """Return the file of that name. Raises: Damaged: there is none."""

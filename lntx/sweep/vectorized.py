@@ -15,8 +15,8 @@ import torch
 
 from lntx.config.schema import MAX_MAGNITUDE, Data, Pipeline, Train
 from lntx.data.dataset import Dataset, open_dataset, read_blocks
+from lntx.data.importing import import_as_told
 from lntx.data.synthetic import generate_dataset
-from lntx.data.tables import import_table, look_at
 from lntx.evaluation.least_squares import Reference, solve
 from lntx.model import LNTXLinearModel
 from lntx.training import curvature as curves
@@ -101,7 +101,7 @@ def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
     if data.path is None:
         generate_dataset(data, path)
     else:
-        import_table(data, look_at(data.path), path)
+        import_as_told(data, path)
     dataset = open_dataset(path)
     with threads(1):
         curvature = curves.measure(read_blocks(dataset), dataset.terms, bias=bias)

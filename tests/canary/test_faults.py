@@ -32,9 +32,8 @@ def test_every_fault_is_caught_and_put_down_to_the_right_part() -> None:
     assert run_canary().verdict == "pass"
 
 
-@pytest.mark.parametrize(
-    "seed", [11, *(pytest.param(seed, marks=[pytest.mark.slow, pytest.mark.timeout(600)]) for seed in range(6))]
-)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [11, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6))])
 def test_so_they_are_in_blind_canaries(seed: int) -> None:
     assert [one for one in run_faults(Order(seed=seed)) if not one.is_right] == []
 

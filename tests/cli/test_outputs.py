@@ -33,7 +33,7 @@ def fitted(tmp_path: Path) -> Path:
 
 def test_an_output_never_replaces_its_input_or_a_file_of_the_store(cli: Cli, fitted: Path) -> None:
     root = fitted.parent
-    run = lntx.runs.run.read_run(Store(root))
+    run = lntx.runs.records.read_run(Store(root))
     (root / "link.csv").symlink_to(fitted)
     (root / "hard.csv").hardlink_to(fitted)
     rows = run.stages["generate"].files[0].path
@@ -127,7 +127,7 @@ def test_a_read_only_root_is_said_in_a_line(fitted: Path) -> None:
         subprocess.run(["true"], preexec_fn=lambda: _read_only(root), check=True)
     except subprocess.SubprocessError:
         pytest.skip("needs the right to mount: run as root")
-    run = lntx.runs.run.read_run(Store(root)).run
+    run = lntx.runs.records.read_run(Store(root)).run
     for words in (
         ("pin", run),
         ("report",),

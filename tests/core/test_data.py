@@ -18,7 +18,8 @@ import pytest
 from lntx.config.schema import Data
 from lntx.data import synthetic as generation
 from lntx.data.dataset import block_rows, open_dataset, read_blocks
-from lntx.data.tables import import_table, look_at, read_table
+from lntx.data.importing import import_table
+from lntx.data.tables import look_at
 from lntx.errors import BadInput
 
 
@@ -128,7 +129,7 @@ def test_a_table_is_copied_exactly(tmp_path: Path, suffix: str) -> None:
         ({"z": [1.0], "a": [1.0]}, {}, "has no column 'y'"),
         ({"y": [1.0, 2.0], "a": ["one", "two"]}, {}, "a"),
         ({"y": [1.0, 2.0], "a": [1.0, None]}, {}, "column 'a' has no value in row 2"),
-        ({"y": [float("inf"), 2.0], "a": [1.0, 3.0]}, {}, "column 'y' is inf in row 1"),
+        ({"y": [float("inf"), 2.0], "a": [1.0, 3.0]}, {}, "column 'y' is infinite in row 1 (inf)"),
         ({"y": [1.0]}, {}, "has no column beside the target 'y'"),
         ({"y": [], "a": []}, {}, "row"),
     ],
@@ -154,7 +155,7 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
     empty.touch()
     with pytest.raises(BadInput, match="is empty"):
         look_at(empty)
-    with pytest.raises(BadInput, match="a table must end in"):
+    with pytest.raises(BadInput, match="holds no Parquet file"):
         look_at(tmp_path)
     whole = _file(tmp_path / "whole.parquet", {"y": np.arange(1000.0), "a": np.arange(1000.0)})
     truncated = tmp_path / "truncated.parquet"
@@ -183,8 +184,8 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("columns", "line"),
     [
-        ({"y": [1e200, 1.0], "a": [1.0, 2.0]}, "column 'y' is 1e+200 in row 1: values must stay below 1e+100"),
-        ({"y": ["1", "x"], "a": ["1.0", "2.0"]}, "column 'y' in row 2: "),
+        ({"y": [1e200, 1.0], "a": [1.0, 2.0]}, "column 'y' is beyond 1e+100 in row 1 (1e+200)"),
+        ({"y": ["1", "x"], "a": ["1.0", "2.0"]}, "column 'y' is text in row 2"),
     ],
 )
 def test_values_are_refused_by_column_and_row(tmp_path: Path, columns: dict[str, Any], line: str) -> None:
@@ -208,14 +209,6 @@ def test_decimals_are_the_numbers_that_they_spell(tmp_path: Path) -> None:
     assert _imported(path, tmp_path)[2].tolist() == [float(value) for value in values]
 
 
-def test_a_table_keeps_its_other_columns(tmp_path: Path) -> None:
-    path = _file(tmp_path / "table.csv", {"name": ["007", "q"], "a": [1, 2]})
-    batch, values = next(read_table(path, ["a"]))
-    assert batch.schema.names == ["name", "a"]
-    assert batch.column("name").to_pylist() == ["007", "q"]
-    assert values.tolist() == [[1.0], [2.0]]
-
-
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize(
     ("values", "row"),
@@ -234,7 +227,7 @@ def test_whole_numbers_that_float64_cannot_hold_are_refused(
     if row is None:
         assert _imported(path, tmp_path)[1][:, 0].tolist() == values
     else:
-        with pytest.raises(BadInput, match=f"column 'a' has a whole number in row {row} that float64 cannot hold"):
+        with pytest.raises(BadInput, match=f"column 'a' has a whole number beyond the digits of float64 in row {row}"):
             _imported(path, tmp_path)
 
 
@@ -242,7 +235,7 @@ def test_unsigned_and_decimal_whole_numbers_are_refused_alike(tmp_path: Path) ->
     path = tmp_path / "table.parquet"
     for values in (pa.array([2**64 - 1, 1], pa.uint64()), pa.array([decimal.Decimal(2**53 + 1), decimal.Decimal(1)])):
         pq.write_table(pa.table({"y": [1.0, 2.0], "a": values}), path)
-        with pytest.raises(BadInput, match="in row 1 that float64 cannot hold"):
+        with pytest.raises(BadInput, match="beyond the digits of float64 in row 1"):
             _imported(path, tmp_path)
     pq.write_table(pa.table({"y": [1.0, 2.0], "a": pa.array([2**63, 1], pa.uint64())}), path)
     assert _imported(path, tmp_path)[1][0, 0] == 2.0**63

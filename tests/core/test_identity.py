@@ -78,7 +78,7 @@ def _closure(*roots: str) -> set[str]:
 def test_the_table_lists_the_modules_that_decide() -> None:
     """Each stage's list is what its own modules import; a sweep's is its own modules beside those of its stages."""
     roots = {
-        "generate": ("data.synthetic", "data.shards", "data.tables"),
+        "generate": ("data.synthetic", "data.shards", "data.importing"),
         "train": ("training.fit", "model"),
         "evaluate": ("evaluation.evaluate",),
         "export": ("export.export",),

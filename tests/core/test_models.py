@@ -12,7 +12,8 @@ import pytest
 
 import lntx
 from lntx.errors import BadInput, Damaged
-from lntx.models import find_model, write_predictions
+from lntx.models import find_model
+from lntx.predictions import write_predictions
 from lntx.store.store import Store
 
 
@@ -57,7 +58,7 @@ def test_a_frame_is_predicted_by_its_columns_names(tmp_path: Path) -> None:
         assert np.allclose(lntx.predict(table, root=tmp_path), y, rtol=1e-12)
     with pytest.raises(BadInput, match="the data frame has no column 'b': it has 'a', 'c'"):
         lntx.predict(frame[["a"]].assign(c=1.0), root=tmp_path)
-    with pytest.raises(BadInput, match="column 'b' is not numeric"):
+    with pytest.raises(BadInput, match="column 'b' is text in 4 rows, first in row 1: the model was fitted on numbers"):
         lntx.predict(frame.assign(b="x"), root=tmp_path)
     with pytest.raises(BadInput, match="column 'b' has no value in row 2"):
         lntx.predict(frame.assign(b=[1.0, None, 2.0, 3.0]), root=tmp_path)

@@ -22,7 +22,7 @@ from lntx.pipeline.conclude import write_report_file
 from lntx.pipeline.table import TABLE
 from lntx.pipeline.work import compute_generate
 from lntx.runs.garbage import collect_garbage, pin
-from lntx.runs.run import load_run, run_names, run_path
+from lntx.runs.records import load_run, run_names, run_path
 from lntx.runs.verify import mend_history, verify
 from lntx.store.key import digest_of
 from lntx.store.store import Store

@@ -319,10 +319,10 @@ def test_a_users_file_is_known_by_its_content(tmp_path: Path) -> None:
     ("text", "bias", "line"),
     [
         ("y,a,b\n1,2,2\n2,3,3\n5,4,4\n", True, "feature 'b' duplicates 'a'"),
-        ("y,a\n1,2\n2,2\n5,2\n", True, "feature 'a' is constant (2), and so is the bias"),
+        ("y,a\n1,2\n2,2\n5,2\n", True, "column 'a' is the same in every row, as the bias is"),
         ("y,a,b\n1,2,3\n", False, "1 row is too few for 2 weights"),
         ("y,a\n1,\n2,2\n", True, "column 'a' has no value in row 1"),
-        ("y,a\n1,x\n2,2\n", True, "column 'a' in row 1: it is not a number"),
+        ("y,a\n1,x\n2,2\n", True, "column 'a' is text in row 1"),
     ],
 )
 def test_a_table_that_cannot_be_fitted_is_refused(tmp_path: Path, text: str, bias: bool, line: str) -> None:

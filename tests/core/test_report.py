@@ -43,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _page(root: Path, name: str | None = None) -> Page:
-    from lntx.runs.run import read_run
+    from lntx.runs.records import read_run
 
     store = Store(root)
     return gather_page(store, read_run(store, name))
@@ -115,6 +115,8 @@ def test_names_of_a_file_are_text_and_no_markup(tmp_path: Path) -> None:
 
 def test_residuals_are_counted_once_each(root: Path) -> None:
     page = _page(root)
-    assert page.residual_histogram is not None
-    assert sum(page.residual_histogram) == page.run.num_rows
-    assert max(page.residual_histogram) == max(page.residual_histogram[15:27]), "most lie about zero"
+    assert page.evaluation is not None
+    histogram = page.evaluation.residual_histogram
+    assert histogram is not None
+    assert sum(histogram) == page.run.num_rows
+    assert max(histogram) == max(histogram[15:27]), "most lie about zero"

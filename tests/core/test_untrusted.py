@@ -145,7 +145,7 @@ def odd(tmp_path: Path) -> dict[str, Path]:
 def test_only_regular_files_are_read(tmp_path: Path, odd: dict[str, Path]) -> None:
     for path in odd.values():
         if path.suffix in (".csv", ".parquet"):
-            with pytest.raises(BadInput, match="not a regular file"):
+            with pytest.raises(BadInput, match=r"not a regular file|holds no Parquet file"):
                 look_at(path)
         elif path.suffix == ".toml":
             with pytest.raises(BadInput, match="not a regular file"):

@@ -10,7 +10,7 @@ import pytest
 
 import lntx
 from lntx.runs.history import list_runs
-from lntx.runs.run import load_run, run_path
+from lntx.runs.records import load_run, run_path
 from lntx.runs.verify import mend_history, verify
 from lntx.store.key import digest_of
 from lntx.store.store import Store

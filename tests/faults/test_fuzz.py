@@ -27,10 +27,11 @@ import lntx
 from flows.server.home import Home
 from lntx.canary import drift
 from lntx.config.loading import settle
-from lntx.data.tables import import_table, look_at
+from lntx.data.importing import import_table
+from lntx.data.tables import look_at
 from lntx.errors import LntxError
 from lntx.export.formats import load_predictor
-from lntx.runs.run import DamagedRun, load_runs, read_pointer, run_names
+from lntx.runs.records import DamagedRun, load_runs, read_pointer, run_names
 from lntx.store import stat_cache
 from lntx.store.key import digest_of
 from lntx.store.leases import in_use

@@ -16,7 +16,7 @@ import pytest
 
 import lntx
 from lntx.runs.garbage import collect_garbage
-from lntx.runs.run import load_runs, read_pointer
+from lntx.runs.records import load_runs, read_pointer
 from lntx.runs.verify import verify
 from lntx.store.store import Store
 

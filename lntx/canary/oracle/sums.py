@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import lshift
 
 import numpy as np
 from flint import fmpq, fmpq_mat, fmpz_mat
@@ -28,9 +29,9 @@ def _products(columns: np.ndarray) -> fmpq_mat:
     whole = np.ldexp(mantissas, _MANTISSA_BITS).astype(np.int64)
     exponents = np.where(whole == 0, exponents.max(axis=0), exponents) - _MANTISSA_BITS
     least = exponents.min(axis=0)
-    pairs = zip(whole.tolist(), (exponents - least).tolist(), strict=True)
-    rows = fmpz_mat([[number << shift for number, shift in zip(*pair, strict=True)] for pair in pairs])
+    pairs = zip(whole.T.tolist(), (exponents - least).T.tolist(), strict=True)
+    numbers = fmpz_mat([[*map(lshift, *pair)] for pair in pairs])
     units = fmpq_mat(len(least), len(least))
     for j, exponent in enumerate(least.tolist()):
         units[j, j] = fmpq(2) ** exponent
-    return units * fmpq_mat(rows.transpose() * rows) * units
+    return units * fmpq_mat(numbers * numbers.transpose()) * units

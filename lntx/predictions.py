@@ -1,0 +1,118 @@
+"""Write a table with a column of predictions: all other columns pass unchanged. Predicts nothing itself (`models`)."""
+
+from __future__ import annotations
+
+import csv
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lntx.data.tables import Csv, Table, open_table
+from lntx.errors import BadInput
+from lntx.models import Model
+from lntx.text import quoted, shown
+
+_COLUMN = "prediction"
+_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+
+
+def write_predictions(model: Model, source: Path, target: Path) -> int:
+    """Copy a table and append a column `prediction`.
+
+    source: Parquet or CSV. target: Parquet or CSV, by its suffix; replaced atomically at the end. Purely numeric CSV
+    columns become numbers in Parquet, if the numbers are written back as the same text.
+
+    Returns: the number of rows.
+
+    Raises: BadInput: a column is missing or cannot be used; the target cannot be written.
+    """
+    is_csv = target.suffix.lower() == ".csv"
+    if not is_csv and target.suffix.lower() not in (".parquet", ".pq"):
+        raise BadInput(f"--output must end in .csv or .parquet, got {quoted(str(target))}")
+    table = open_table(source, Csv() if model.inputs is None else Csv.of(model.inputs.data))
+    if _COLUMN in table.names:
+        raise BadInput(f"{table.where} already has a column {quoted(_COLUMN)}: rename it")
+    types = _number_types(table) if table.csv is not None and not is_csv else {}
+    num_rows = 0
+    try:
+        with tempfile.TemporaryDirectory(prefix=".lntx-", dir=target.parent) as folder:
+            partial = Path(folder) / "partial"
+            writer: Any = None
+            for columns, predictions in model.predict_table(table):
+                typed = [_typed(column, types[j]) if j in types else column for j, column in enumerate(columns)]
+                batch = pa.RecordBatch.from_arrays([*typed, pa.array(predictions)], [*table.names, _COLUMN])
+                if writer is None:
+                    dialect = table.csv or Csv()
+                    writer = (
+                        _CsvWriter(partial, batch.schema, dialect)
+                        if is_csv
+                        else pq.ParquetWriter(partial, batch.schema)
+                    )
+                writer.write_batch(batch)
+                num_rows += batch.num_rows
+            if writer is None:
+                raise BadInput(f"{table.where} has no rows")
+            writer.close()
+            partial.replace(target)
+    except pa.ArrowException as error:
+        raise BadInput(f"cannot write {shown(target)}: {type(error).__name__}") from None
+    except OSError as error:
+        raise BadInput(f"cannot write {shown(target)}: {error.strerror or type(error).__name__}") from None
+    return num_rows
+
+
+class _CsvWriter:
+    """Writes batches as CSV in a dialect, with minimal quoting; values that were read as text are written unchanged."""
+
+    def __init__(self, path: Path, schema: pa.Schema, dialect: Csv) -> None:
+        self._decimal = dialect.decimal
+        self._stream = path.open("w", encoding=dialect.encoding, newline="")
+        self._writer = csv.writer(self._stream, delimiter=dialect.delimiter, lineterminator="\n")
+        self._writer.writerow(schema.names)
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Write rows."""
+        columns = [pc.cast(column, pa.string()) for column in batch.columns]
+        # The last one is ours.
+        columns[-1] = pc.replace_substring(columns[-1], ".", self._decimal)
+        columns = [column.to_pylist() for column in columns]
+        self._writer.writerows(zip(*columns, strict=True))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+def _number_types(table: Table) -> dict[int, pa.DataType]:
+    """Return the positions of purely numeric CSV columns, each with the type that is written back as the same text."""
+    left: dict[int, pa.DataType] = dict.fromkeys(range(len(table.names)), pa.int64())
+    for texts in table.read(range(len(table.names))):
+        for j in [*left]:
+            filled = texts[j].filter(pc.not_equal(texts[j], ""))
+            if left[j] == pa.int64() and not _all_match(filled, _INTEGER):
+                left[j] = pa.float64()
+            if left[j] == pa.float64() and not all(map(_is_plain, filled.to_pylist())):
+                del left[j]
+    return left
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether text is the standard notation of its float64 value."""
+    try:
+        return text in (repr(float(text)), repr(float(text)).removesuffix(".0")) and math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _typed(text: pa.Array, kind: pa.DataType) -> pa.Array:
+    # An empty value becomes null.
+    return pc.cast(pc.if_else(pc.equal(text, ""), None, text), kind)
+
+
+def _all_match(column: pa.Array, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(column, pattern), min_count=0).as_py())

@@ -1,0 +1,73 @@
+"""Coefficients and history as tables: data frames, cells for people, HTML for notebooks. Knows no run."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lntx.evaluation.inference import Estimate
+from lntx.files import sha256_of
+from lntx.text import escape
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEADER = ("estimate", "std. error", "t", "p", "low", "high")
+"""Names of the columns for people; low and high are the ends of the 95 % interval."""
+
+_SHOWN_ROWS = 30
+
+
+def cells(row: Estimate) -> tuple[str, ...]:
+    """Return a row of the table for people, in the columns of `HEADER`."""
+    values = (row.estimate, row.standard_error, row.t, row.p, row.low, row.high)
+    return tuple("–" if value is None else f"{value:.5g}" for value in values)
+
+
+def coefficient_frame(rows: Sequence[Estimate]) -> pd.DataFrame:
+    """Return a table of coefficients as a data frame."""
+    import pandas as pd
+
+    columns = ("estimate", "standard_error", "t", "p", "low", "high")
+    values = {name: [getattr(row, name) for row in rows] for name in columns}
+    names = [row.name for row in rows]
+    return pd.DataFrame(values, index=_told_apart(names[:-1], ["bias"]) + names[-1:], dtype="float64")
+
+
+def history_frame(path: Path, sha256: str, features: Sequence[str] | None) -> pd.DataFrame:
+    """Return a stored history as a data frame. Raises: OSError, ValueError: it is missing, or was altered."""
+    import pandas as pd
+
+    from lntx.training.result import read_history
+
+    if sha256_of(path) != sha256:
+        raise ValueError("it was altered")
+    epochs = read_history(path)
+    names = features or tuple(f"weight {j}" for j in range(1, len(epochs[0].weights) + 1))
+    names = _told_apart(names, ["loss", "bias"])
+    columns: dict[str, list[float | None]] = {"loss": [epoch.loss for epoch in epochs]}
+    columns |= {name: [epoch.weights[j] for epoch in epochs] for j, name in enumerate(names)}
+    if epochs[0].bias is not None:
+        columns["bias"] = [epoch.bias for epoch in epochs]
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(epochs), name="epoch"), dtype="float64")
+
+
+def _told_apart(features: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """Return names of features, of which none is one of the names that a table uses itself."""
+    return [f"{name} (feature)" if name in taken else name for name in features]
+
+
+def as_html(words: Sequence[str], rows: Sequence[Estimate]) -> str:
+    """Return a table of coefficients and sentences below it, for a notebook."""
+
+    def line(tag: str, values: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(escape(value))}</{tag}>" for value in values) + "</tr>"
+
+    said = "".join(f"<p>{html.escape(escape(word))}</p>" for word in words)
+    if not rows:
+        return said
+    body = "".join(line("td", (row.name, *cells(row))) for row in rows[:_SHOWN_ROWS])
+    more = f"<p>… and {len(rows) - _SHOWN_ROWS} more</p>" if len(rows) > _SHOWN_ROWS else ""
+    return f"<table>{line('th', ('', *HEADER))}{body}</table>{more}{said}"
