@@ -220,14 +220,17 @@ def _current(store: Store) -> str:
 
 
 def _inputs_of(store: Store, sha256: str) -> Inputs | None:
-    """Return the inputs of the export of this store with a digest, or None if there is none."""
+    """Return the inputs of the export of this store with a digest, or None if it has none or several: models of the
+    same numbers are the same file, whatever their features are called.
+    """
+    found: list[Inputs] = []
     for record in store.records("export"):
         if any(file.sha256 == sha256 for file in record.files):
             card = record.file("card.json")
             try:
                 said = read_regular(store.path(card))
                 if hashlib.sha256(said).hexdigest() == card.sha256:
-                    return Inputs.model_validate(parse_json(said))
+                    found.append(Inputs.model_validate(parse_json(said)))
             except (OSError, ValueError):
                 continue
-    return None
+    return found[0] if found and all(one == found[0] for one in found) else None

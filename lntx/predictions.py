@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import tempfile
@@ -25,7 +26,7 @@ def write_predictions(model: Model, source: Path, target: Path) -> int:
     """Copy a table and append a column `prediction`.
 
     source: Parquet or CSV. target: Parquet or CSV, by its suffix; replaced atomically at the end. Purely numeric CSV
-    columns become numbers in Parquet, if the numbers are written back as the same text.
+    columns become numbers in Parquet, if the numbers are written back as the same text, decimal comma aside.
 
     Returns: the number of rows.
 
@@ -34,7 +35,7 @@ def write_predictions(model: Model, source: Path, target: Path) -> int:
     is_csv = target.suffix.lower() == ".csv"
     if not is_csv and target.suffix.lower() not in (".parquet", ".pq"):
         raise BadInput(f"--output must end in .csv or .parquet, got {quoted(str(target))}")
-    table = open_table(source, Csv() if model.inputs is None else Csv.of(model.inputs.data))
+    table = _open(source, model)
     if _COLUMN in table.names:
         raise BadInput(f"{table.where} already has a column {quoted(_COLUMN)}: rename it")
     types = _number_types(table) if table.csv is not None and not is_csv else {}
@@ -44,7 +45,10 @@ def write_predictions(model: Model, source: Path, target: Path) -> int:
             partial = Path(folder) / "partial"
             writer: Any = None
             for columns, predictions in model.predict_table(table):
-                typed = [_typed(column, types[j]) if j in types else column for j, column in enumerate(columns)]
+                typed = [
+                    _typed(_with_point(column, table.csv), types[j]) if j in types else column
+                    for j, column in enumerate(columns)
+                ]
                 batch = pa.RecordBatch.from_arrays([*typed, pa.array(predictions)], [*table.names, _COLUMN])
                 if writer is None:
                     dialect = table.csv or Csv()
@@ -64,6 +68,16 @@ def write_predictions(model: Model, source: Path, target: Path) -> int:
     except OSError as error:
         raise BadInput(f"cannot write {shown(target)}: {error.strerror or type(error).__name__}") from None
     return num_rows
+
+
+def _open(source: Path, model: Model) -> Table:
+    """Open a table in the dialect of the table that was fitted; if it has other columns then, in the usual one."""
+    if model.inputs is not None and model.features is not None:
+        with contextlib.suppress(BadInput):
+            table = open_table(source, Csv.of(model.inputs.data))
+            table.places(model.features)
+            return table
+    return open_table(source, Csv())
 
 
 class _CsvWriter:
@@ -93,12 +107,16 @@ def _number_types(table: Table) -> dict[int, pa.DataType]:
     left: dict[int, pa.DataType] = dict.fromkeys(range(len(table.names)), pa.int64())
     for texts in table.read(range(len(table.names))):
         for j in [*left]:
-            filled = texts[j].filter(pc.not_equal(texts[j], ""))
+            filled = _with_point(texts[j].filter(pc.not_equal(texts[j], "")), table.csv)
             if left[j] == pa.int64() and not _all_match(filled, _INTEGER):
                 left[j] = pa.float64()
             if left[j] == pa.float64() and not all(map(_is_plain, filled.to_pylist())):
                 del left[j]
     return left
+
+
+def _with_point(text: pa.Array, csv: Csv | None) -> pa.Array:
+    return text if csv is None or csv.decimal == "." else pc.replace_substring(text, csv.decimal, ".")
 
 
 def _is_plain(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -153,8 +154,10 @@ def predict(
     if input_ is not None and output is not None:
         from lntx.data.tables import files_of
 
-        files_of(str(input_))
-        refuse_output("--output", output, store, inputs=[input_, *([] if model is None else [model])], force=force)
+        read = [*files_of(str(input_)), *([] if model is None else [model])]
+        if output.absolute().parent == input_.absolute() or fnmatch(str(output.absolute()), str(input_.absolute())):
+            raise BadInput(f"--output {shown(output)} would be part of what --input names: choose another place")
+        refuse_output("--output", output, store, inputs=read, force=force)
     found = find_model(store, run=run_, path=model, trust=trust or ())
     which: dict[str, Any] = {"run": found.run, "features": found.features}
     if run_ is None and model is None and not common.quiet:

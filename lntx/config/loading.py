@@ -204,7 +204,7 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
         elif place in lines:
             lines[place] = f"{lines[place].removesuffix(f', got {value}')} or {rule}, got {value}"
         else:
-            lines[place] = f"{place} must be {rule}, got {value}"
+            lines[place] = f"{place} must {rule if rule.startswith('have ') else f'be {rule}'}, got {value}"
     return [*lines.values()]
 
 
@@ -226,7 +226,7 @@ _ARTICLES = {
 
 def _plain(rule: str) -> str:
     """Shorten a message of pydantic: "Input should be a valid integer, unable …" becomes "an integer"."""
-    rule = rule.removeprefix("Input should be ")
+    rule = re.sub(r"^(Input should be|\w+ should(?= have)) ", "", rule)
     found = re.match(r"a valid (\w+)", rule)
     return rule if found is None else _ARTICLES.get(found[1], f"a {found[1]}")
 

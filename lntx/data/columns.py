@@ -87,7 +87,7 @@ class Problems:
 
     def add_column(self, column: str, kind: str) -> None:
         """Note a problem of a column as a whole, unless it has another: the rest may follow from that."""
-        if column not in {name for name, _ in self._found}:
+        if column not in {*(name for name, _ in self._found), *(self._numbers & self._truths.keys())}:
             self._found[column, kind] = _Count(0, 0, "")
 
     def note_truths(self, column: str, truths: np.ndarray, has_numbers: bool, first_row: int) -> None:
@@ -181,12 +181,15 @@ def labels(
         missing = plain.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
         text = pa.nulls(len(plain), pa.string())
         try:
-            if pa.types.is_temporal(kind):
+            if isinstance(kind, pa.BaseExtensionType):
+                problems.add(name, "type", ~missing, first_row)
+            elif pa.types.is_temporal(kind):
                 # Their text has no unit: another unit would pass for the same level.
                 problems.add(name, "date", ~missing, first_row)
-            elif pa.types.is_floating(kind):
-                # -0.0 is 0.0.
-                text = pc.add(plain.cast(pa.float64()), 0.0).cast(pa.string())
+            elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+                text = pa.array(
+                    [None if value is None else _spelled(value) for value in plain.to_pylist()], pa.string()
+                )
             elif not pa.types.is_null(kind):
                 text = plain.cast(pa.string())
         except pa.ArrowException:
@@ -205,6 +208,13 @@ def _indicators(
     codes = np.array([places.get(value, -1) if value is not None else -1 for value in values], dtype=np.int64)
     problems.add(name, "unknown", (codes < 0) & ~gaps, first_row)
     return [(codes == k).astype(np.float64) for k in range(1, len(levels))]
+
+
+def _spelled(number: float | decimal.Decimal) -> str:
+    """Return the shortest text of a number: the same for 2, 2.0 and 2.00, and for 0 and -0."""
+    if isinstance(number, decimal.Decimal):
+        return f"{number.normalize() + 0:f}"
+    return str(int(number)) if abs(number) < _EXACT and number == int(number) else repr(number)
 
 
 def terms_of(columns: Sequence[str], levels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -36,7 +36,9 @@ def wanted_columns(data: Data) -> tuple[str, ...]:
 def _wanted(table: Table, data: Data) -> tuple[str, ...]:
     assert data.target is not None
     excluded = data.exclude or ()
-    features = data.features or tuple(name for name in table.names if name not in (data.target, *excluded))
+    features = data.features or tuple(
+        name for name in table.names if name not in {data.target, *excluded, *table.index}
+    )
     wanted = (*features, data.target)
     table.places((*wanted, *excluded, *(data.categories or ())))
     if not features:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from lntx.config.schema import FRAME, Data
 from lntx.data.frames import frame_of
 from lntx.errors import BadInput
-from lntx.files import open_regular, state_of
+from lntx.files import open_regular, parse_json, state_of
 from lntx.text import MAX_NAME, listed, quoted, shown
 
 SUFFIXES = {
@@ -95,6 +95,9 @@ class Table:
     csv: Csv | None
     """How its text is written; None if its values have types."""
 
+    index: frozenset[str] = frozenset()
+    """Columns that are the index of the pandas data frame that was written; no features unless they are named."""
+
     read: Callable[[Sequence[int]], Iterator[list[pa.Array]]]
     """Reads the columns at the given positions, in batches of rows."""
 
@@ -156,7 +159,7 @@ def files_of(path: str) -> tuple[Path, ...]:
         found = [one for one in found if one.suffix.lower() in (".parquet", ".pq")]
         below = sorted(one for one in file.glob("*/**/*") if one.suffix.lower() in (".parquet", ".pq"))
         # A folder may be a root too: then what lntx keeps in it is no part of the table.
-        own = {file / "data", file / "artifacts"} if (file / "artifacts").is_dir() else set()
+        own = {file / "data", file / "artifacts"} if (file / "artifacts" / ".journal.jsonl").is_file() else set()
         left_out = [one for one in below if not own & {*one.parents}]
         if left_out:
             raise BadInput(
@@ -195,9 +198,19 @@ def open_table(path: str | os.PathLike[str], csv: Csv) -> Table:
     if kind_of(files[0]) == "CSV":
         return _open_csv(files[0], csv)
     with readable(files[0]):
-        names = tuple(pq.read_schema(files[0]).names)
-    where = shown(name)
-    return Table(where=where, names=names, csv=None, read=functools.partial(_read_parquet, files, names, where))
+        schema = pq.read_schema(files[0])
+    names, where = tuple(schema.names), shown(name)
+    read = functools.partial(_read_parquet, files, names, where)
+    return Table(where=where, names=names, csv=None, index=_index_of(schema), read=read)
+
+
+def _index_of(schema: pa.Schema) -> frozenset[str]:
+    """Return the columns that pandas' metadata call its index."""
+    try:
+        said = parse_json((schema.metadata or {})[b"pandas"])["index_columns"]
+        return frozenset(name for name in said if isinstance(name, str))
+    except (KeyError, TypeError, ValueError):
+        return frozenset()
 
 
 def table_of(frame: pa.Table) -> Table:
@@ -207,7 +220,8 @@ def table_of(frame: pa.Table) -> Table:
         for batch in frame.select(list(places)).to_batches(max_chunksize=_BATCH_ROWS):
             yield batch.columns
 
-    return Table(where="the data frame", names=tuple(frame.schema.names), csv=None, read=read)
+    names = tuple(frame.schema.names)
+    return Table(where="the data frame", names=names, csv=None, index=_index_of(frame.schema), read=read)
 
 
 def _read_parquet(
@@ -259,7 +273,7 @@ def readable(path: Path) -> Iterator[None]:
         with open_regular(path):
             pass
         yield
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeError) as error:
         raise BadInput(f"{shown(path)} cannot be read as {kind_of(path)}{_place(error)}") from None
     except OSError as error:
         # pyarrow raises OSError without errno for a broken file.
@@ -283,7 +297,9 @@ def _place(error: Exception) -> str:
             return _ONE_COLUMN
         # The parser counts the header as row 1; messages count data rows from 1.
         return f":{f' row {int(row) - 1}:' if row else ''} expected {expected} columns, got {got}"
-    if isinstance(error, UnicodeDecodeError) or "UTF8" in said:
+    if "Empty CSV file" in said:
+        return ": it has no rows"
+    if isinstance(error, UnicodeError) or "UTF8" in said:
         return ": it is not text of that encoding: name another with --data.encoding, such as latin-1"
     return ": it is damaged, or of another format"
 

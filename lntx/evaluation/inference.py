@@ -6,13 +6,16 @@ The tail probabilities are regularised incomplete beta functions, which FLINT en
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEVEL = 0.95
 """Confidence level of the intervals."""
 
-_BITS, _MOST_BITS = 100, 2**14
+_BITS, _MOST_BITS = 100, 2**11
+# Logarithm of a number that float64 cannot hold.
+_UNDERFLOW = -750.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,8 @@ def _beta(part: float, rest: float, a: float, b: float) -> float:
     """Return the regularised incomplete beta function I_x(a, b) at x = part / (part + rest), to 53 bits."""
     import flint
 
+    if _log_bound(part / (part + rest), a, b) < _UNDERFLOW:
+        return 0.0
     bits = _BITS
     while True:
         with flint.ctx.workprec(bits):
@@ -106,3 +111,14 @@ def _beta(part: float, rest: float, a: float, b: float) -> float:
             if found.rel_accuracy_bits() >= 53 or bits > _MOST_BITS:
                 return float(found)
         bits *= 2
+
+
+def _log_bound(x: float, a: float, b: float) -> float:
+    """Return an upper bound of log I_x(a, b): the series 8.17.8 of the DLMF as a geometric one; 0 where it grows."""
+    ratio = x * (a + b) / (a + 1)
+    if x == 0:
+        return -math.inf
+    if ratio >= 1 or x >= 1:
+        return 0.0
+    log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    return a * math.log(x) + b * math.log1p(-x) - math.log(a) - log_beta - math.log1p(-ratio)

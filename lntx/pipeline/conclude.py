@@ -95,6 +95,8 @@ def gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) ->
     if outcomes["evaluate"].record is not None:
         path = outcomes["evaluate"].path(store, "evaluation.json")
         found |= _figures(parse_stored(Evaluation, path.read_bytes()))
+    elif outcomes["generate"].record is not None and request.pipeline.data.path is not None:
+        found |= _of_dataset(outcomes["generate"], store)
     for stage in STAGES:
         blame, reason = outcomes[stage].blame(store)
         if blame is not None:
@@ -124,6 +126,20 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
                 *("r_squared", "adjusted_r_squared", "f_statistic", "f_p_value", "degrees_of_freedom"),
             }
         ),
+    }
+
+
+def _of_dataset(outcome: Outcome, store: Store) -> dict[str, Any]:
+    """Return what a table's dataset says of itself, for a run that was not evaluated."""
+    from lntx.data.dataset import open_dataset
+
+    dataset = open_dataset(*(store.path(file) for file in outcome.stored.files))
+    return {
+        "features": dataset.terms,
+        "target": dataset.target,
+        "columns": dataset.columns,
+        "levels": dict(dataset.levels),
+        "warnings": dataset.notes,
     }
 
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, PrivateAttr
 from lntx.config.schema import Format, Pipeline, Section
 from lntx.errors import BadInput
 from lntx.evaluation.inference import Estimate, estimates
-from lntx.runs.tables import as_html, coefficient_frame, history_frame
+from lntx.runs.tables import as_html, coefficient_frame, history_frame, told_apart
 from lntx.stages import Blame, Stage
 from lntx.store.places import ResultPath, RunName, Sha256
 
@@ -200,7 +200,11 @@ class Run(Section, use_attribute_docstrings=True):
         """The exact solution with its tests and intervals, the bias last; empty if the run was not evaluated."""
         if self.reference_weights is None or self.degrees_of_freedom is None:
             return []
-        names, values, errors = [*(self.features or ())], [*self.reference_weights], [*(self.standard_errors or ())]
+        names, values, errors = (
+            told_apart(self.features or (), ["bias"]),
+            [*self.reference_weights],
+            [*(self.standard_errors or ())],
+        )
         if self.reference_bias is not None:
             names.append("bias")
             values.append(self.reference_bias)

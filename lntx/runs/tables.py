@@ -32,8 +32,7 @@ def coefficient_frame(rows: Sequence[Estimate]) -> pd.DataFrame:
 
     columns = ("estimate", "standard_error", "t", "p", "low", "high")
     values = {name: [getattr(row, name) for row in rows] for name in columns}
-    names = [row.name for row in rows]
-    return pd.DataFrame(values, index=_told_apart(names[:-1], ["bias"]) + names[-1:], dtype="float64")
+    return pd.DataFrame(values, index=[row.name for row in rows], dtype="float64")
 
 
 def history_frame(path: Path, sha256: str, features: Sequence[str] | None) -> pd.DataFrame:
@@ -46,7 +45,7 @@ def history_frame(path: Path, sha256: str, features: Sequence[str] | None) -> pd
         raise ValueError("it was altered")
     epochs = read_history(path)
     names = features or tuple(f"weight {j}" for j in range(1, len(epochs[0].weights) + 1))
-    names = _told_apart(names, ["loss", "bias"])
+    names = told_apart(names, ["loss", "bias"])
     columns: dict[str, list[float | None]] = {"loss": [epoch.loss for epoch in epochs]}
     columns |= {name: [epoch.weights[j] for epoch in epochs] for j, name in enumerate(names)}
     if epochs[0].bias is not None:
@@ -54,9 +53,16 @@ def history_frame(path: Path, sha256: str, features: Sequence[str] | None) -> pd
     return pd.DataFrame(columns, index=pd.RangeIndex(len(epochs), name="epoch"), dtype="float64")
 
 
-def _told_apart(features: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Return names of features, of which none is one of the names that a table uses itself."""
-    return [f"{name} (feature)" if name in taken else name for name in features]
+def told_apart(features: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """Return names of features, none of which is a name that a table uses itself."""
+    used = {*features, *taken}
+    names = []
+    for name in features:
+        given = name
+        while given in taken or (given != name and given in used):
+            given = f"{given} (feature)"
+        names.append(given)
+    return names
 
 
 def as_html(words: Sequence[str], rows: Sequence[Estimate]) -> str:

@@ -82,7 +82,8 @@ class Record(Section):
     @property
     def is_of_frame(self) -> bool:
         """Whether the result is the rows of a data frame, which only a call with it can compute again."""
-        return str(self.identity.config.get("data.sha256")).startswith(FRAME)
+        source = str(self.identity.config.get("data.sha256"))
+        return self.identity.stage == "generate" and source.startswith(FRAME)
 
     def file(self, name: str) -> StoredFile:
         """Return the file of that name. Raises: Damaged: there is none."""

@@ -184,3 +184,24 @@ def test_ctrl_c_during_the_imports_is_no_traceback(tmp_path: Path) -> None:
         _, err = process.communicate(timeout=60)
         assert "flows" not in err
         assert "lntx/" not in err
+
+
+def test_predictions_never_become_part_of_the_table_that_is_read(cli: Cli, tmp_path: Path) -> None:
+    import pandas as pd
+
+    folder = tmp_path / "here" / "parts"
+    folder.mkdir(parents=True)
+    frame = pd.DataFrame({"a": [1.0, 2.0, 4.0], "y": [1.0, 2.0, 3.0]})
+    for name in ("one", "two"):
+        frame.to_parquet(folder / f"{name}.parquet")
+    assert cli("fit", "parts", "--target", "y", "--local").code == 0
+    before = (folder / "one.parquet").read_bytes()
+    for table, output in (
+        ("parts", "parts/one.parquet"),
+        ("parts", "parts/new.parquet"),
+        ("p*/*.parquet", "parts/b.parquet"),
+    ):
+        done = cli("predict", "--input", table, "--output", output, "--force")
+        assert (done.code, "choose another place" in done.err) == (2, True), done.err
+    assert (folder / "one.parquet").read_bytes() == before
+    assert cli("predict", "--input", "parts", "--output", "out.parquet", "--json").json["num_rows"] == 6

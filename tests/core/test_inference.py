@@ -36,6 +36,12 @@ def test_a_quantile_has_its_tail(freedom: int) -> None:
     assert t_tail(t_quantile(0.975, freedom), freedom) == pytest.approx(0.05, rel=1e-12)
 
 
+@given(st.sampled_from([0.0, 1e-20, 1.0, 50.0, 1e8, 1e25, 1e300]), st.integers(1, 1000), st.integers(1, 10**9))
+def test_no_tail_takes_long(f: float, first: int, second: int) -> None:
+    """A noise-free fit has an F of 1e30; precision is never raised without end."""
+    assert 0 <= f_tail(f, first, second) <= 1
+
+
 def test_without_noise_there_is_no_t() -> None:
     (row,) = estimates(["a"], [3.0], [0.0], 5)
     assert (row.t, row.p, row.low, row.high) == (None, None, 3.0, 3.0)

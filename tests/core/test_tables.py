@@ -354,3 +354,36 @@ def test_a_perfect_fit_says_so_and_names_never_mean_two_things(tmp_path: Path) -
     assert "the fit is perfect up to rounding" in run.warnings[0]
     assert [*run.history.columns] == ["loss", "loss (feature)", "bias (feature)", "bias"]
     assert [*run.coefficients.index] == ["loss", "bias (feature)", "bias"]
+
+
+def test_the_same_model_under_other_names_is_not_guessed(tmp_path: Path) -> None:
+    """Equal weights are one file: which names are meant is for the run to say."""
+    draw = np.random.default_rng(3)
+    x, z = draw.normal(size=(2, 20))
+    y = 3 * x - 2 * z + draw.normal(size=20)
+    first = lntx.fit(pd.DataFrame({"p": x, "q": z, "y": y}), target="y", root=tmp_path)
+    second = lntx.fit(pd.DataFrame({"q": x, "p": z, "y": y}), target="y", root=tmp_path)
+    assert first.exports == second.exports
+    model = tmp_path / first.exports["safetensors"]
+    row = pd.DataFrame({"p": [1.0], "q": [0.0]})
+    with pytest.raises(BadInput, match="does not say what its features are called: use --run"):
+        lntx.predict(row, model=model, root=tmp_path)
+    assert lntx.predict(row, run=first.run, root=tmp_path)[0] == lntx.predict([1.0, 0.0], model=model, root=tmp_path)[0]
+
+
+def test_levels_of_equal_numbers_are_equal_and_an_index_is_no_feature(tmp_path: Path) -> None:
+    codes = [4006381333931, 17, 25, 17, 25, 4006381333931]
+    frame = pd.DataFrame({"code": codes, "a": [1.0, 2, 4, 3, 5, 2], "y": [1.0, 2, 4, 3, 7, 1]}, index=range(5, 11))
+    run = lntx.fit(frame, target="y", data={"categories": ["code"]}, root=tmp_path)
+    assert run.levels == {"code": ("17", "25", "4006381333931")}
+    as_float = frame.assign(code=frame.code.astype(float))
+    as_decimal = frame.assign(code=[decimal.Decimal(f"{code}.00") for code in codes])
+    for other in (as_float, as_decimal):
+        assert lntx.predict(other, root=tmp_path).equals(lntx.predict(frame, root=tmp_path))
+    kept = frame[frame.a != 4].drop(columns="code")
+    kept.to_parquet(tmp_path / "table.parquet")
+    for table in (tmp_path / "table.parquet", pa.Table.from_pandas(kept)):
+        stopped = lntx.fit(table, target="y", root=tmp_path, until="generate")
+        assert stopped.features == ("a",), "known although it was not evaluated"
+    periods = frame.assign(code=pd.period_range("2024-01", periods=6, freq="M"))
+    assert "column 'code' is neither a number nor text" in _refused(periods, tmp_path, categories=["code"])[0]
