@@ -67,7 +67,7 @@ class Dataset:
     """Levels of each column that is a category; each but the first is a feature."""
 
     notes: tuple[str, ...]
-    """Sentences about the rows for whoever reads a fit: what was left out, and what looks odd."""
+    """Sentences about the rows for the reader of a fit: what was left out, and what looks odd."""
 
     @property
     def terms(self) -> tuple[str, ...]:

@@ -164,7 +164,7 @@ def test_a_column_like_a_row_number_is_named(tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
     frame = pd.DataFrame({"id": np.arange(20), "a": draw.normal(size=20), "y": draw.normal(size=20)})
     assert "'id' rises by one from row to row, like a row number" in _rows(frame, tmp_path)[1][0]
-    assert _rows(frame, tmp_path, features=["id", "a"])[1] == (), "whoever names it means it"
+    assert _rows(frame, tmp_path, features=["id", "a"])[1] == (), "a column that is named is meant"
     assert _rows(frame, tmp_path, exclude=["id"])[1] == ()
 
 
