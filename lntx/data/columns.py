@@ -266,12 +266,9 @@ def _from_text(
     missing = pc.is_in(text, pa.array(csv.nulls)).to_numpy(zero_copy_only=False)
     if csv.decimal != ".":
         # A point has no meaning there: it is left to be refused.
-        has_point = pc.match_substring(text, ".")
-        text = pc.if_else(has_point, text, pc.replace_substring(text, csv.decimal, "."))
-        missing_text = pc.if_else(has_point, pa.scalar("?"), text)
-    else:
-        missing_text = text
-    filled = pc.if_else(pa.array(missing), pa.scalar("0"), missing_text)
+        spelled = pc.replace_substring(text, csv.decimal, ".")
+        text = pc.if_else(pc.match_substring(text, "."), pa.scalar("?"), spelled)
+    filled = pc.if_else(pa.array(missing), pa.scalar("0"), text)
     try:
         values = pc.cast(filled, pa.float64()).to_numpy(zero_copy_only=False).copy()
         problems.note_truths(name, np.zeros(0, dtype=bool), bool((~missing).any()), first_row)

@@ -91,10 +91,11 @@ def import_table(data: Data, source: Source, path: Path, *, bias: bool = True) -
         rows.problems.refuse()
     if num_rows == 0:
         raise BadInput(_no_rows(table, rows.gaps))
+    state: list[int] = []
     for file in source.files:
         with readable(file):
-            pass
-    if tuple(number for file in source.files for number in state_of(file)) != source.state:
+            state += state_of(file)
+    if tuple(state) != source.state:
         raise BadInput(f"{shown(source.path)} changed while it was read: run again when it is complete")
     return sha256
 
