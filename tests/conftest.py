@@ -27,7 +27,7 @@ def process(tmp_path: Path) -> Cli:
     """Run `lntx WORDS` as a process of its own, as a user would; env adds variables."""
     folder = _workplace(tmp_path)
 
-    def run(*words: str, env: dict[str, str] | None = None, timeout: float = 120) -> Done:
+    def run(*words: str, env: dict[str, str] | None = None, timeout: float = 280) -> Done:
         done = subprocess.run(
             [sys.executable, "-m", "flows.cli", *words],
             cwd=folder,

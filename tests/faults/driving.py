@@ -110,7 +110,7 @@ def stage_of(name: str) -> str | None:
     return parts[1] if parts[1] in STAGES else None
 
 
-def until(condition: Callable[[], bool], *, seconds: float = 60.0, every: float = 0.01) -> None:
+def until(condition: Callable[[], bool], *, seconds: float = 300.0, every: float = 0.01) -> None:
     """Wait for something that must come, however slow the machine; asked every so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from driving import Done, bits, damaged, run, start, wait_for
+from driving import Done, bits, damaged, run, start, until, wait_for
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -115,8 +115,7 @@ def test_a_killed_generation_goes_on(tmp_path: Path) -> None:
     assert len(whole) > 2
     process = start(tmp_path / "root", *settings)
     wait_for(process, "generate: computing")
-    while len(list((tmp_path / "root").rglob(".resume/*.parquet"))) < 2:
-        time.sleep(0.01)
+    until(lambda: len(list((tmp_path / "root" / "data").glob(".staging-*/.resume/*.parquet"))) >= 2)
     process.kill()
     process.communicate()
     again = start(tmp_path / "root", *settings)
