@@ -53,11 +53,11 @@ class Server:
         command = [sys.executable, "-m", "prefect", "server", "start"]
         with (self._home / "server.log").open("a") as log:
             self._process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log, cwd=self._home)
-        until(self._answers, seconds=180)
+        until(self._answers, seconds=300)
 
     def end(self, signal_number: int = signal.SIGTERM) -> None:
         self._process.send_signal(signal_number)
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=120)
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, (self._home / "server.log").read_text()

@@ -32,11 +32,11 @@ def test_it_is_hardened(service: Service) -> None:
     home = Home(service.root)
     assert stat.S_IMODE(home.secret_path.stat().st_mode) == 0o600
     assert stat.S_IMODE(home.folder.stat().st_mode) == 0o700
-    assert httpx.get(f"{service.url}/api/admin/version").status_code == 401
-    assert httpx.get(f"{service.url}/api/health").status_code == 200
+    assert httpx.get(f"{service.url}/api/admin/version", timeout=60).status_code == 401
+    assert httpx.get(f"{service.url}/api/health", timeout=60).status_code == 200
     auth = httpx.BasicAuth(*service.secret.split(":"))
     filtered = f"{service.url}/api/flow_runs/filter"
-    foreign = httpx.post(filtered, json={}, auth=auth, headers={"Origin": "http://evil.example"})
+    foreign = httpx.post(filtered, json={}, timeout=60, auth=auth, headers={"Origin": "http://evil.example"})
     assert foreign.status_code == 403, "it cannot know the token"
     assert isinstance(service.ask("/flow_runs/filter"), list), "which is all that is missing"
     preflight = httpx.options(
