@@ -235,7 +235,7 @@ def test_a_signal_ends_the_run_with_its_code_and_no_traceback(tmp_path: Path, nu
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == code
     assert "Traceback" not in err
     assert list((tmp_path / "data").glob("*.parquet")) == []

@@ -107,7 +107,7 @@ def test_a_problem_is_told_once_and_before_a_server_is_started(process: Cli, tmp
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "text.csv").write_text("a,b\n1,2\n")
     for path, said in (("pipe.csv", "not a regular file"), ("text.csv", "has no column 'y'"), ("x.txt", "must end in")):
-        done = process("fit", str(tmp_path / path), "--target", "y", timeout=30)
+        done = process("fit", str(tmp_path / path), "--target", "y", timeout=200)
         assert (done.code, done.err.count(said), len(done.err.splitlines())) == (2, 1, 1), done.err
     assert not list(tmp_path.rglob("prefect.db"))
 
@@ -181,7 +181,7 @@ def test_ctrl_c_during_the_imports_is_no_traceback(tmp_path: Path) -> None:
         )
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=200)
         assert "flows" not in err
         assert "lntx/" not in err
 

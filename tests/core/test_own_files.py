@@ -339,7 +339,7 @@ def test_files_in_the_places_of_the_journal_the_pointer_and_sweeps_are_kept(tmp_
     assert sorted(path.read_text() for path in elsewhere.iterdir()) == ["mine"] * 3
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_a_pipe_for_a_journal_stops_a_run_at_once(tmp_path: Path) -> None:
     lntx.run(**SMALL, root=tmp_path)
     (tmp_path / "artifacts" / ".journal.jsonl").unlink()
@@ -392,7 +392,7 @@ def test_damage_is_set_aside_from_another_disk(tmp_path: Path, monkeypatch: pyte
     assert [one.read_bytes() for one in (tmp_path / "artifacts" / ".damaged").iterdir()] == [b"mine"]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_a_folder_of_a_stage_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "train").symlink_to(tmp_path / "not mounted")

@@ -141,7 +141,7 @@ def odd(tmp_path: Path) -> dict[str, Path]:
     return {**made, "socket.csv": tmp_path / "socket.csv"}
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(150)
 def test_only_regular_files_are_read(tmp_path: Path, odd: dict[str, Path]) -> None:
     for path in odd.values():
         if path.suffix in (".csv", ".parquet"):
@@ -158,7 +158,7 @@ def test_only_regular_files_are_read(tmp_path: Path, odd: dict[str, Path]) -> No
             look_at(device)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_pipes_in_the_store_hang_nothing(tmp_path: Path) -> None:
     run = lntx.run(root=tmp_path, export={"formats": ["safetensors"]})
     for path in [*(tmp_path / "artifacts" / "records").rglob("*.json"), *(tmp_path / "artifacts" / "runs").iterdir()]:
@@ -212,7 +212,7 @@ def test_compressed_csv_is_read_as_what_it_holds(tmp_path: Path) -> None:
     assert found[0].learned_weights == found[1].learned_weights
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_files_of_gigabytes_are_refused_unread(tmp_path: Path) -> None:
     """Sparse ones, which cost their maker nothing."""
     run = lntx.run(root=tmp_path, export={"formats": ["safetensors"]})

@@ -30,7 +30,7 @@ def _signalled(root: Path, stage: str, after: float, number: int, *settings: str
     wait_for(process, f"{stage}: computing")
     time.sleep(after)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=300)
     # A run that has given its answer is over: what ends the process then is of no matter.
     return 0 if '"verdict"' in out else process.returncode
 

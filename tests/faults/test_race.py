@@ -69,7 +69,7 @@ def test_runs_that_end_under_a_collection_lose_nothing(tmp_path: Path) -> None:
     workers = [spawned.Process(daemon=True, target=_run, args=(root, number, runs)) for number in range(_WORKERS)]
     for process in (*beside, *workers):
         process.start()
-    ended = [runs.get(timeout=60) for _ in range(_WORKERS * _ROUNDS * 4)]
+    ended = [runs.get(timeout=300) for _ in range(_WORKERS * _ROUNDS * 4)]
     for process in workers:
         process.join()
     over.set()

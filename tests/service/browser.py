@@ -51,7 +51,7 @@ class Browser:
     def open(self, url: str) -> None:
         self._driver.get(url)
 
-    def wait(self, done: Callable[[], Any], seconds: float = 60) -> Any:
+    def wait(self, done: Callable[[], Any], seconds: float = 150) -> Any:
         """Wait for something to be so; what React draws again meanwhile is looked up again."""
         waiting = WebDriverWait(self._driver, seconds, ignored_exceptions=_TRANSIENT)
         try:
@@ -59,7 +59,7 @@ class Browser:
         except TimeoutException:
             raise AssertionError(f"{self.url}: {self.text[:2000]}") from None
 
-    def find(self, xpath: str, seconds: float = 60) -> WebElement:
+    def find(self, xpath: str, seconds: float = 150) -> WebElement:
         """The first such element, once it is there."""
         found: WebElement = self.wait(lambda: next(iter(self._driver.find_elements(By.XPATH, xpath)), None), seconds)
         return found

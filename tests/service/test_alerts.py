@@ -44,5 +44,5 @@ def test_each_alert_comes_once_and_a_caught_fault_raises_none(service: Service) 
 def test_no_passing_canary_is_told(tmp_path: Path) -> None:
     words = ("--canary-cron", "0 3 1 1 *", "--dead-man-hours", "0.01")
     with serving(tmp_path / "root", *words) as service:
-        told = service.alerts.get(timeout=150)
+        told = service.alerts.get(timeout=280)
         assert (told["alert"], told["message"]) == ("no passing canary", "no canary has passed for 0.01 hours")

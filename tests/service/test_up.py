@@ -41,6 +41,7 @@ def test_it_is_hardened(service: Service) -> None:
     assert isinstance(service.ask("/flow_runs/filter"), list), "which is all that is missing"
     preflight = httpx.options(
         f"{service.url}/api/flow_runs/filter",
+        timeout=60,
         headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"},
     )
     assert preflight.status_code == 400
