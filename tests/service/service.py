@@ -40,8 +40,11 @@ class Service:
         return Home(self.root).secret()
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Ask the API, as its UI does: logged in, and with a CSRF token."""
-        with httpx.Client(base_url=f"{self.url}/api", auth=(*self.secret.split(":"),), timeout=60) as client:
+        """Ask the API, as its UI does: logged in, and with a CSRF token.
+
+        Two of the server's own transactions can wait for each other in SQLite: for 60 seconds, then one gives up.
+        """
+        with httpx.Client(base_url=f"{self.url}/api", auth=(*self.secret.split(":"),), timeout=200) as client:
             token = client.get("/csrf-token", params={"client": "test"}).json()["token"]
             headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "test"}
             answer = client.post(path, json=body or {}, headers=headers)
