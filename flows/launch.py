@@ -22,10 +22,11 @@ from lntx.store.store import Store
 from lntx.text import quoted
 
 if TYPE_CHECKING:
+    from lntx.canary.deep import DeepCanary, DeepOrder
     from lntx.canary.order import Order
     from lntx.canary.results import Canary
 
-_R = TypeVar("_R", bound=Run)
+_R = TypeVar("_R", "Run", "Canary", "DeepCanary")
 
 
 def run_flow(
@@ -76,6 +77,20 @@ def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
             return_state=True,
         )
         return _bring_back(state, Canary, root)
+
+
+def run_deep_canary_flow(order: DeepOrder, root: Path) -> DeepCanary:
+    """Run the deep canary's flow on the available server, else on an embedded one.
+
+    Raises: the same errors as `run_flow`.
+    """
+    from flows.canary import INJECTED, TAG
+    from flows.deep_canary import deep_canary
+    from lntx.canary.deep import DeepCanary
+
+    with tags("lntx", TAG, *([INJECTED] if order.inject is not None else [])):
+        state = deep_canary(**order.model_dump(), return_state=True)
+        return _bring_back(state, DeepCanary, root)
 
 
 def _bring_back(state: Awaitable[State[Any]], kind: type[_R], root: Path) -> _R:

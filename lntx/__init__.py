@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from lntx.api import fit, predict, run
     from lntx.export.formats import load_model
     from lntx.model import LNTXLinearModel
+    from lntx.proof.prove import prove
 
-__all__ = ["LNTXLinearModel", "fit", "load_model", "predict", "run"]
+__all__ = ["LNTXLinearModel", "fit", "load_model", "predict", "prove", "run"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -21,6 +22,7 @@ _HOMES = {
     "fit": "lntx.api",
     "load_model": "lntx.export.formats",
     "predict": "lntx.api",
+    "prove": "lntx.proof.prove",
     "run": "lntx.api",
 }
 

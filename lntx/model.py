@@ -27,7 +27,7 @@ class LNTXLinearModel(nn.Module):
     ) -> None:
         super().__init__()
         # skip_init: nn.Linear would draw its weights from the global random state.
-        blank: nn.Linear = nn.utils.skip_init(nn.Linear, num_features, 1, bias=bias, dtype=dtype)  # type: ignore[no-untyped-call]
+        blank: nn.Linear = nn.utils.skip_init(nn.Linear, num_features, 1, bias=bias, dtype=dtype)
         self.linear = blank
         bound = 1 / math.sqrt(num_features)
         for parameter in self.linear.parameters():

@@ -12,10 +12,11 @@ from cyclopts import Parameter
 
 from flows.cli.app import Flat, Local, print_json
 from flows.cli.canary_printing import print_canary, print_fault_results, print_faults
+from flows.cli.deep import deep_canary, list_deep_faults, try_deep_faults
 from flows.cli.options import Common, Whole
 from flows.cli.outputs import refuse_output
 from lntx.canary.levels import Device, Level
-from lntx.errors import WrongAnswer
+from lntx.errors import BadInput, WrongAnswer
 from lntx.store.store import Store
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def canary(
     repeat: Whole = 1,
     inject: str | None = None,
     device: Device = "auto",
+    deep: Annotated[bool, Parameter(negative=())] = False,
+    compiled: Annotated[bool, Parameter(negative=())] = False,
+    processes: Annotated[bool, Parameter(negative=())] = False,
     junit: Path | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
     local: Local = False,
@@ -53,12 +57,20 @@ def canary(
         inject: A fault to plant, to check that it is caught; "list" lists the faults, "all" tries each of them and
             prints a table.
         device: Device to train on. [default: the CPU]
+        deep: Check every operator of a training step instead: five networks in six formats, each result within its
+            bound for rounding errors; half a minute.
+        compiled: With --deep: check code of torch.compile, too.
+        processes: With --deep: check training in two processes, too.
         junit: JUnit file to write, for a CI system; the file of an earlier canary is replaced.
         force: Replace any other file at --junit.
         local: Run without Prefect.
     """
+    if not deep and (compiled or processes):
+        raise BadInput(f"--{'compiled' if compiled else 'processes'} belongs to --deep: add it")
+    if deep and level != 1:
+        raise BadInput(f"--deep has no levels: drop --level {level}")
     if inject == "list":
-        return _list_faults(common)
+        return list_deep_faults(common) if deep else _list_faults(common)
     from lntx.canary.faults import find_fault
     from lntx.canary.order import refuse_repeated_fault, settle_order
 
@@ -68,18 +80,27 @@ def canary(
         with contextlib.suppress(OSError):
             junit.parent.mkdir(parents=True, exist_ok=True)
         refuse_output("--junit", junit, Store(common.folder), earlier=_EARLIER_JUNIT, force=force)
+    if deep:
+        from lntx.canary.deep import settle_deep_order
+
+        asked = settle_deep_order(
+            seed=order.seed,
+            repeat=repeat,
+            device=device,
+            compiled=compiled,
+            processes=processes,
+            inject=None if inject == "all" else inject,
+        )
+        with _errors_in(junit):
+            if inject == "all":
+                return try_deep_faults(asked, common, junit)
+            return deep_canary(asked, common, local=local, junit=junit)
     if inject == "all":
         return _try_faults(order, junit, common)
     if inject is not None:
         find_fault(inject)
-    try:
+    with _errors_in(junit):
         found = _run(order, inject, common, local=local)
-    except Exception as error:
-        if junit is not None:
-            from lntx.canary.junit import write_error_junit
-
-            write_error_junit(error, junit)
-        raise
     if common.json:
         print_json(found.model_dump(mode="json"))
     else:
@@ -91,6 +112,19 @@ def canary(
     if found.fault is not None and not found.fault.caught:
         return _MISSED
     return WrongAnswer.exit_code if found.verdict == "fail" else 0
+
+
+@contextlib.contextmanager
+def _errors_in(junit: Path | None) -> Iterator[None]:
+    """Write an error to the JUnit file, if there is one."""
+    try:
+        yield
+    except Exception as error:
+        if junit is not None:
+            from lntx.canary.junit import write_error_junit
+
+            write_error_junit(error, junit)
+        raise
 
 
 def _run(order: Order, inject: str | None, common: Common, *, local: bool) -> Canary:

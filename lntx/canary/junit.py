@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from lntx.canary.deep import DeepCanary, DeepFault
 from lntx.canary.results import Canary, FaultReport
 from lntx.files import write_whole
 
@@ -34,6 +35,29 @@ def write_faults_junit(faults: Sequence[FaultReport], path: Path) -> None:
         (fault.name, fault.seconds, None if fault.is_right else (fault.blame or "missed", _missed(fault)))
         for fault in faults
     ]
+    _write(cases, path, [])
+
+
+def write_deep_junit(canary: DeepCanary, path: Path) -> None:
+    """Write a test case per network, format and repetition of a deep canary."""
+    if canary.fault is not None:
+        write_deep_faults_junit([canary.fault], path)
+        return
+    cases = []
+    for case in canary.cases:
+        name = case.name if canary.repetitions == 1 else f"{case.name}, {case.repetition} of {canary.repetitions}"
+        failure = None if case.verdict == "pass" else (case.operator or "", case.reason or "")
+        cases.append((name, case.seconds, failure))
+    unchecked = [f"not checked: {name}: {why}" for name, why in canary.unchecked.items()]
+    _write(cases, path, [*canary.warnings, *unchecked])
+
+
+def write_deep_faults_junit(faults: Sequence[DeepFault], path: Path) -> None:
+    """Write a test case per fault planted in a training step."""
+    cases = []
+    for fault in faults:
+        said = f"blamed on {fault.operator}, expected {fault.expected}" if fault.caught else "the fault was not seen"
+        cases.append((fault.name, fault.seconds, None if fault.is_right else (fault.operator or "missed", said)))
     _write(cases, path, [])
 
 

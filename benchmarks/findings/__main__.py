@@ -1,0 +1,38 @@
+"""All findings of docs/findings.md as a Markdown table; --json for a program.
+
+Run: python benchmarks/findings [--json]. The last column is torch's error in units of the largest error that a right
+kernel may have: above 1, accuracy is lost. ATEN_CPU_CAPABILITY=avx2 or avx512 selects torch's kernels.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import runpy
+import sys
+from pathlib import Path
+
+import torch
+
+
+def main() -> None:
+    rows = [(path.stem, *_measured(path)) for path in sorted(Path(__file__).parent.glob("[!_]*.py"))]
+    kernels = torch.backends.cpu.get_cpu_capability()
+    if "--json" in sys.argv[1:]:
+        print(json.dumps({"torch": torch.__version__, "machine": platform.machine(), "kernels": kernels, "rows": rows}))
+        return
+    print(f"torch {torch.__version__}, {platform.machine()}, {kernels} kernels\n")
+    print("| script | what is computed | true | torch | error / allowed |")
+    print("|---|---|---|---|---|")
+    for name, what, true, found, allowed in rows:
+        print(f"| {name} | {what} | {true:.6g} | {found:.6g} | {abs(found - true) / allowed:.3g} |")
+
+
+def _measured(path: Path) -> tuple[str, float, float, float]:
+    """What a script computes, as its docstring's first line says, and what it measures."""
+    script = runpy.run_path(str(path))
+    return (script["__doc__"].splitlines()[0].removesuffix("."), *script["measure"]())
+
+
+if __name__ == "__main__":
+    main()

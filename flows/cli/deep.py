@@ -1,0 +1,110 @@
+"""`lntx canary --deep`: run it, print it, write its JUnit file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.cli.app import print_json
+from flows.cli.options import Common
+from flows.cli.printing import print_table, say
+from lntx.errors import WrongAnswer
+
+if TYPE_CHECKING:
+    from lntx.canary.deep import DeepCanary, DeepFault, DeepOrder
+
+_MISSED = 1
+
+
+def deep_canary(order: DeepOrder, common: Common, *, local: bool, junit: Path | None) -> int:
+    """Run a deep canary; return the exit code."""
+    from lntx.canary.junit import write_deep_junit
+
+    if local:
+        from lntx.canary.deep import run_deep
+
+        found = run_deep(order, root=common.folder)
+    else:
+        from flows.launch import run_deep_canary_flow
+
+        found = run_deep_canary_flow(order, common.folder)
+    if common.json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_deep(found)
+    if junit is not None:
+        write_deep_junit(found, junit)
+    if found.fault is not None and not found.fault.caught:
+        return _MISSED
+    return WrongAnswer.exit_code if found.verdict == "fail" else 0
+
+
+def list_deep_faults(common: Common) -> int:
+    """Print the faults that can be planted."""
+    from lntx.proof.faults import PROOF_FAULTS
+
+    rows = [
+        {"name": fault.name, "blame": fault.blame, "network": fault.net, "format": fault.mode, "what": fault.what}
+        for fault in PROOF_FAULTS.values()
+    ]
+    if common.json:
+        print_json({"faults": rows})
+    else:
+        print_table([["fault", "blame", "network", "format", "what goes wrong"], *[[*row.values()] for row in rows]])
+    return 0
+
+
+def try_deep_faults(order: DeepOrder, common: Common, junit: Path | None) -> int:
+    """Plant every fault in turn; return 0 if each is caught and rightly blamed."""
+    from lntx.canary.deep import prove_faults
+    from lntx.canary.junit import write_deep_faults_junit
+
+    found = [*prove_faults(order)]
+    if junit is not None:
+        write_deep_faults_junit(found, junit)
+    missed = sum(not fault.caught for fault in found)
+    wrongly = sum(fault.caught and not fault.is_right for fault in found)
+    if common.json:
+        rows = [fault.model_dump(mode="json") for fault in found]
+        print_json({"faults": rows, "missed": missed, "blamed_wrongly": wrongly})
+    else:
+        _print_fault_results(found)
+        say()
+        say(f"{len(found)} faults: {missed} missed, {wrongly} blamed wrongly")
+    return 0 if missed == wrongly == 0 else _MISSED
+
+
+def _print_fault_results(found: Sequence[DeepFault]) -> None:
+    rows = [
+        [
+            fault.name,
+            "yes" if fault.caught else "NO",
+            fault.operator or "–",
+            fault.expected,
+            "" if fault.is_right else "!",
+        ]
+        for fault in found
+    ]
+    print_table([["fault", "caught", "blame", "expected", ""], *rows])
+
+
+def print_deep(canary: DeepCanary) -> None:
+    """Print one line per network, the table of operators, and the verdict last."""
+    from lntx.canary.deep_page import LEGEND, deep_case_rows, deep_verdict_line, heat_rows
+
+    print_table(deep_case_rows(canary))
+    say()
+    print_table(heat_rows(canary))
+    say(LEGEND)
+    say()
+    for name, why in canary.unchecked.items():
+        say(f"not checked: {name}: {why}")
+    for warning in canary.warnings:
+        say(f"warning: {warning}")
+    if canary.blind_seed is not None:
+        say(f"drawn blind: --seed {canary.blind_seed} draws it again")
+    if canary.fault is not None:
+        said = f"blamed on {canary.fault.operator}" if canary.fault.caught else "not seen"
+        say(f"{canary.fault.name}: {said}, expected {canary.fault.expected}")
+    say(deep_verdict_line(canary))

@@ -1,0 +1,134 @@
+"""One call of an operator: its exact inputs and outputs, and the elements of them that are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, Format, as_balls
+
+WHOLE = 1 << 14
+"""Number of terms up to which every element of an output is checked."""
+
+
+class Call:
+    """A call, with the values that its formula needs.
+
+    name: of the operator, without namespace, overload and the underscore of in-place forms. args: by the names of its
+    schema, those that it writes as they were before. outputs: what it returned, or wrote. sample: number of elements
+    of a large output to check. seed: of their choice.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        outputs: Sequence[Any],
+        *,
+        after: Mapping[str, Any] | None = None,
+        sample: int = 16,
+        seed: int = 0,
+    ) -> None:
+        self.name = name
+        self.args = dict(args)
+        self.after = dict(after or {})
+        self.outputs = list(outputs)
+        self.sample = sample
+        self.own_format = False
+        self.as_balls = False
+        self.focus: tuple[str, int] | None = None
+        self.everything = False
+        self._seed = seed
+        self._draw = np.random.default_rng(seed)
+
+    def again(self, *, as_balls: bool = False, own_format: bool = False, focus: tuple[str, int] | None = None) -> Call:
+        """Return the same call, to be checked otherwise: in balls, in its own format, or at one element of a slot."""
+        call = Call(self.name, self.args, self.outputs, after=self.after, sample=self.sample, seed=self._seed)
+        call.as_balls, call.own_format, call.focus = as_balls or self.as_balls, own_format, focus
+        return call
+
+    def __getitem__(self, name: str) -> Any:
+        return self.args.get(name)
+
+    @property
+    def out(self) -> torch.Tensor:
+        """The first output."""
+        found = self.outputs[0]
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    def result(self, slot: str) -> torch.Tensor:
+        """Return an output by its number, or a written argument by its name."""
+        found = self.outputs[int(slot)] if slot.isdigit() else self.after[slot]
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The format of the result: that of the first floating output, else of the first floating argument."""
+        for one in (*self.outputs, *self.after.values(), *self.args.values()):
+            if isinstance(one, torch.Tensor) and one.dtype in FORMATS:
+                return one.dtype
+        return self.out.dtype if self.outputs and isinstance(self.out, torch.Tensor) else torch.int64
+
+    @property
+    def inner(self) -> Format:
+        """The format of the arithmetic inside: float32 for the formats of 16 bits, but for a few operators."""
+        dtype = self.dtype
+        if dtype not in FORMATS:
+            return EXACT
+        if self.own_format or dtype == torch.float64:
+            return FORMATS[dtype]
+        return FORMATS[torch.float32]
+
+    def pick(self, slot: str = "0", *, terms: int = 1) -> Array:
+        """Return the flat indexes of the elements of an output to check: all, or a sample and both ends.
+
+        terms: number of terms of the sum that an element is.
+        """
+        count = self.result(slot).numel()
+        if self.focus is not None and self.focus[0] == slot:
+            return np.array([self.focus[1]])
+        if self.focus is not None:
+            return np.arange(min(count, 1))
+        whole = WHOLE if not self.as_balls else 64
+        if self.everything or count * terms <= whole or count <= self.sample:
+            return np.arange(count)
+        inner = self._draw.integers(0, count, max(self.sample - 2, 0))
+        return np.unique(np.concatenate([inner, [0, count - 1]]))
+
+    def read(self, tensor: torch.Tensor, key: Any = ..., *, format: Format | None = None) -> Bounded:  # noqa: A002
+        """Return elements of an input as exact numbers. key: an index of the tensor."""
+        found = tensor.detach()[key]
+        if found.is_complex():
+            # Numbers of a compiled region, with their bounds.
+            whole = np.atleast_1d(found.numpy())
+            return Bounded(whole.real, whole.imag, format or self.inner)
+        if found.dtype in FORMATS:
+            found = found.to(torch.float64)
+        array = np.atleast_1d(found.cpu().numpy())
+        array = array.astype(np.float64) if array.dtype != np.float64 else array
+        return Bounded.exactly(as_balls(array) if self.as_balls else array, format or self.inner)
+
+    def at(self, name: str, flat: Array, shape: Sequence[int]) -> Bounded:
+        """Return an argument, broadcast to a shape, at flat indexes of that shape; a scalar as it is."""
+        given = self.args[name]
+        if not isinstance(given, torch.Tensor):
+            zero = Bounded.exactly(as_balls(np.zeros(1)) if self.as_balls else np.zeros(1), self.inner)
+            return zero.constant(float(given))
+        return self.read(given.detach().expand(tuple(shape)), unravel(flat, shape))
+
+    def got(self, slot: str, flat: Array) -> Array:
+        """Return computed elements, float64."""
+        result = self.result(slot).detach()
+        return result[unravel(flat, result.shape)].to(torch.float64).cpu().numpy().reshape(-1)
+
+
+def unravel(flat: Array, shape: Sequence[int]) -> tuple[Any, ...]:
+    """Return one index per axis for flat indexes of a shape; of a shape without axes, the index that adds one."""
+    if not len(shape):
+        return (None,)
+    return tuple(torch.from_numpy(np.ascontiguousarray(one)) for one in np.unravel_index(flat, tuple(shape)))

@@ -1,0 +1,164 @@
+"""Softmax, and losses. Sources: the documentation of torch.nn; Blanchard, Higham and Higham, Accurately computing the
+log-sum-exp and softmax functions, IMA J. Numer. Anal. 41, 2021.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lntx.proof.call import Call, unravel
+from lntx.proof.formulas.pointwise import Found
+from lntx.proof.numbers import Array, Bounded, magnitude, middle
+
+
+def _rows(call: Call, tensor: torch.Tensor, picked: Array) -> tuple[Bounded, Array]:
+    """Return the slices along dim that hold some elements, shape (k, n), and the elements' places in them."""
+    axis = call["dim"] % max(tensor.dim(), 1)
+    place = unravel(picked, tensor.shape)
+    rows = (
+        call.read(tensor.movedim(axis, -1), (*place[:axis], *place[axis + 1 :])) if tensor.dim() else call.read(tensor)
+    )
+    return rows.reshape(len(picked), -1), place[axis].numpy() if tensor.dim() else np.zeros(1, dtype=np.int64)
+
+
+def _shifted(rows: Bounded) -> tuple[Bounded, Array]:
+    """Return x - max(x) by row, and the size of the maximum."""
+    value = middle(rows.value)
+    every, place = np.arange(rows.shape[0]), np.argmax(value, axis=-1)
+    top = rows[every, place].reshape(-1, 1)
+    return rows - top.like(top.value, np.zeros(top.shape)), magnitude(top.value)
+
+
+def softmax(call: Call) -> Found:
+    """_softmax: exp(x - max) / sum exp(x - max)."""
+    given = call["self"]
+    picked = call.pick(terms=given.shape[call["dim"]] if given.dim() else 1)
+    rows, place = _rows(call, given, picked)
+    powers = _shifted(rows)[0].exp()
+    found = powers[np.arange(len(picked)), place] / powers.sum()
+    if call.name == "_safe_softmax":
+        hidden = np.isneginf(middle(rows.value)).all(axis=-1)
+        found = found.where(np.asarray(~hidden), 0.0)
+    yield "0", picked, found
+
+
+def log_softmax(call: Call) -> Found:
+    """_log_softmax: x - max - log sum exp(x - max); also for kernels that subtract max + log sum at once."""
+    given = call["self"]
+    picked = call.pick(terms=given.shape[call["dim"]] if given.dim() else 1)
+    rows, place = _rows(call, given, picked)
+    shifted, top = _shifted(rows)
+    total = shifted.exp().sum().log()
+    found = shifted[np.arange(len(picked)), place] - total
+    yield "0", picked, found.widened(found.format.u * (top.reshape(-1) + total.size))
+
+
+def softmax_gradient(call: Call) -> Found:
+    """_softmax_backward_data: (g - sum(g o)) o."""
+    output = call["output"]
+    picked = call.pick(terms=output.shape[call["dim"]] if output.dim() else 1)
+    grads, place = _rows(call, call["grad_output"], picked)
+    outputs, _ = _rows(call, output, picked)
+    products = grads * outputs
+    every = np.arange(len(picked)), place
+    found = (grads[every] - products.sum()) * outputs[every]
+    yield "0", picked, found.or_form(products[every] - outputs[every] * products.sum())
+
+
+def log_softmax_gradient(call: Call) -> Found:
+    """_log_softmax_backward_data: g - exp(o) sum(g)."""
+    output = call["output"]
+    picked = call.pick(terms=output.shape[call["dim"]] if output.dim() else 1)
+    grads, place = _rows(call, call["grad_output"], picked)
+    outputs, _ = _rows(call, output, picked)
+    every = np.arange(len(picked)), place
+    yield "0", picked, grads[every] - outputs[every].exp() * grads.sum()
+
+
+def _targets(call: Call) -> tuple[torch.Tensor, torch.Tensor, Array]:
+    """Return the scores, shape (n, classes), the targets, and which of them count."""
+    given, target = call["self"], call["target"]
+    scores = given.movedim(1, -1).reshape(-1, given.shape[1]) if given.dim() > 1 else given.reshape(1, -1)
+    wanted = target.reshape(-1)
+    return scores, wanted, (wanted != call["ignore_index"]).cpu().numpy()
+
+
+def negative_log_likelihood(call: Call) -> Found:
+    """nll_loss_forward, nll_loss2d_forward: - w[t] x[t], each, summed, or divided by the sum of w[t]."""
+    scores, wanted, counts = _targets(call)
+    safe = torch.where(torch.from_numpy(counts).to(wanted.device), wanted, 0)
+    losses = -call.read(scores, (torch.arange(len(wanted)), safe.cpu()))
+    weights = losses.constant(1.0)
+    if call["weight"] is not None:
+        weights = call.read(call["weight"], safe.cpu()).where(counts, 0.0)
+        losses = losses * weights
+    losses = losses.where(counts, 0.0)
+    if call["reduction"] == 0:
+        picked = call.pick()
+        yield "0", picked, losses[picked]
+        return
+    first = np.arange(1)
+    total = losses.sum(terms=counts.sum()).reshape(1)
+    shares = weights.sum().reshape(1) if call["weight"] is not None else losses.constant(float(counts.sum())).reshape(1)
+    yield "0", first, total / shares if call["reduction"] == 1 else total
+    yield "1", first, shares
+
+
+def negative_log_likelihood_gradient(call: Call) -> Found:
+    """nll_loss_backward: - w[t] g at the target, divided by the sum of the w[t] for a mean; 0 elsewhere."""
+    given = call["self"]
+    picked = call.pick()
+    place = unravel(picked, given.shape)
+    column = place[1] if given.dim() > 1 else place[0]
+    where = (place[0], *place[2:]) if given.dim() > 1 else ()
+    wanted = call["target"].cpu()[where] if where else call["target"].cpu().reshape(1).expand(len(picked))
+    hit = ((wanted == column) & (wanted != call["ignore_index"])).numpy()
+    grad = call.read(call["grad_output"].expand(call["target"].shape), where if where else ...)
+    if call["weight"] is not None:
+        grad = grad * call.read(call["weight"], column)
+    if call["reduction"] == 1:
+        grad = grad / call.read(call["total_weight"])
+    yield "0", picked, (-grad).where(hit, 0.0)
+
+
+def _distance_loss(call: Call, away: Bounded) -> Bounded:
+    if call.name == "mse_loss":
+        return away * away
+    size = away.abs()
+    if call.name == "l1_loss":
+        return size
+    delta = float(call["delta"] if call.name == "huber_loss" else call["beta"])
+    near = away * away * 0.5
+    far = size - 0.5 * delta
+    if call.name == "huber_loss":
+        far = far * delta
+    elif delta:
+        near = near / delta
+    return near.where(middle(size.value) < delta, far)
+
+
+def distance_loss(call: Call) -> Found:
+    """mse_loss, huber_loss, smooth_l1_loss: a function of the distance, each, summed, or averaged."""
+    shape = np.broadcast_shapes(tuple(call["self"].shape), tuple(call["target"].shape))
+    given, target = call["self"].expand(shape), call["target"].expand(shape)
+    if call["reduction"] == 0:
+        picked = call.pick()
+        where = unravel(picked, given.shape)
+        yield "0", picked, _distance_loss(call, call.read(given, where) - call.read(target, where))
+        return
+    losses = _distance_loss(call, (call.read(given) - call.read(target)).reshape(1, -1))
+    yield "0", np.arange(1), losses.mean() if call["reduction"] == 1 else losses.sum()
+
+
+def binary_cross_entropy(call: Call) -> Found:
+    """binary_cross_entropy_with_logits: (1 - t) x + max(-x, 0) + log(exp(-max) + exp(-x - max)), each, or reduced."""
+    if call["weight"] is not None or call["pos_weight"] is not None:
+        raise NotImplementedError("weights of binary cross entropy")
+    given, target = call.read(call["self"]).reshape(1, -1), call.read(call["target"]).reshape(1, -1)
+    losses = (1.0 - target) * given + ((-given.abs()).exp().log1p() + given.where(middle(given.value) < 0, 0.0).abs())
+    if call["reduction"] == 0:
+        picked = call.pick()
+        yield "0", picked, losses[0][picked]
+        return
+    yield "0", np.arange(1), losses.mean() if call["reduction"] == 1 else losses.sum()

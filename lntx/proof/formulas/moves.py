@@ -1,0 +1,135 @@
+"""Operators that only move or fill numbers: every bit of the result is known, and every element is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from lntx.proof.call import Call
+from lntx.proof.numbers import Array
+
+_WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bits(tensor: torch.Tensor) -> Array:
+    """Return the bits of a tensor's numbers as whole numbers of the same shape and width."""
+    found = tensor.detach().cpu().contiguous()
+    kind = _WHOLE_NUMBERS[found.element_size()]
+    array: Array = (found.reshape(-1).view(kind) if found.dtype != torch.bool else found.reshape(-1).byte()).numpy()
+    return array.reshape(tuple(found.shape))
+
+
+def _filled(call: Call, number: float) -> Array:
+    return np.broadcast_to(bits(torch.tensor(number, dtype=call.out.dtype)), tuple(call.out.shape))
+
+
+def _placed(call: Call, shape: Any, key: Any) -> Array:
+    """Return zeros of a shape with the gradient at a key."""
+    grad = bits(call["grad_output"])
+    found = np.zeros(tuple(shape), dtype=grad.dtype)
+    found[key] = grad
+    return found
+
+
+def _slice(call: Call, size: int) -> tuple[slice, ...]:
+    axis, dims = call.args.get("dim", 0), len(call["input_sizes"]) if "input_sizes" in call.args else call["self"].dim()
+    axis %= dims
+    start, end = call["start"], call["end"]
+    return (*[slice(None)] * axis, slice(start, min(end if end is not None else size, size), call.args.get("step", 1)))
+
+
+def _slice_backward(call: Call) -> Array:
+    shape = call["input_sizes"]
+    return _placed(call, shape, _slice(call, shape[call["dim"]]))
+
+
+def _select_backward(call: Call) -> Array:
+    shape = call["input_sizes"]
+    return _placed(call, shape, (*[slice(None)] * (call["dim"] % len(shape)), call["index"]))
+
+
+def _cat(call: Call) -> Array:
+    tensors = [bits(one) for one in call["tensors"] if one.shape != (0,)]
+    return np.concatenate(tensors, axis=call.args.get("dim", 0))
+
+
+def _index(call: Call) -> Array:
+    given = bits(call["self"])
+    key = tuple(slice(None) if one is None else _as_index(one) for one in call["indices"])
+    return np.asarray(given[key])
+
+
+def _as_index(tensor: torch.Tensor) -> Array:
+    return np.asarray(tensor.detach().cpu().numpy())
+
+
+def _gather(call: Call) -> Array:
+    return np.take_along_axis(bits(call["self"]), _as_index(call["index"]), axis=call["dim"])
+
+
+def _arange(call: Call) -> Array:
+    start, step = call.args.get("start", 0), call.args.get("step", 1)
+    return bits(torch.from_numpy(start + step * np.arange(call.out.numel())).to(call.out.dtype))
+
+
+def _tri(keep: Callable[..., Array]) -> Callable[[Call], Array]:
+    return lambda call: keep(bits(call["self"]), call.args.get("diagonal", 0))
+
+
+def _pad(call: Call) -> Array:
+    given, pad = bits(call["self"]), list(call["pad"])
+    pairs = [(pad[2 * k], pad[2 * k + 1]) for k in range(len(pad) // 2)]
+    widths = [(0, 0)] * (given.ndim - len(pairs)) + pairs[::-1]
+    if any(one < 0 for pair in widths for one in pair):
+        raise NotImplementedError("a negative pad")
+    number = bits(torch.tensor(call.args.get("value", 0), dtype=call.out.dtype))
+    return np.pad(given, widths, constant_values=number)
+
+
+def _scatter(call: Call) -> Array:
+    found = bits(call["self"]).copy()
+    source = call["src"] if call["src"] is not None else call["value"]
+    values = bits(source) if isinstance(source, torch.Tensor) else bits(torch.tensor(source, dtype=call.out.dtype))
+    index = _as_index(call["index"])
+    part = values[tuple(slice(n) for n in index.shape)] if values.ndim else values
+    np.put_along_axis(found, index, part, axis=call["dim"])
+    return found
+
+
+MOVES: Mapping[str, Callable[[Call], Array]] = {
+    "clone": lambda call: bits(call["self"]),
+    "_unsafe_view": lambda call: bits(call["self"]).reshape(tuple(call.out.shape)),
+    "_reshape_copy": lambda call: bits(call["self"]).reshape(tuple(call.out.shape)),
+    "stack": lambda call: np.stack([bits(one) for one in call["tensors"]], axis=call.args.get("dim", 0)),
+    "cat": _cat,
+    "embedding": lambda call: np.take(bits(call["weight"]), _as_index(call["indices"]), axis=0),
+    "index_select": lambda call: np.take(bits(call["self"]), _as_index(call["index"]), axis=call["dim"]),
+    "index": _index,
+    "gather": _gather,
+    "scatter": _scatter,
+    "flip": lambda call: np.flip(bits(call["self"]), axis=tuple(call["dims"])),
+    "roll": lambda call: np.roll(bits(call["self"]), tuple(call["shifts"]), axis=tuple(call["dims"]) or None),
+    "repeat": lambda call: np.tile(bits(call["self"]), tuple(call["repeats"])),
+    "constant_pad_nd": _pad,
+    "tril": _tri(np.tril),
+    "triu": _tri(np.triu),
+    "slice_backward": _slice_backward,
+    "select_backward": _select_backward,
+    "zeros": lambda call: _filled(call, 0),
+    "zeros_like": lambda call: _filled(call, 0),
+    "new_zeros": lambda call: _filled(call, 0),
+    "zero": lambda call: _filled(call, 0),
+    "ones": lambda call: _filled(call, 1),
+    "ones_like": lambda call: _filled(call, 1),
+    "new_ones": lambda call: _filled(call, 1),
+    "full": lambda call: _filled(call, call["fill_value"]),
+    "full_like": lambda call: _filled(call, call["fill_value"]),
+    "new_full": lambda call: _filled(call, call["fill_value"]),
+    "scalar_tensor": lambda call: _filled(call, call["s"]),
+    "fill": lambda call: _filled(call, float(call["value"])),
+    "arange": _arange,
+}
+"""The expected bits of the first result."""

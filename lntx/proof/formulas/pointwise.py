@@ -1,0 +1,294 @@
+"""Operators that work element by element, one line each.
+
+Sources: the documentation of torch and its derivatives.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+
+from lntx.proof.call import Call
+from lntx.proof.numbers import FORMATS, Array, Bounded, middle
+
+Found = Iterator[tuple[str, Array, Bounded]]
+"""What a formula yields: the slot of a result, flat indexes of it, and the numbers that must be there."""
+
+Read = Callable[[str], Bounded]
+"""Reads an argument at the elements that are checked."""
+
+
+def _scaled(call: Call, name: str, number: Bounded) -> Bounded:
+    """Multiply by a scalar argument, unless it is 1."""
+    factor = call.args.get(name, 1)
+    return number if factor == 1 else number * float(factor)
+
+
+def _add(x: Read, call: Call) -> Bounded:
+    return x("self") + _scaled(call, "alpha", x("other"))
+
+
+def _sub(x: Read, call: Call) -> Bounded:
+    return x("self") - _scaled(call, "alpha", x("other"))
+
+
+def _div(x: Read, call: Call) -> Bounded:
+    mode = call["rounding_mode"]
+    quotient = x("self") / x("other")
+    if mode is None:
+        return quotient
+    rounded = np.floor(middle(quotient.value)) if mode == "floor" else np.trunc(middle(quotient.value))
+    return quotient.like(rounded, np.zeros(rounded.shape))
+
+
+def _lerp(x: Read, call: Call) -> Bounded:
+    start, end, weight = x("self"), x("end"), x("weight")
+    step = end - start
+    return (start + weight * step).or_form(end - step * (1.0 - weight))
+
+
+def _clamp(x: Read, call: Call) -> Bounded:
+    found = x("self")
+    for name, picks in (("min", np.maximum), ("max", np.minimum)):
+        if call[name] is not None:
+            limit = x(name)
+            found = _choose(found, limit, picks)
+    return found
+
+
+def _choose(left: Bounded, right: Bounded, picks: Callable[[Array, Array], Array]) -> Bounded:
+    """Return the larger or the smaller of two."""
+    value = picks(left.value, right.value)
+    return left.like(value, np.maximum(left.error, right.error))
+
+
+def _gelu(x: Read, call: Call) -> Bounded:
+    given = x("self")
+    if call["approximate"] == "tanh":
+        return given * 0.5 * (1.0 + _tanh_argument(given).tanh())
+    return given * 0.5 * (1.0 + (given / given.constant(2.0).sqrt()).erf())
+
+
+def _tanh_argument(given: Bounded) -> Bounded:
+    return _root_two_over_pi(given) * (given + given * given * given * 0.044715)
+
+
+def _root_two_over_pi(like: Bounded) -> Bounded:
+    if like.value.dtype != object:
+        return like.constant(float(np.sqrt(2 / np.pi)))
+    from flint import arb
+
+    return like.like(np.array([(2 / arb.pi()).sqrt()], dtype=object), np.array([like.format.u]))
+
+
+def _gelu_backward(x: Read, call: Call) -> Bounded:
+    grad, given = x("grad_output"), x("self")
+    if call["approximate"] == "tanh":
+        inner = _tanh_argument(given).tanh()
+        slope = _root_two_over_pi(given) * (1.0 + given * given * (3 * 0.044715))
+        return grad * ((1.0 + inner) * 0.5 + given * 0.5 * (1.0 - inner * inner) * slope)
+    cumulative = (1.0 + (given / given.constant(2.0).sqrt()).erf()) * 0.5
+    # The density is exp(-x²/2) / sqrt(2 pi), and sqrt(2/pi) / 2 = 1 / sqrt(2 pi).
+    density = (given * given * -0.5).exp(8) * (_root_two_over_pi(given) * 0.5)
+    return grad * (cumulative + given * density)
+
+
+def _silu_backward(x: Read, call: Call) -> Bounded:
+    given = x("self")
+    gate = given.sigmoid()
+    return x("grad_output") * gate * (1.0 + given * (1.0 - gate))
+
+
+def _softplus(x: Read, call: Call) -> Bounded:
+    given, beta = x("self"), float(call.args.get("beta", 1))
+    scaled = given * beta
+    is_linear = middle(scaled.value) > float(call.args.get("threshold", 20))
+    return given.where(is_linear, scaled.exp().log1p() / beta)
+
+
+def _softplus_backward(x: Read, call: Call) -> Bounded:
+    grad, given = x("grad_output"), x("self")
+    scaled = given * float(call["beta"])
+    is_linear = middle(scaled.value) > float(call["threshold"])
+    power = scaled.exp()
+    return grad.where(is_linear, grad * power / (power + 1.0))
+
+
+def _elu(x: Read, call: Call) -> Bounded:
+    given, scale = x("self"), float(call.args.get("scale", 1))
+    negative = (given * float(call.args.get("input_scale", 1))).expm1() * (float(call.args.get("alpha", 1)) * scale)
+    return (_scaled(call, "scale", given)).where(middle(given.value) > 0, negative)
+
+
+def _leaky_relu(x: Read, call: Call) -> Bounded:
+    given = x("self")
+    return given.where(middle(given.value) > 0, given * float(call.args.get("negative_slope", 0.01)))
+
+
+def _leaky_relu_backward(x: Read, call: Call) -> Bounded:
+    grad, given = x("grad_output"), x("self")
+    return grad.where(middle(given.value) > 0, grad * float(call["negative_slope"]))
+
+
+def _where(x: Read, call: Call) -> Bounded:
+    return x("self").where(middle(x("condition").value) != 0, x("other"))
+
+
+def _masked_fill(x: Read, call: Call) -> Bounded:
+    filled = x("value").rounded(FORMATS[call.out.dtype]) if call.out.dtype in FORMATS else x("value")
+    given = x("self")
+    return filled.where(middle(x("mask").value) != 0, given)
+
+
+def _huber_backward(x: Read, call: Call) -> Bounded:
+    delta = float(call["delta"])
+    away = x("self") - x("target")
+    far = np.abs(middle(away.value)) - away.error >= delta
+    scaled = _mean_factor(call, x("grad_output"))
+    inside = scaled * away
+    outside = scaled * away.like(np.sign(middle(away.value)) + 0 * away.value, np.zeros(away.shape)) * delta
+    return outside.where(far, inside)
+
+
+def _smooth_l1_backward(x: Read, call: Call) -> Bounded:
+    beta = float(call["beta"])
+    away = x("self") - x("target")
+    far = np.abs(middle(away.value)) - away.error >= beta
+    scaled = _mean_factor(call, x("grad_output"))
+    inside = scaled * away / beta if beta else scaled * away
+    outside = scaled * away.like(np.sign(middle(away.value)) + 0 * away.value, np.zeros(away.shape))
+    return outside.where(far, inside)
+
+
+def _mean_factor(call: Call, grad: Bounded) -> Bounded:
+    """Divide by the number of elements, if the loss is their mean."""
+    given = call["self"]
+    return grad / float(given.numel()) if call["reduction"] == 1 else grad
+
+
+def _mse_backward(x: Read, call: Call) -> Bounded:
+    return _mean_factor(call, x("grad_output")) * 2.0 * (x("self") - x("target"))
+
+
+def _convert(x: Read, call: Call) -> Bounded:
+    given = x("self" if "src" not in call.args else "src")
+    result = call.result("0")
+    if result.dtype not in FORMATS:
+        return given.like(np.trunc(middle(given.value)), given.error) if result.dtype != torch.bool else _true(given)
+    return given.rounded(call.inner) if given.format.u else given
+
+
+def _true(given: Bounded) -> Bounded:
+    return given.like((middle(given.value) != 0).astype(np.float64), np.zeros(given.shape))
+
+
+def _compare(holds: Callable[[Array, Array], Array]) -> Callable[[Read, Call], Bounded]:
+    def compare(x: Read, call: Call) -> Bounded:
+        left, right = x("self"), x("other")
+        close = left.error + right.error
+        if (close > 0).any() and (np.abs(middle(left.value) - middle(right.value)) <= close).any():
+            raise NotImplementedError("a comparison that rounding can decide")
+        found = holds(middle(left.value), middle(right.value))
+        return left.like(found.astype(np.float64), np.zeros(found.shape))
+
+    return compare
+
+
+def _relu(x: Read, call: Call) -> Bounded:
+    given = x("self")
+    return _choose(given, given.constant(0.0), np.maximum)
+
+
+def _remainder(x: Read, call: Call) -> Bounded:
+    given, divisor = x("self"), x("other")
+    if given.format.u or call.out.dtype in FORMATS:
+        raise NotImplementedError("a remainder of fractions")
+    return given.like(np.mod(given.value, divisor.value), given.error)
+
+
+POINTWISE: Mapping[str, Callable[[Read, Call], Bounded]] = {
+    "add": _add,
+    "sub": _sub,
+    "rsub": lambda x, call: x("other") - _scaled(call, "alpha", x("self")),
+    "mul": lambda x, call: x("self") * x("other"),
+    "div": _div,
+    "neg": lambda x, call: -x("self"),
+    "abs": lambda x, call: x("self").abs(),
+    "exp": lambda x, call: x("self").exp(),
+    "expm1": lambda x, call: x("self").expm1(),
+    "log": lambda x, call: x("self").log(),
+    "log1p": lambda x, call: x("self").log1p(),
+    "sqrt": lambda x, call: x("self").sqrt(),
+    "rsqrt": lambda x, call: x("self").rsqrt(),
+    "reciprocal": lambda x, call: 1.0 / x("self"),
+    "square": lambda x, call: x("self").square(),
+    "pow": lambda x, call: x("self").power(float(call["exponent"])),
+    "sin": lambda x, call: x("self").sin(),
+    "cos": lambda x, call: x("self").cos(),
+    "tanh": lambda x, call: x("self").tanh(),
+    "erf": lambda x, call: x("self").erf(),
+    "sigmoid": lambda x, call: x("self").sigmoid(),
+    "relu": _relu,
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "softplus": _softplus,
+    "gelu": _gelu,
+    "silu": lambda x, call: x("self") * x("self").sigmoid(),
+    "hardtanh": lambda x, call: _choose(
+        _choose(x("self"), x("self").constant(call.args.get("min_val", -1)), np.maximum),
+        x("self").constant(call.args.get("max_val", 1)),
+        np.minimum,
+    ),
+    "clamp": _clamp,
+    "clamp_min": _clamp,
+    "clamp_max": _clamp,
+    "maximum": lambda x, call: _choose(x("self"), x("other"), np.maximum),
+    "minimum": lambda x, call: _choose(x("self"), x("other"), np.minimum),
+    "lerp": _lerp,
+    "addcmul": lambda x, call: x("self") + _scaled(call, "value", x("tensor1") * x("tensor2")),
+    "addcdiv": lambda x, call: x("self") + _scaled(call, "value", x("tensor1") / x("tensor2")),
+    "where": _where,
+    "masked_fill": _masked_fill,
+    "threshold_backward": lambda x, call: x("grad_output").where(
+        ~(middle(x("self").value) <= float(call["threshold"])), 0.0
+    ),
+    "leaky_relu_backward": _leaky_relu_backward,
+    "gelu_backward": _gelu_backward,
+    "silu_backward": _silu_backward,
+    "sigmoid_backward": lambda x, call: x("grad_output") * (1.0 - x("output")) * x("output"),
+    "tanh_backward": lambda x, call: x("grad_output") * (1.0 - x("output") * x("output")),
+    "softplus_backward": _softplus_backward,
+    "mse_loss_backward": _mse_backward,
+    "huber_loss_backward": _huber_backward,
+    "smooth_l1_loss_backward": _smooth_l1_backward,
+    "native_dropout_backward": lambda x, call: x("grad_output") * x("mask") * float(call["scale"]),
+    "copy": _convert,
+    "_to_copy": _convert,
+    "eq": _compare(np.equal),
+    "ne": _compare(np.not_equal),
+    "lt": _compare(np.less),
+    "le": _compare(np.less_equal),
+    "gt": _compare(np.greater),
+    "ge": _compare(np.greater_equal),
+    "logical_and": _compare(lambda a, b: (a != 0) & (b != 0)),
+    "remainder": _remainder,
+    "bitwise_not": lambda x, call: x("self").like((middle(x("self").value) == 0) * 1.0, np.zeros(x("self").shape)),
+    "bitwise_and": _compare(lambda a, b: (a != 0) & (b != 0)),
+    "logical_not": lambda x, call: x("self").like((middle(x("self").value) == 0) * 1.0, np.zeros(x("self").shape)),
+    "isnan": lambda x, call: x("self").like(np.isnan(middle(x("self").value)) * 1.0, np.zeros(x("self").shape)),
+}
+"""The formula of each operator that works element by element, on numbers read at the elements that are checked."""
+
+
+def element_by_element(call: Call) -> Found:
+    """Check an operator of the table above."""
+    picked = call.pick()
+    shape = call.out.shape
+
+    def read(name: str) -> Bounded:
+        # A scalar tensor, a mask or a whole number is read as it is; broadcasting is that of torch.
+        return call.at(name, picked, shape)
+
+    yield "0", picked, POINTWISE[call.name](read, call)

@@ -1,0 +1,230 @@
+"""`prove`: check what torch computes in a block of code, operator by operator, while it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from lntx.proof.call import Call
+from lntx.proof.chain import Chain
+from lntx.proof.numbers import Array, Bounded
+from lntx.proof.result import Proof
+from lntx.proof.rows import Phase, has_formula, judge, judge_numbers
+from lntx.proof.schema import calls_of, has_bytes, kept_apart, multiply_adds, named, plain_name, tensors_of, written
+from lntx.proof.steps import Before
+
+_RANDOM = frozenset(
+    [
+        "bernoulli",
+        "cauchy",
+        "exponential",
+        "geometric",
+        "log_normal",
+        "multinomial",
+        "normal",
+        "rand",
+        "rand_like",
+        "randint",
+        "randint_like",
+        "randn",
+        "randn_like",
+        "random",
+        "randperm",
+        "uniform",
+    ]
+)
+_WITHOUT_VALUES = frozenset(
+    [
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "empty_permuted",
+        "new_empty",
+        "new_empty_strided",
+        "_local_scalar_dense",
+        "is_same_size",
+        "set",
+        "resize",
+        "lift",
+        "lift_fresh",
+        "detach",
+        "alias",
+        "record_stream",
+        "is_pinned",
+        "_pin_memory",
+        "_has_compatible_shallow_copy_type",
+        "equal",
+        "is_nonzero",
+        "transpose",
+        "t",
+        "squeeze",
+        "unsqueeze",
+        "swapaxes",
+        "as_strided",
+        "unsafe_split",
+        "unsafe_split_with_sizes",
+        "unsafe_chunk",
+        "sym_size",
+        "sym_stride",
+        "sym_numel",
+    ]
+)
+_OF_SEVERAL_PROCESSES = ("c10d", "_c10d_functional", "fsdp")
+
+Expected = Mapping[str, Mapping[str, frozenset[Any]]]
+"""Values that scalar arguments may have, by operator and argument."""
+
+
+class prove(TorchDispatchMode):  # noqa: N801
+    """Check what torch computes in a block: `with prove() as proof:`.
+
+    Each operator of forward, backward and optimiser is compared with its formula, within the bound of rounding errors;
+    each step of an optimiser as a whole; and the bits between operators. Other threads of the program are not seen, and
+    compiled code runs uncompiled in the block.
+
+    sample: number of elements of a large result to check, at least 2; of a small one all are. seed: of their choice; by
+    default a new one, which the proof prints. expected: see Expected.
+    """
+
+    def __init__(self, *, sample: int = 16, seed: int | None = None, expected: Expected | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.proof = Proof(sample=sample, seed=seed)
+        self._expected = expected or {}
+        self._chain = Chain()
+        self._draw = np.random.default_rng(self.proof.seed)
+        # The backward pass of a GPU runs in a thread of its own.
+        self._lock = threading.RLock()
+        self._steps: dict[int, Before] = {}
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> Proof:
+        """Begin to check."""
+        self._hooks = [
+            register_optimizer_step_pre_hook(self._before_step),
+            register_optimizer_step_post_hook(self._after_step),
+        ]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self.proof
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        for hook in self._hooks:
+            hook.remove()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator, and compare it with its formula."""
+        with self._lock:
+            return self._checked(func, args, kwargs or {})
+
+    def _checked(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        namespace, name = func._schema.name.split("::")
+        if namespace in _OF_SEVERAL_PROCESSES:
+            return self._not_followed(func, args, kwargs, f"{namespace}.{name}")
+        if func.is_view or namespace == "profiler":
+            return func(*args, **kwargs)
+        self.proof.calls += 1
+        phase = self._phase()
+        plain = plain_name(name) if namespace == "aten" else f"{namespace}.{name}"
+        arguments = named(func, args, kwargs)
+        writes = written(func, plain, arguments)
+        told = f"{plain} ({phase}, call {self.proof.calls})"
+        # Other modes are to see what the program does, not what is done to check it.
+        with _disable_current_modes():
+            self._read(phase, arguments, told)
+            before = kept_apart(arguments, writes)
+        out = func(*args, **kwargs)
+        with _disable_current_modes():
+            outputs = list(out) if isinstance(out, tuple | list) else [out]
+            after = {one: arguments[one] for one in writes}
+            for storage in _storages([*outputs, *after.values()]):
+                self._chain.wrote(storage, told)
+            self._compare_scalars(phase, plain, arguments)
+            products = multiply_adds(func, args, kwargs, out, arguments)
+            if namespace != "aten":
+                self.proof.miss(plain, "it is not an operator of torch", products)
+            elif plain not in _WITHOUT_VALUES:
+                for call in calls_of(plain, before, outputs, after, self.proof.sample, self._draw):
+                    self._judge(phase, call, products)
+        return out
+
+    def _read(self, phase: Phase, arguments: dict[str, Any], told: str) -> None:
+        for storage in _storages(arguments.values()):
+            change = self._chain.read(storage, told)
+            if change is not None:
+                self.proof.changed(phase, change)
+
+    def _judge(self, phase: Phase, call: Call, products: int) -> None:
+        if not has_formula(call.name):
+            why = "its values are random" if call.name in _RANDOM else "it has no formula"
+            self.proof.miss(call.name, why, products)
+            return
+        try:
+            judged = judge(call)
+        except NotImplementedError as error:
+            self.proof.miss(call.name, f"{error} is not covered", products)
+        except Exception as error:
+            # A formula that fails must not end the training that it looks at.
+            self.proof.miss(call.name, f"its formula failed: {type(error).__name__}: {error}", products)
+        else:
+            self.proof.add(phase, call.name, str(call.dtype).removeprefix("torch."), judged, products)
+
+    def _compare_scalars(self, phase: Phase, operator: str, arguments: dict[str, Any]) -> None:
+        for name, allowed in self._expected.get(operator, {}).items():
+            if arguments.get(name) not in allowed:
+                wanted = " or ".join(str(one) for one in sorted(allowed, key=str))
+                told = (
+                    f"{operator} (call {self.proof.calls}) was called with {name} {arguments.get(name)}, not {wanted}"
+                )
+                self.proof.blame(phase, operator, "", told)
+
+    def _not_followed(self, func: Any, args: Any, kwargs: dict[str, Any], name: str) -> Any:
+        """Run an operator of several processes; what it writes is there at a time of its own."""
+        self.proof.miss(name, "its values come from other processes")
+        out = func(*args, **kwargs)
+        for storage in _storages([*named(func, args, kwargs).values(), out]):
+            self._chain.drop(storage)
+        return out
+
+    def _phase(self) -> Phase:
+        if torch._C._current_autograd_node() is not None:
+            return "backward"
+        return "optimizer" if self._steps else "forward"
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        with _disable_current_modes():
+            self._steps[id(optimizer)] = Before(optimizer, sample=self.proof.sample, draw=self._draw)
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        before = self._steps.pop(id(optimizer), None)
+        if before is None:
+            return
+        name = f"{type(optimizer).__name__}.step"
+        if before.why_not is not None:
+            self.proof.miss(name, before.why_not)
+            return
+        with _disable_current_modes(), np.errstate(all="ignore"):
+            for call, slot, picked, expected in before.after():
+                self._judge_step(name, call, slot, picked, expected)
+
+    def _judge_step(self, name: str, call: Call, slot: str, picked: Array, expected: Bounded) -> None:
+        try:
+            judged = judge_numbers(call, [(slot, picked, expected)])
+        except NotImplementedError as error:
+            self.proof.miss(name, str(error))
+        else:
+            self.proof.add("optimizer", name, str(call.result(slot).dtype).removeprefix("torch."), judged)
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    found = {one.untyped_storage()._cdata: one.untyped_storage() for one in tensors_of(values) if has_bytes(one)}
+    return list(found.values())

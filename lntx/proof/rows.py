@@ -1,0 +1,240 @@
+"""The judgement of a call, and the table of all calls: operator, format and phase."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+
+from lntx.proof.call import Call
+from lntx.proof.formulas import FORMULAS, MOVES, OWN_FORMAT, bits
+from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, middle
+
+Phase = Literal["forward", "backward", "optimizer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One element of a result."""
+
+    slot: str
+    """Number of the output, or name of the argument that was written."""
+
+    index: tuple[int, ...]
+    """Index of the element."""
+
+    got: float
+    """The computed value."""
+
+    true: float
+    """The true value."""
+
+    bound: float
+    """Largest distance between them that rounding allows."""
+
+    note: str = ""
+    """What the value looks like."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The comparison of one call with its formula."""
+
+    elements: int
+    """Number of elements that were compared."""
+
+    share: float
+    """Largest |computed - true| / bound; over 1 is wrong."""
+
+    strict: float
+    """The same with sums in float32, where the kernel adds in its own format of 16 bits; else equal to share."""
+
+    place: Place | None
+    """Where the share is largest; None if nothing was compared."""
+
+
+def has_formula(name: str) -> bool:
+    """Return whether an operator has a formula."""
+    return name in FORMULAS or name in MOVES
+
+
+def judge(call: Call) -> Judged:
+    """Compare a call with its formula. What is wrong in float64 arithmetic is computed again in balls.
+
+    Raises: NotImplementedError: the formula does not cover these arguments.
+    """
+    if call.name in MOVES and call.dtype is not None and call.name not in FORMULAS:
+        return _compare_bits(call)
+    if call.dtype == torch.float64:
+        call = call.again(as_balls=True)
+    found = _compare(call)
+    strict = found.share
+    if found.share > 1 and call.name in OWN_FORMAT and call.dtype in (torch.bfloat16, torch.float16):
+        call = call.again(own_format=True)
+        found = _compare(call)
+    if found.share > 1 and found.place is not None and not call.as_balls:
+        found = _in_balls(call, found)
+    return dataclasses.replace(found, strict=max(strict, found.share))
+
+
+def _in_balls(call: Call, found: Judged) -> Judged:
+    """Compute the worst element again; the number of elements stays that of the first comparison."""
+    place = found.place
+    assert place is not None
+    shape = tuple(call.result(place.slot).shape)
+    flat = int(np.ravel_multi_index(place.index, shape)) if shape else 0
+    again = _compare(call.again(as_balls=True, own_format=call.own_format, focus=(place.slot, flat)))
+    if again.share <= 1:
+        return dataclasses.replace(again, elements=found.elements)
+    assert again.place is not None
+    noted = dataclasses.replace(again.place, note=_looks_like(call, again.place))
+    return dataclasses.replace(again, elements=found.elements, place=noted)
+
+
+def _compare(call: Call) -> Judged:
+    # Infinite numbers are part of many models: masks, for one.
+    with np.errstate(all="ignore"):
+        return judge_numbers(call, FORMULAS[call.name](call))
+
+
+def judge_numbers(call: Call, numbers: Iterable[tuple[str, Array, Bounded]]) -> Judged:
+    """Compare the results of a call with what must be there. numbers: slots, flat indexes, and true values.
+
+    Raises: NotImplementedError: nothing has a finite bound.
+    """
+    elements, worst, place = 0, 0.0, None
+    for slot, flat, expected in numbers:
+        result = call.result(slot)
+        wanted = in_format_of(result, expected, call)
+        got = call.got(slot, flat)
+        shares = np.broadcast_to(wanted.share(got), got.shape)
+        is_known = ~np.isnan(shares)
+        elements += int(is_known.sum())
+        shares = np.where(is_known, shares, 0.0)
+        if len(shares) and (place is None or shares.max() > worst):
+            k = int(shares.argmax())
+            worst = float(shares[k])
+            place = _place(slot, int(flat[k]), tuple(result.shape), got[k], wanted, k)
+    if not elements and place is not None:
+        raise NotImplementedError("a result without a finite bound")
+    return Judged(elements=elements, share=worst, strict=worst, place=place)
+
+
+def in_format_of(result: torch.Tensor, expected: Bounded, call: Call) -> Bounded:
+    """Return what must stand in a result: rounded to its format, where that is coarser than the arithmetic inside."""
+    kind = FORMATS.get(result.dtype, EXACT)
+    inner = call.inner
+    if kind.u > inner.u:
+        return expected.rounded(kind).in_format(kind)
+    return expected.in_format(kind)
+
+
+def _place(slot: str, flat: int, shape: tuple[int, ...], got: float, numbers: Bounded, k: int) -> Place:
+    true, bound = (np.broadcast_to(one, (max(k + 1, np.size(one)),)) for one in (middle(numbers.value), numbers.error))
+    index = tuple(int(one) for one in np.unravel_index(flat, shape)) if shape else ()
+    return Place(slot=slot, index=index, got=float(got), true=float(true[k]), bound=float(bound[k]))
+
+
+def _compare_bits(call: Call) -> Judged:
+    expected, got = MOVES[call.name](call), bits(call.out)
+    if expected.shape != got.shape:
+        expected = np.broadcast_to(expected, got.shape)
+    wrong = np.flatnonzero(expected.reshape(-1) != got.reshape(-1))
+    if not len(wrong):
+        return Judged(elements=got.size, share=0.0, strict=0.0, place=None)
+    first = int(wrong[0])
+    as_number = torch.from_numpy(np.ascontiguousarray(expected).reshape(-1)[first : first + 1].copy())
+    as_number = as_number.bool() if call.out.dtype == torch.bool else as_number.view(call.out.dtype)
+    index = tuple(int(one) for one in np.unravel_index(first, got.shape)) if got.shape else ()
+    value = float(call.got("0", np.array([first]))[0])
+    place = Place(slot="0", index=index, got=value, true=float(as_number), bound=0.0)
+    return Judged(elements=got.size, share=float("inf"), strict=float("inf"), place=place)
+
+
+# What the inputs of a product in float32 may have been rounded to: bits that are kept of the 23.
+_COARSE = {"TF32": 10, "bfloat16": 7}
+_PRODUCTS = {
+    "mm": ("self", "mat2"),
+    "bmm": ("self", "mat2"),
+    "addmm": ("mat1", "mat2"),
+    "baddbmm": ("batch1", "batch2"),
+}
+
+
+def _looks_like(call: Call, place: Place) -> str:
+    """Return a note if a product in float32 is right for inputs that were rounded to fewer bits."""
+    if call.name not in _PRODUCTS or call.dtype != torch.float32:
+        return ""
+    for name, kept in _COARSE.items():
+        rounded = Call(call.name, dict(call.args), call.outputs, after=call.after, sample=call.sample)
+        for argument in _PRODUCTS[call.name]:
+            rounded.args[argument] = _with_bits(call.args[argument], kept)
+        shape = tuple(call.out.shape)
+        rounded.focus = ("0", int(np.ravel_multi_index(place.index, shape)) if shape else 0)
+        if _compare(rounded).share <= 1:
+            return f"right for inputs that are rounded to {name}"
+    return ""
+
+
+def _with_bits(tensor: torch.Tensor, kept: int) -> torch.Tensor:
+    """Return float32 numbers rounded to so many bits after the point, half to even."""
+    numbers = tensor.detach().cpu().to(torch.float64).numpy()
+    fraction, exponent = np.frexp(numbers)
+    return torch.from_numpy(np.ldexp(np.rint(np.ldexp(fraction, kept + 1)), exponent - kept - 1).astype(np.float32))
+
+
+@dataclass(kw_only=True)
+class Row:
+    """All calls of an operator in one format and phase."""
+
+    phase: Phase
+    operator: str
+    dtype: str
+    calls: int = 0
+    elements: int = 0
+    shares: list[float] = field(default_factory=list)
+    strict: float = 0.0
+
+    @property
+    def largest(self) -> float:
+        """Largest share of the bound."""
+        return max(self.shares, default=0.0)
+
+    @property
+    def median(self) -> float:
+        """Median over the calls of their largest share."""
+        return statistics.median(self.shares) if self.shares else 0.0
+
+    def add(self, judged: Judged) -> None:
+        """Take in one call."""
+        self.calls += 1
+        self.elements += judged.elements
+        self.shares.append(judged.share)
+        self.strict = max(self.strict, judged.strict)
+
+
+@dataclass(kw_only=True)
+class Unchecked:
+    """Calls of one operator that could not be checked."""
+
+    operator: str
+    why: str
+    calls: int = 0
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Return rows by phase, then by the number of elements."""
+    phases = ("forward", "backward", "optimizer")
+    return sorted(rows, key=lambda row: (phases.index(row.phase), -row.calls, row.operator, row.dtype))
+
+
+def share_text(share: float) -> str:
+    """Return a share as a word for a table."""
+    if share == 0:
+        return "0"
+    return f"{share:.2g}" if 1e-3 <= share < 1e4 else f"{share:.0e}"

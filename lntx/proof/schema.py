@@ -1,0 +1,126 @@
+"""What a call of an operator is: its arguments by name, what it writes, how much it computes. Checks nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import flop_registry
+
+from lntx.proof.call import Call
+
+# Written without a mark in the schema.
+_WRITES_TOO = {"native_batch_norm": ("running_mean", "running_var")}
+
+
+def plain_name(name: str) -> str:
+    """Return the name of an operator without the final underscore of its in-place form."""
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+def named(func: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by their names in the schema, with defaults."""
+    found = {}
+    for place, argument in enumerate(func._schema.arguments):
+        if place < len(args):
+            found[argument.name] = args[place]
+        elif argument.name in kwargs:
+            found[argument.name] = kwargs[argument.name]
+        elif argument.has_default_value():
+            found[argument.name] = argument.default_value
+    return found
+
+
+def written(func: Any, name: str, arguments: dict[str, Any]) -> list[str]:
+    """Return the names of the arguments that a call writes to."""
+    marked = [one.name for one in func._schema.arguments if one.alias_info is not None and one.alias_info.is_write]
+    if name in _WRITES_TOO and arguments.get("training", True):
+        marked += _WRITES_TOO[name]
+    return [one for one in marked if arguments.get(one) is not None]
+
+
+def tensors_of(values: Iterable[Any]) -> list[torch.Tensor]:
+    """Return the tensors among values and in lists of them."""
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            found += tensors_of(value)
+    return found
+
+
+def has_bytes(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor has bytes of its own to hash."""
+    return (
+        tensor.layout == torch.strided
+        and type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.device.type != "meta"
+    )
+
+
+def kept_apart(arguments: dict[str, Any], writes: list[str]) -> dict[str, Any]:
+    """Return the arguments, with copies of those that the call will write over."""
+    over = {one.untyped_storage()._cdata for one in tensors_of(arguments[name] for name in writes) if has_bytes(one)}
+    if not over:
+        return arguments
+
+    def apart(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.detach().clone() if has_bytes(value) and value.untyped_storage()._cdata in over else value
+        if isinstance(value, tuple | list):
+            return [apart(one) for one in value]
+        return value
+
+    return {name: apart(value) for name, value in arguments.items()}
+
+
+def calls_of(
+    name: str, before: dict[str, Any], outputs: list[Any], after: dict[str, Any], sample: int, draw: np.random.Generator
+) -> Iterable[Call]:
+    """Return the calls that an operator stands for: one, or one for each tensor of its lists."""
+    seed = int(draw.integers(2**63))
+    is_list = name.startswith("_foreach_")
+    if not is_list and not name.startswith("_fused_"):
+        yield Call(name, before, outputs, after=after, sample=sample, seed=seed)
+        return
+    single = {"norm": "linalg_vector_norm"}.get(name.removeprefix("_foreach_"), name.removeprefix("_foreach_"))
+    lists = {key: value for key, value in before.items() if isinstance(value, tuple | list) and key != "scalars"}
+    count = len(next(iter(lists.values()), ()))
+    results = after.get("self") or outputs
+    for k in range(count):
+        args = {key: (value[k] if k < len(value) else None) if key in lists else value for key, value in before.items()}
+        args = _with_scalars(args, k) if is_list else args
+        wrote = {key: value[k] for key, value in after.items() if isinstance(value, tuple | list) and k < len(value)}
+        yield Call(single if is_list else name, args, [results[k]], after=wrote, sample=sample, seed=seed + k)
+
+
+def _with_scalars(args: dict[str, Any], k: int) -> dict[str, Any]:
+    """Return the arguments of one call of a list, under the names of the operator for one tensor."""
+    found = dict(args)
+    scalars = found.pop("scalars", None)
+    scalar = found.pop("scalar", None)
+    number = scalars[k] if isinstance(scalars, tuple | list) else scalar
+    if number is not None:
+        found["value" if "tensor1" in found else "weight" if "tensors1" in found else "other"] = number
+    if "tensors1" in found:
+        found["end"] = found.pop("tensors1")
+        if "weights" in found:
+            found["weight"] = found.pop("weights")
+    found.setdefault("dim", None)
+    return found
+
+
+def multiply_adds(func: Any, args: Any, kwargs: dict[str, Any], out: Any, arguments: dict[str, Any]) -> int:
+    """Return the number of multiply-adds of a product, a convolution, an attention or a recurrent layer; else 0."""
+    packet = func.overloadpacket
+    if packet in flop_registry:
+        return int(flop_registry[packet](*args, **kwargs, out_val=out)) // 2
+    if "rnn_layer" in str(packet):
+        given, size = arguments["input"], int(arguments["hidden_size"])
+        once = math.prod(given.shape[:2]) * 4 * size * (given.shape[2] + size)
+        return int(once) * (2 if "backward" in str(packet) else 1)
+    return 0
