@@ -37,6 +37,7 @@ def up(
     canary_cron: str | None = None,
     canary_interval: float | None = None,
     no_canary: Annotated[bool, Parameter(name="--no-canary", negative=())] = False,
+    deep_cron: str | None = None,
     timezone: str = _DEFAULTS.timezone,
     webhook: str | None = None,
     dead_man_hours: float | None = None,
@@ -61,6 +62,7 @@ def up(
         canary_cron: Cron schedule of the canary.
         canary_interval: Interval between runs of the canary, in seconds. [default: 3600]
         no_canary: Do not schedule the canary.
+        deep_cron: Cron schedule of the deep canary, such as "0 4 * * *"; with new networks each time.
         timezone: Time zone of the cron schedules, such as Europe/Berlin.
         webhook: URL that alerts are posted to: failed, crashed, wrong answer, no passing canary.
         dead_man_hours: Hours without a passing canary after which an alert is raised. [default: 6, or twice the
@@ -90,6 +92,7 @@ def up(
         interval_s=interval,
         canary_cron=canary_cron,
         canary_interval_s=_DEFAULTS.canary_interval_s if every_hour else canary_interval,
+        deep_cron=deep_cron,
         timezone=timezone,
         webhook=webhook,
         **({} if dead_man_hours is None else {"dead_man_hours": dead_man_hours}),
@@ -226,7 +229,8 @@ def _print_up(home: Home, options: ServerOptions, state: ServerState | None, com
     say(f"logs in {home.logs}")
     pipeline = options.cron or (f"every {options.interval_s:g} s" if options.interval_s else "on demand")
     every = f"every {options.canary_interval_s:g} s" if options.canary_interval_s else "on demand"
-    say(f"pipeline: {pipeline}; canary: {options.canary_cron or every} ({options.timezone})")
+    deep = f"; deep canary: {options.deep_cron}" if options.deep_cron else ""
+    say(f"pipeline: {pipeline}; canary: {options.canary_cron or every}{deep} ({options.timezone})")
     say(
         f"kept: flow runs and events {options.retention_days:g} days; {options.keep_runs} runs, and any for "
         f"{options.keep_days:g} days"

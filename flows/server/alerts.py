@@ -23,7 +23,7 @@ from lntx import errors
 
 _RUN = "prefect.flow-run"
 _PREFIX = "lntx: "
-_FLOWS = ["lntx", "lntx-canary", "lntx-gc"]
+_FLOWS = ["lntx", "lntx-canary", "lntx-canary-deep", "lntx-gc"]
 _BLOCK = "lntx-alerts"
 _DEAD_MAN = f"{_PREFIX}no passing canary"
 

@@ -36,6 +36,7 @@ _VARIABLE = b"PREFECT__FLOW_RUN_ID="
 _SERVED = [
     *(f"lntx/{name}" for name in ("pipeline", *STAGES, "pipeline-scheduled")),
     *("lntx-canary/canary", "lntx-canary/canary-scheduled", "lntx-gc/gc-scheduled"),
+    *("lntx-canary-deep/canary-deep", "lntx-canary-deep/canary-deep-scheduled"),
 ]
 # Largest page that the server returns.
 _PAGE = 1000

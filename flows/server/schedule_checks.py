@@ -24,7 +24,12 @@ def check_schedules(options: ServerOptions) -> None:
     """
     from prefect.client.schemas.schedules import CronSchedule
 
-    for option, cron in (("--cron", options.cron), ("--canary-cron", options.canary_cron)):
+    crons = (
+        ("--cron", options.cron),
+        ("--canary-cron", options.canary_cron),
+        ("--deep-cron", options.deep_cron),
+    )
+    for option, cron in crons:
         if cron is None:
             continue
         try:

@@ -28,6 +28,7 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import ParameterSchema
 
 from flows.canary import TAG, canary
+from flows.deep_canary import deep_canary
 from flows.gc import clean
 from flows.pipeline import pipeline
 from flows.server import alerts
@@ -57,6 +58,7 @@ async def deployments(options: ServerOptions) -> list[RunnerDeployment]:
     made = [
         await _deployment(pipeline, "pipeline", asked),
         await _deployment(canary, "canary", {}, tags=[TAG]),
+        await _deployment(deep_canary, "canary-deep", {}, tags=[TAG]),
         *[await _deployment(pipeline, stage, {**asked, "only": stage}, tags=["stage"]) for stage in TASKS],
         await _deployment(
             clean,
@@ -71,6 +73,10 @@ async def deployments(options: ServerOptions) -> list[RunnerDeployment]:
     when = schedule(options.canary_cron, options.canary_interval_s, options.timezone)
     if when is not None:
         made.append(await _deployment(canary, "canary-scheduled", {}, tags=[TAG], schedule=when))
+    when = schedule(options.deep_cron, None, options.timezone)
+    if when is not None:
+        blind = {"blind": True}
+        made.append(await _deployment(deep_canary, "canary-deep-scheduled", blind, tags=[TAG], schedule=when))
     return made
 
 

@@ -54,8 +54,11 @@ class ServerOptions(Section):
     canary_interval_s: float | None = Field(3600.0, ge=1, le=_YEAR_S)
     """Interval between runs of the canary, in seconds, if it has no cron schedule."""
 
+    deep_cron: str | None = None
+    """Cron schedule of the deep canary; None: it runs on demand."""
+
     timezone: str = "UTC"
-    """Time zone of both cron schedules."""
+    """Time zone of the cron schedules."""
 
     keep_runs: int = Field(100, ge=1, le=10**9)
     """Minimum number of runs that the daily garbage collection keeps."""

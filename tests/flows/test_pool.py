@@ -72,7 +72,7 @@ def _states(client: SyncPrefectClient, run_id: object) -> dict[str, str]:
 
 
 async def _served() -> dict[str, tuple[object, ...]]:
-    options = ServerOptions(cron="0 6 * * *")
+    options = ServerOptions(cron="0 6 * * *", deep_cron="0 4 * * *")
     made = await deployments(options)
     return {one.name: (one.entrypoint, one.parameters.get("only"), sorted(one.tags or [])) for one in made}
 

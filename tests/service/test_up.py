@@ -53,7 +53,7 @@ def test_it_is_hardened(service: Service) -> None:
 
 def test_the_deployments_are_there_and_what_is_kept_is_said(service: Service) -> None:
     names = {one["name"] for one in service.ask("/deployments/filter")}
-    assert names == {"pipeline", "canary", "generate", "train", "evaluate", "export", "gc-scheduled"}
+    assert names == {"pipeline", "canary", "canary-deep", "generate", "train", "evaluate", "export", "gc-scheduled"}
     assert service.told["limits"] == {"prefect_retention_days": 90.0, "keep_runs": 100, "keep_days": 30.0}
     assert service.deployment("train")["parameters"]["only"] == "train"
     schema = service.deployment("pipeline")["parameter_openapi_schema"]["definitions"]["Train"]["properties"]
