@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from flows.cli.app import app
+from lntx.canary.deep import DeepCanary, DeepCase, OperatorReport
 from lntx.canary.results import Canary
 from lntx.config.schema import Pipeline
 from lntx.errors import KINDS
@@ -50,6 +51,9 @@ def page() -> str:
     parts += ["## JSON", "Of `lntx run`, `fit` and `show`:", _table(("key", "meaning"), _fields(Run))]
     more = [row for row in _fields(Canary) if row not in _fields(Run)]
     parts += ["Of `lntx canary` also:", _table(("key", "meaning"), more)]
+    parts += ["Of `lntx canary --deep`:", _table(("key", "meaning"), _fields(DeepCanary))]
+    parts += ["Each of its `cases`:", _table(("key", "meaning"), _fields(DeepCase))]
+    parts += ["Each of its `operators`:", _table(("key", "meaning"), _fields(OperatorReport))]
     parts += ['An error is `{"error": {"kind": …, "message": …, "exit_code": …}}`, its kind one of']
     parts[-1] += f" {', '.join(sorted(kind.kind for kind in KINDS))} or the name of an exception."
     parts += ["## Exit codes", _table(("code", "meaning"), [(str(code), what) for code, what in _EXIT_CODES])]

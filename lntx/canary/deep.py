@@ -381,8 +381,8 @@ def sum_up_deep(order: DeepOrder, done: Sequence[Checked], *, root: str | Path |
     device = device_kind("cuda" if order.device == "cuda" else "cpu")
     versions = _versions()
     warnings: tuple[str, ...] = ()
-    if root is not None and not wrong:
-        warnings = _compare_with_usual(Store(root), device, versions, rows, keep=order.seed is None)
+    if root is not None and not wrong and order.seed is None:
+        warnings = _compare_with_usual(Store(root), device, versions, rows)
     return DeepCanary(
         verdict="fail" if wrong else "pass",
         blame=wrong[0].case.blame if wrong else None,
@@ -448,9 +448,12 @@ def _versions() -> dict[str, str]:
 
 
 def _compare_with_usual(
-    store: Store, device: str, versions: dict[str, str], rows: Sequence[OperatorReport], *, keep: bool
+    store: Store, device: str, versions: dict[str, str], rows: Sequence[OperatorReport]
 ) -> tuple[str, ...]:
-    """Return a warning for each operator whose median share is unusual, and keep the shares of fixed networks."""
+    """Return a warning for each operator whose median share is unusual, and keep the shares.
+
+    Of fixed networks: with other sizes, other shares are usual.
+    """
     kind = {"device": device, "kernels": versions["kernels"]}
     key = digest_of(kind)
     path = store.artifacts / "canary" / f"deep-{key[:16]}.json"
@@ -461,8 +464,7 @@ def _compare_with_usual(
             records = _load(path)
             if not records and path.exists():
                 store.set_aside(path)
-            if keep:
-                write_json(path, {**kind, "records": [*records, now][-_KEPT:]})
+            write_json(path, {**kind, "records": [*records, now][-_KEPT:]})
     except OSError as error:
         logger.warning("the shares of this canary are not kept: %s", error)
         return ()

@@ -1,0 +1,201 @@
+"""`lntx.prove`: a training step is checked while it runs. Run: pytest tests/core/test_prove.py"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import lntx
+from lntx.errors import BadInput
+from lntx.proof.faults import PROOF_FAULTS, is_caught, prove_with
+
+
+def _model() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(7, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 3))
+    return model, torch.randn(5, 7), torch.tensor([0, 1, 2, 0, 1])
+
+
+def _train(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, steps: int = 2) -> torch.optim.Optimizer:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    return optimizer
+
+
+def test_a_right_step_passes_with_all_its_work_checked() -> None:
+    model, inputs, targets = _model()
+    with lntx.prove(seed=1) as proof:
+        _train(model, inputs, targets)
+    assert (proof.passed, proof.reason, proof.unchecked, proof.checked_products) == (True, None, {}, 1.0)
+    rows = proof.rows
+    assert {"addmm", "gelu_backward", "AdamW.step"} <= set(rows["operator"])
+    assert set(rows["phase"]) == {"forward", "backward", "optimizer"}
+    assert rows["largest"].between(0, 1).all()
+    assert str(proof).endswith("none over its bound")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_training_is_the_same_to_the_bit(threads: int) -> None:
+    """Looking changes nothing: weights, moments and the random state are those of an unwatched training."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        states = []
+        for watched in (False, True):
+            model, inputs, targets = _model()
+            model.insert(1, nn.Dropout(0.5))  # type: ignore[operator]
+            if watched:
+                with lntx.prove():
+                    optimizer = _train(model, inputs, targets)
+            else:
+                optimizer = _train(model, inputs, targets)
+            moments = [one["exp_avg_sq"] for one in optimizer.state.values()]
+            states.append([*model.parameters(), *moments, torch.get_rng_state()])
+        assert all(torch.equal(left, right) for left, right in zip(*states, strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Wrong(TorchDispatchMode):
+    """Moves one element of each product by a relative 1e-4."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.mm.default:
+            out[0, 0] *= 1 + 1e-4
+        return out
+
+
+def test_a_wrong_kernel_is_named_with_element_value_truth_and_bound() -> None:
+    model, inputs, targets = _model()
+    with _Wrong(), lntx.prove() as proof:
+        _train(model, inputs, targets, steps=1)
+    assert not proof.passed
+    assert proof.reason is not None
+    assert proof.reason.startswith("backward: mm (float32, call ")
+    assert "result 0[0, 0] is " in proof.reason
+    assert "the true value is " in proof.reason
+    assert "rounding allows " in proof.reason
+    assert {one.operator for one in proof.wrong} == {"mm"}
+
+
+def test_bits_that_change_between_operators_are_found() -> None:
+    """Whoever writes past torch: here numpy, on memory that a tensor shares."""
+    shared = np.ones(8, dtype=np.float32)
+    tensor = torch.from_numpy(shared)
+    with lntx.prove() as proof:
+        tensor.add_(1)
+        shared.view(np.int32)[3] ^= 1
+        tensor.mul(2)
+    assert proof.reason is not None
+    assert (
+        "bits changed after add (forward, call 1) wrote them and before mul (forward, call 2) read them" in proof.reason
+    )
+
+
+def test_what_is_not_checked_is_named() -> None:
+    with lntx.prove() as proof:
+        torch.fft.fft(torch.randn(8))
+        torch.randn(3)
+        torch.ones(3).add(1)
+    assert proof.passed
+    assert {name: one.why for name, one in proof.unchecked.items()} == {
+        "randn": "its values are random",
+        "_fft_r2c": "it has no formula",
+    }
+    assert "not checked: _fft_r2c, 1 calls: it has no formula" in str(proof)
+    assert 0 < proof.checked_calls < 1
+
+
+def test_an_error_in_the_block_goes_on_and_leaves_nothing_behind() -> None:
+    model, inputs, targets = _model()
+    watched = lntx.prove()
+    proof = watched.__enter__()
+    model(inputs)
+    watched.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+    seen = proof.calls
+    _train(model, inputs, targets)
+    assert proof.calls == seen
+    assert len(proof.table) > 0
+
+
+def test_an_empty_block_proves_nothing() -> None:
+    with lntx.prove() as proof:
+        pass
+    assert (proof.passed, proof.reason) == (False, "no operator was seen: put the step inside the block")
+    with pytest.raises(BadInput, match="sample must be at least 2, got 1"):
+        lntx.prove(sample=1)
+
+
+def test_numbers_that_are_not_finite_are_no_fault() -> None:
+    """Masks of minus infinity, and a training that diverges."""
+    with lntx.prove() as proof:
+        scores = torch.randn(2, 4, 4).masked_fill(torch.ones(4, 4).triu(1).bool(), -math.inf)
+        scores.softmax(-1).log().exp().sum()
+        (torch.full((3,), 1e38) * 10).sub(torch.full((3,), math.inf)).relu()
+    assert proof.passed, proof.reason
+
+
+_QUICK = (
+    "attention-scale",
+    "product-tf32",
+    "memory-activation",
+    "memory-weight",
+    "adam-correction",
+    "betas",
+    "clip-norm",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [one if one in _QUICK else pytest.param(one, marks=pytest.mark.slow) for one in PROOF_FAULTS]
+)
+def test_a_planted_fault_is_caught_and_the_right_part_is_blamed(name: str) -> None:
+    fault = PROOF_FAULTS[name]
+    proof = prove_with(fault, seed=7)
+    assert is_caught(fault, proof), (proof.reason, [one.operator for one in proof.wrong])
+    if name in ("product-tf32", "product-bfloat16"):
+        assert proof.reason is not None
+        assert f"rounded to {'TF32' if name.endswith('32') else 'bfloat16'}" in proof.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["float32", "bfloat16", "autocast"])
+def test_models_that_it_was_not_made_for(mode: str) -> None:
+    """At least 95 % of operators and of multiply-adds are checked, without an alarm."""
+    from benchmarks.proof_models import models
+
+    dtype = torch.bfloat16 if mode == "bfloat16" else torch.float32
+    for name, model, inputs, loss in models():
+        optimizer = torch.optim.AdamW(model.to(dtype).parameters())
+        batch = inputs().to(dtype)
+        with lntx.prove() as proof:
+            for _ in range(2):
+                optimizer.zero_grad()
+                with torch.autocast("cpu", enabled=mode == "autocast"):
+                    out = model(batch)
+                loss(out.float()).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+        assert proof.passed, (name, proof.reason)
+        assert min(proof.checked_calls, proof.checked_products) >= 0.95, (name, str(proof))
+
+
+def test_three_lines_are_enough(tmp_path: Path) -> None:
+    """As the documentation shows them."""
+    model, inputs, targets = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with lntx.prove(sample=16) as proof:
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    (tmp_path / "proof.txt").write_text(str(proof))
+    assert "SGD.step" in (tmp_path / "proof.txt").read_text()

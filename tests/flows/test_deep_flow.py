@@ -1,0 +1,55 @@
+"""The deep canary as a Prefect flow, on a real server. Run: pytest tests/flows/test_deep_flow.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flowing import run_flow, run_id, state_names, task_runs
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from flows.deep_canary import deep_canary
+from lntx.canary.deep import DeepCanary
+
+pytestmark = pytest.mark.flow
+
+
+@pytest.mark.slow
+def test_every_network_is_a_task(client: SyncPrefectClient, tmp_path: Path) -> None:
+    state, found = run_flow(deep_canary, tmp_path)
+    assert isinstance(found, DeepCanary)
+    assert (state.name, found.verdict, len(found.cases)) == ("Completed", "pass", 29)
+    names = state_names(task_runs(client, state, count=29))
+    assert names == {case.name: "Completed" for case in found.cases}
+    assert client.read_flow(client.read_flow_run(run_id(state)).flow_id).name == "lntx-canary-deep"
+    (artifact,) = client.read_artifacts(
+        artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["lntx-canary-deep"])), limit=1
+    )
+    assert "share of the rounding bound" in str(artifact.data)
+    assert list((tmp_path / "artifacts" / "canary").glob("deep-*.json"))
+
+
+def test_a_planted_fault_is_caught_and_bad_parameters_are_told(client: SyncPrefectClient, tmp_path: Path) -> None:
+    state, found = run_flow(deep_canary, tmp_path, inject="betas")
+    assert (state.type.value, state.name, found.operator) == ("COMPLETED", "FaultCaught", "settings")
+    state, error = run_flow(deep_canary, tmp_path, inject="nix")
+    assert (state.name, str(error)) == ("BadInput", "unknown fault nix (--deep --inject list names all)")
+
+
+def test_a_wrong_answer_fails(client: SyncPrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted from outside: the flow ends as a wrong answer, which raises the alert, and names the loss."""
+    from torch.nn import functional
+
+    right = functional.cross_entropy
+
+    def wrong(scores: Any, targets: Any, *, label_smoothing: float) -> Any:
+        return right(scores, targets, label_smoothing=label_smoothing + 0.01)
+
+    monkeypatch.setattr("flows.deep_canary.pieces", lambda order: [("eager", "LSTM", "float32")])
+    monkeypatch.setattr(functional, "cross_entropy", wrong)
+    state, found = run_flow(deep_canary, tmp_path)
+    assert (state.type.value, state.name, found.blame) == ("FAILED", "WrongAnswer", "training")
+    assert found.operator == "loss"
+    assert set(state_names(task_runs(client, state, count=1)).values()) == {"WrongAnswer"}
