@@ -110,6 +110,8 @@ class Call:
         if found.dtype in FORMATS:
             found = found.to(torch.float64)
         array = np.atleast_1d(found.cpu().numpy())
+        if array.dtype == np.int64 and ((array > 2**53) | (array < -(2**53))).any():
+            raise NotImplementedError("whole numbers of more than 53 bits")
         array = array.astype(np.float64) if array.dtype != np.float64 else array
         return Bounded.exactly(as_balls(array) if self.as_balls else array, format or self.inner)
 

@@ -92,7 +92,7 @@ def _softmax(call: Call, batch: Array, head: Array, row: Array) -> tuple[Bounded
     length = call["key"].shape[-2]
     queries = call.read(call["query"], (*where, torch.from_numpy(row))).reshape(len(row), 1, -1)
     keys = call.read(call["key"], where)
-    columns = np.broadcast_to(np.arange(length), (len(row), length))
+    columns = np.tile(np.arange(length), (len(row), 1))
     scores = _scores(call, queries, keys, (batch, head), row[:, None], columns)[:, 0, :]
     top = _top(scores)
     weights = _exp(call, scores - top.reshape(-1, 1))
@@ -120,7 +120,7 @@ def _one_gradient(call: Call, slot: str, length: int) -> Found:
     batch, head, place, feature = (one.numpy() for one in unravel(picked, call.result(slot).shape))
     where = (torch.from_numpy(batch), torch.from_numpy(head))
     at_place = (*where, torch.from_numpy(place))
-    every = np.broadcast_to(np.arange(length), (len(place), length))
+    every = np.tile(np.arange(length), (len(place), 1))
     count = len(place)
     rows, columns = (place[:, None], every) if slot == "0" else (every, place[:, None])
     query_at: tuple[torch.Tensor, ...] = at_place if slot == "0" else where

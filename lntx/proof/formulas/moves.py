@@ -22,8 +22,9 @@ def bits(tensor: torch.Tensor) -> Array:
     return array.reshape(tuple(found.shape))
 
 
-def _filled(call: Call, number: float) -> Array:
-    return np.broadcast_to(bits(torch.tensor(number, dtype=call.out.dtype)), tuple(call.out.shape))
+def _filled(call: Call, number: float | torch.Tensor) -> Array:
+    one = number if isinstance(number, torch.Tensor) else torch.tensor(number, dtype=call.out.dtype)
+    return np.broadcast_to(bits(one.to(call.out.dtype)), tuple(call.out.shape))
 
 
 def _placed(call: Call, shape: Any, key: Any) -> Array:
@@ -52,7 +53,7 @@ def _select_backward(call: Call) -> Array:
 
 
 def _cat(call: Call) -> Array:
-    tensors = [bits(one) for one in call["tensors"] if one.shape != (0,)]
+    tensors = [bits(one.to(call.out.dtype)) for one in call["tensors"] if one.shape != (0,)]
     return np.concatenate(tensors, axis=call.args.get("dim", 0))
 
 
@@ -66,13 +67,15 @@ def _as_index(tensor: torch.Tensor) -> Array:
     return np.asarray(tensor.detach().cpu().numpy())
 
 
+def _seen_by(index: Array, given: Array, dim: int) -> Array:
+    """Return the part of an array that an index may reach: in the other axes, the index may be smaller."""
+    axis = dim % max(given.ndim, 1)
+    return given[tuple(slice(None) if k == axis else slice(n) for k, n in enumerate(index.shape))]
+
+
 def _gather(call: Call) -> Array:
-    return np.take_along_axis(bits(call["self"]), _as_index(call["index"]), axis=call["dim"])
-
-
-def _arange(call: Call) -> Array:
-    start, step = call.args.get("start", 0), call.args.get("step", 1)
-    return bits(torch.from_numpy(start + step * np.arange(call.out.numel())).to(call.out.dtype))
+    index = _as_index(call["index"])
+    return np.take_along_axis(_seen_by(index, bits(call["self"]), call["dim"]), index, axis=call["dim"])
 
 
 def _tri(keep: Callable[..., Array]) -> Callable[[Call], Array]:
@@ -90,12 +93,14 @@ def _pad(call: Call) -> Array:
 
 
 def _scatter(call: Call) -> Array:
+    if call["reduce"] is not None:
+        raise NotImplementedError("a scatter that computes")
     found = bits(call["self"]).copy()
     source = call["src"] if call["src"] is not None else call["value"]
     values = bits(source) if isinstance(source, torch.Tensor) else bits(torch.tensor(source, dtype=call.out.dtype))
     index = _as_index(call["index"])
     part = values[tuple(slice(n) for n in index.shape)] if values.ndim else values
-    np.put_along_axis(found, index, part, axis=call["dim"])
+    np.put_along_axis(_seen_by(index, found, call["dim"]), index, part, axis=call["dim"])
     return found
 
 
@@ -103,7 +108,9 @@ MOVES: Mapping[str, Callable[[Call], Array]] = {
     "clone": lambda call: bits(call["self"]),
     "_unsafe_view": lambda call: bits(call["self"]).reshape(tuple(call.out.shape)),
     "_reshape_copy": lambda call: bits(call["self"]).reshape(tuple(call.out.shape)),
-    "stack": lambda call: np.stack([bits(one) for one in call["tensors"]], axis=call.args.get("dim", 0)),
+    "stack": lambda call: np.stack(
+        [bits(one.to(call.out.dtype)) for one in call["tensors"]], axis=call.args.get("dim", 0)
+    ),
     "cat": _cat,
     "embedding": lambda call: np.take(bits(call["weight"]), _as_index(call["indices"]), axis=0),
     "index_select": lambda call: np.take(bits(call["self"]), _as_index(call["index"]), axis=call["dim"]),
@@ -129,7 +136,6 @@ MOVES: Mapping[str, Callable[[Call], Array]] = {
     "full_like": lambda call: _filled(call, call["fill_value"]),
     "new_full": lambda call: _filled(call, call["fill_value"]),
     "scalar_tensor": lambda call: _filled(call, call["s"]),
-    "fill": lambda call: _filled(call, float(call["value"])),
-    "arange": _arange,
+    "fill": lambda call: _filled(call, call["value"]),
 }
 """The expected bits of the first result."""

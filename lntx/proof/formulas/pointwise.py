@@ -39,8 +39,16 @@ def _div(x: Read, call: Call) -> Bounded:
     quotient = x("self") / x("other")
     if mode is None:
         return quotient
-    rounded = np.floor(middle(quotient.value)) if mode == "floor" else np.trunc(middle(quotient.value))
-    return quotient.like(rounded, np.zeros(rounded.shape))
+    floor = _floor(quotient.value)
+    if mode == "floor":
+        return quotient.like(floor, np.zeros(floor.shape))
+    # Kernels cut off the rounded quotient.
+    near = np.abs(middle(quotient.value) - np.rint(middle(quotient.value))) <= quotient.error
+    return quotient.like(np.where(middle(quotient.value) < 0, -_floor(-quotient.value), floor), near * 1.0)
+
+
+def _floor(value: Array) -> Array:
+    return np.floor(value) if value.dtype != object else np.asarray(np.frompyfunc(lambda x: x.floor(), 1, 1)(value))
 
 
 def _lerp(x: Read, call: Call) -> Bounded:
@@ -201,6 +209,23 @@ def _relu(x: Read, call: Call) -> Bounded:
     return _choose(given, given.constant(0.0), np.maximum)
 
 
+def _bitwise_not(x: Read, call: Call) -> Bounded:
+    given = x("self")
+    return given.like((given.value == 0) * 1.0 if call.out.dtype == torch.bool else -1 - given.value, given.error)
+
+
+def _bitwise_and(x: Read, call: Call) -> Bounded:
+    left, right = x("self"), x("other")
+    both = middle(left.value).astype(np.int64) & middle(right.value).astype(np.int64)
+    return left.like(both.astype(np.float64), left.error + right.error)
+
+
+def _power(x: Read, call: Call) -> Bounded:
+    if isinstance(call["exponent"], torch.Tensor):
+        raise NotImplementedError("an exponent that is a tensor")
+    return x("self").power(float(call["exponent"]))
+
+
 def _remainder(x: Read, call: Call) -> Bounded:
     given, divisor = x("self"), x("other")
     if given.format.u or call.out.dtype in FORMATS:
@@ -224,7 +249,7 @@ POINTWISE: Mapping[str, Callable[[Read, Call], Bounded]] = {
     "rsqrt": lambda x, call: x("self").rsqrt(),
     "reciprocal": lambda x, call: 1.0 / x("self"),
     "square": lambda x, call: x("self").square(),
-    "pow": lambda x, call: x("self").power(float(call["exponent"])),
+    "pow": _power,
     "sin": lambda x, call: x("self").sin(),
     "cos": lambda x, call: x("self").cos(),
     "tanh": lambda x, call: x("self").tanh(),
@@ -274,8 +299,8 @@ POINTWISE: Mapping[str, Callable[[Read, Call], Bounded]] = {
     "ge": _compare(np.greater_equal),
     "logical_and": _compare(lambda a, b: (a != 0) & (b != 0)),
     "remainder": _remainder,
-    "bitwise_not": lambda x, call: x("self").like((middle(x("self").value) == 0) * 1.0, np.zeros(x("self").shape)),
-    "bitwise_and": _compare(lambda a, b: (a != 0) & (b != 0)),
+    "bitwise_not": _bitwise_not,
+    "bitwise_and": _bitwise_and,
     "logical_not": lambda x, call: x("self").like((middle(x("self").value) == 0) * 1.0, np.zeros(x("self").shape)),
     "isnan": lambda x, call: x("self").like(np.isnan(middle(x("self").value)) * 1.0, np.zeros(x("self").shape)),
 }

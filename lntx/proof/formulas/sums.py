@@ -10,7 +10,7 @@ import torch
 
 from lntx.proof.call import Call, unravel
 from lntx.proof.formulas.pointwise import Found
-from lntx.proof.numbers import Array, Bounded, middle
+from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, middle
 
 
 def axes_of(tensor: torch.Tensor, dims: Sequence[int] | int | None) -> list[int]:
@@ -75,8 +75,9 @@ def variance_and_mean_of(call: Call) -> Found:
 
 def norm_of(call: Call) -> Found:
     """linalg_vector_norm of order 2: the root of the sum of squares."""
-    if float(call.args.get("ord", 2)) != 2.0:
-        raise NotImplementedError(f"a norm of order {call['ord']}")
+    order = call.args.get("ord", call.args.get("p", 2))
+    if order is not None and float(order) != 2.0:
+        raise NotImplementedError(f"a norm of order {order}")
     given = call["self"]
     axes = axes_of(given, call["dim"])
     picked = call.pick(terms=_count(given, axes))
@@ -164,10 +165,30 @@ def cumulative_sum(call: Call) -> Found:
     """cumsum: the sum of what stands before."""
     given, axis = call["self"], call["dim"] % max(call["self"].dim(), 1)
     picked = call.pick(terms=given.shape[axis] if given.dim() else 1)
+    if not given.dim():
+        yield "0", picked, call.read(given)
+        return
     place = unravel(picked, call.out.shape)
     rows = call.read(given.movedim(axis, -1), (*place[:axis], *place[axis + 1 :]))
     before = np.arange(given.shape[axis])[None, :] <= place[axis].numpy()[:, None]
     yield "0", picked, rows.where(before, 0.0).sum(terms=before.sum(axis=-1))
+
+
+def range_of(call: Call) -> Found:
+    """arange: start + k step. Whole numbers are exact; else vectors of a kernel start from a rounded number."""
+    start, step = (float(call.args.get(name, other)) for name, other in (("start", 0), ("step", 1)))
+    picked = call.pick()
+    if call.out.dtype not in FORMATS and not (start.is_integer() and step.is_integer()):
+        raise NotImplementedError("a range of whole numbers from fractions")
+    count = call.read(torch.from_numpy(picked))
+    first, by = count.constant(start), count.constant(step)
+    found = first + count * by
+    if start.is_integer() and step.is_integer():
+        kind = FORMATS.get(call.out.dtype, EXACT)
+        found = found.like(found.value, np.where(found.size * kind.u < 0.5, 0.0, found.error))
+    else:
+        found = found.widened(2 * found.format.u * (first.size + (count * by).size))
+    yield "0", picked, found
 
 
 def added_at(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
@@ -179,10 +200,11 @@ def added_at(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
         mask = call["mask"]
         sizes = given.shape
         key = tuple(
-            slice(None) if one is None else one.clamp(0, sizes[axis] - 1) for axis, one in enumerate(call["indices"])
+            slice(None) if one is None else one.clamp(-sizes[axis], sizes[axis] - 1)
+            for axis, one in enumerate(call["indices"])
         )
         places = flat[key]
-        hidden = ~mask.reshape(*mask.shape, *[1] * (places.dim() - mask.dim())).expand(places.shape)
+        hidden = ~mask.expand(places.shape)
         values = call["values"].expand(places.shape).masked_fill(hidden, 0)
     elif call.name == "index_put":
         key = tuple(slice(None) if one is None else one.cpu() for one in call["indices"])
@@ -199,7 +221,10 @@ def added_at(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
     places = places.reshape(-1)
     picked = call.pick(terms=len(places) + 1)
     hits = places.numpy()[None, :] == picked[:, None]
-    added = call.read(values)[None].where(hits, 0.0)
+    added = call.read(values)[None]
+    if call.args.get("alpha", 1) != 1:
+        added = added * float(call["alpha"])
+    added = added.where(hits, 0.0)
     start = call.at("self", picked, given.shape)
     total = added.sum(terms=hits.sum(axis=-1))
     yield "0", picked, (total + start).widened(hits.sum(axis=-1) * total.format.u * start.size)
