@@ -10,6 +10,8 @@ import torch
 
 from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, Format, as_balls
 
+_MOST_BALLS = 1 << 14
+
 WHOLE = 1 << 14
 """Number of terms up to which every element of an output is checked."""
 
@@ -94,21 +96,26 @@ class Call:
             return np.array([self.focus[1]])
         if self.focus is not None:
             return np.arange(min(count, 1))
-        whole = WHOLE if not self.as_balls else 64
-        if self.everything or count * terms <= whole or count <= self.sample:
+        whole = WHOLE if not self.as_balls else 1024
+        if self.everything or count * terms <= whole or (count <= self.sample and not self.as_balls):
             return np.arange(count)
-        inner = self._draw.integers(0, count, max(self.sample - 2, 0))
+        most = max(_MOST_BALLS // terms, 2) if self.as_balls else self.sample
+        inner = self._draw.integers(0, count, max(min(self.sample, most) - 2, 0))
         return np.unique(np.concatenate([inner, [0, count - 1]]))
 
     def read(self, tensor: torch.Tensor, key: Any = ..., *, format: Format | None = None) -> Bounded:  # noqa: A002
         """Return elements of an input as exact numbers. key: an index of the tensor."""
         found = tensor.detach()[key]
+        if found.is_complex() and not self.everything:
+            raise NotImplementedError("a complex number")
         if found.is_complex():
             # Numbers of a compiled region, with their bounds.
             whole = np.atleast_1d(found.numpy())
             return Bounded(whole.real, whole.imag, format or self.inner)
         if found.dtype in FORMATS:
             found = found.to(torch.float64)
+        elif found.is_floating_point():
+            raise NotImplementedError(f"the format {str(found.dtype).removeprefix('torch.')}")
         array = np.atleast_1d(found.cpu().numpy())
         if array.dtype == np.int64 and ((array > 2**53) | (array < -(2**53))).any():
             raise NotImplementedError("whole numbers of more than 53 bits")
@@ -121,7 +128,12 @@ class Call:
         if not isinstance(given, torch.Tensor):
             zero = Bounded.exactly(as_balls(np.zeros(1)) if self.as_balls else np.zeros(1), self.inner)
             return zero.constant(float(given))
-        return self.read(given.detach().expand(tuple(shape)), unravel(flat, shape))
+        found = self.read(given.detach().expand(tuple(shape)), unravel(flat, shape))
+        kind = FORMATS.get(self.dtype)
+        if not given.dim() and kind is not None and given.dtype in FORMATS and FORMATS[given.dtype].u < kind.u:
+            # A tensor without axes is rounded to the format of the result first, as a scalar is.
+            found = found.rounded(kind)
+        return found
 
     def got(self, slot: str, flat: Array) -> Array:
         """Return computed elements, float64."""

@@ -26,16 +26,26 @@ class _Kept:
     alive: StorageWeakRef
 
 
+_WIDTH = 1024
+
+
 def digest(storage: torch.UntypedStorage) -> int:
-    """Return the sum of a storage's words of 64 bits, modulo 2^64: it changes with any single bit."""
+    """Return a digest of a storage's bytes, modulo 2^64: it changes with any single bit, or if words change places.
+
+    The words of 64 bits are laid out in rows of 1,024; the sums of columns and of rows are weighted by odd numbers.
+    """
     size = storage.nbytes()
     whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
     words = whole[: size - size % 8].view(torch.int64)
-    found = int(words.sum())
-    if size % 8:
-        last = whole[size - size % 8 :].to(torch.int64)
-        found += int((last * torch.arange(1, size % 8 + 1, device=whole.device)).sum())
-    return found
+    body = words[: len(words) - len(words) % _WIDTH].view(-1, _WIDTH)
+    found = _weighted(words[body.numel() :]) + 3 * _weighted(whole[size - size % 8 :].to(torch.int64))
+    if len(body):
+        found += 5 * _weighted(body.sum(0)) + 7 * _weighted(body.sum(1))
+    return found % 2**64
+
+
+def _weighted(words: torch.Tensor) -> int:
+    return int((words * torch.arange(1, 2 * len(words) + 1, 2, device=words.device)).sum()) if len(words) else 0
 
 
 class Chain:

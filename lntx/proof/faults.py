@@ -174,8 +174,10 @@ def _weight_bit(net: Net, size: float) -> AbstractContextManager[Any]:
 
     def make(original: Any) -> Any:
         def step(self: Any) -> None:
-            with _disable_current_modes():
-                _flip(self.optimizer.param_groups[0]["params"][0], int(size))
+            # The schedule's own start calls it too.
+            if self.last_epoch >= 0:
+                with _disable_current_modes():
+                    _flip(self.optimizer.param_groups[0]["params"][0], int(size))
             original(self)
 
         return step
@@ -276,6 +278,40 @@ def _clipped_without_square(net: Net, size: float) -> AbstractContextManager[Any
 
 def _schedule_late(net: Net, size: float) -> AbstractContextManager[Any]:
     return _replaced(torch.optim.lr_scheduler.CosineAnnealingLR, "step", lambda original: lambda self: None)
+
+
+def _zero_grad_left_out(net: Net, size: float) -> AbstractContextManager[Any]:
+    return _replaced(torch.optim.Optimizer, "zero_grad", lambda original: lambda self: None)
+
+
+def _state_lost(net: Net, size: float) -> AbstractContextManager[Any]:
+    def make(original: Any) -> Any:
+        def zero_grad(self: torch.optim.Optimizer) -> None:
+            self.state.clear()
+            original(self)
+
+        return zero_grad
+
+    return _replaced(torch.optim.Optimizer, "zero_grad", make)
+
+
+@contextlib.contextmanager
+def _gradient_scaled(net: Net, size: float) -> Iterator[None]:
+    handle = next(iter(net.module.parameters())).register_hook(lambda grad: grad * (1 + size))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _frozen(net: Net, size: float) -> Iterator[None]:
+    [*net.module.parameters()][-1].requires_grad_(False)
+    yield
+
+
+def _dropout_left_out(net: Net, size: float) -> AbstractContextManager[Any]:
+    return _replaced(functional, "dropout", lambda original: lambda given, *args, **options: given)
 
 
 @contextlib.contextmanager
@@ -540,7 +576,28 @@ def _programs() -> Iterator[ProofFault]:
     )  # fmt: skip
 
 
-PROOF_FAULTS: Mapping[str, ProofFault] = {fault.name: fault for fault in (*_kernels(), *_programs())}
+def _left_out() -> Iterator[ProofFault]:
+    yield ProofFault(
+        name="zero-grad", what="gradients are not emptied before a step", blame="zero_grad", net=_LN,
+        planted=_zero_grad_left_out,
+    )  # fmt: skip
+    yield ProofFault(
+        name="state-lost", what="the optimiser forgets its state between two steps", blame="step", net=_LN,
+        optimizer=torch.optim.AdamW, planted=_state_lost,
+    )  # fmt: skip
+    yield ProofFault(
+        name="gradient-scaled", what="a hook scales the gradient of a weight", blame="gradient", net=_LN,
+        sizes=(1.0, *_PER_MILLE), planted=_gradient_scaled,
+    )  # fmt: skip
+    yield ProofFault(
+        name="frozen", what="a bias is not trained", blame="settings", net=_LN, planted=_frozen,
+    )  # fmt: skip
+    yield ProofFault(
+        name="dropout-left-out", what="nothing is dropped", blame="bernoulli", net=_LN, planted=_dropout_left_out,
+    )  # fmt: skip
+
+
+PROOF_FAULTS: Mapping[str, ProofFault] = {fault.name: fault for fault in (*_kernels(), *_programs(), *_left_out())}
 """All faults by name."""
 
 

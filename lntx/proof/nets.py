@@ -5,6 +5,8 @@ Attention is sharp and some norms see a small variance: errors of a scale or of 
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -154,6 +156,9 @@ class Net:
     expected: Expected
     """What operators must be called with."""
 
+    called: frozenset[str]
+    """Operators that must be called, by the name without namespace and overload."""
+
 
 def _decoder(draw: np.random.Generator, *, is_gated: bool) -> Recipe:
     heads = int(draw.choice([2, 3]))
@@ -168,6 +173,7 @@ def _decoder(draw: np.random.Generator, *, is_gated: bool) -> Recipe:
 
     expected: Expected = {
         "native_layer_norm": {"eps": frozenset([1e-5])},
+        "gelu": {"approximate": frozenset(["none"])},
         "bernoulli": {"p": frozenset([1 - dropout])},
         "native_dropout": {"p": frozenset([dropout])},
         "_scaled_dot_product_flash_attention_for_cpu": {
@@ -187,7 +193,11 @@ def _images(draw: np.random.Generator) -> Recipe:
         return images, torch.from_numpy(draw.integers(0, classes, batch))
 
     expected: Expected = {
-        "native_batch_norm": {"eps": frozenset([1e-5]), "momentum": frozenset([0.1])},
+        "native_batch_norm": {
+            "eps": frozenset([1e-5]),
+            "momentum": frozenset([0.1]),
+            "training": frozenset([True]),
+        },
         "native_group_norm": {"eps": frozenset([1e-5])},
     }
     return Images(channels=channels, classes=classes), data, expected
@@ -214,6 +224,17 @@ NETS: Mapping[str, Callable[[np.random.Generator], Recipe]] = {
 """What makes each network, by its name."""
 
 
+_ATTENTION = frozenset({"_scaled_dot_product_flash_attention_for_cpu", "bernoulli"})
+_CALLED: Mapping[str, frozenset[str]] = {
+    "decoder, layer norm": _ATTENTION | {"native_layer_norm", "gelu", "embedding"},
+    "decoder, RMS norm": _ATTENTION | {"rsqrt", "silu", "embedding"},
+    "convolutions": frozenset(
+        {"convolution", "native_batch_norm", "native_group_norm", "relu", "max_pool2d_with_indices", "avg_pool2d"}
+    ),
+    "LSTM": frozenset(),
+    "GRU": frozenset(),
+}
+
 # What this build of torch cannot run: oneDNN has no LSTM of float16.
 _MISSING = {("LSTM", "autocast float16")}
 
@@ -231,6 +252,10 @@ def build(name: str, mode: str, seed: int, device: str = "cpu") -> Net:
         torch.manual_seed(seed % 2**63)
         module, data, expected = NETS[name](draw)
         inputs, targets = data()
+    if dtype == torch.float16 and isinstance(module, Decoder):
+        # The gradient of a norm has the third power of 1/deviation, which must not overflow.
+        with torch.no_grad():
+            module.embedding.weight *= 10
     module = module.to(device=device, dtype=dtype)
     inputs = (inputs.to(dtype) if inputs.is_floating_point() else inputs).to(device)
     optimizer, settings = _optimizer(draw, module, dtype)
@@ -244,6 +269,8 @@ def build(name: str, mode: str, seed: int, device: str = "cpu") -> Net:
         optimizer=optimizer,
         settings=settings,
         expected=expected,
+        # On a GPU, other operators do the same.
+        called=_CALLED[name] if device == "cpu" else frozenset(),
     )
 
 
@@ -275,13 +302,22 @@ def prove_net(net: Net, *, sample: int = 16, seed: int | None = None) -> Proof:
                 _compare_settings(proof, net, step)
                 _step(proof, net)
                 schedule.step()
+        for operator in sorted(net.called - proof.operators):
+            proof.blame("forward", operator, "", f"{operator} was never called, and the network is built with it")
+        _compare_gradient(proof, net)
     return proof
 
 
 def _step(proof: Proof, net: Net) -> None:
     net.optimizer.zero_grad()
+    names = [name for name, one in net.module.named_parameters() if one.grad is not None and bool(one.grad.any())]
+    if names:
+        proof.blame("backward", "zero_grad", "", f"the gradient of {names[0]} is not empty before the step")
     loss, scores = loss_of(net)
     loss.backward()
+    without = [name for name, one in net.module.named_parameters() if one.grad is None]
+    if without:
+        proof.blame("backward", "gradient", "", f"{without[0]} got no gradient")
     parameters = [one for one in net.module.parameters() if one.grad is not None]
     before = [_kept(one.grad) for one in parameters]
     total = nn.utils.clip_grad_norm_(net.module.parameters(), _MAX_NORM)
@@ -311,6 +347,10 @@ def _kept(grad: Tensor | None) -> Tensor:
 
 def _compare_settings(proof: Proof, net: Net, step: int) -> None:
     """Compare what the optimiser uses with what it was built with, and its rate with the schedule's."""
+    trained = {id(one) for group in net.optimizer.param_groups for one in group["params"]}
+    frozen = [name for name, one in net.module.named_parameters() if id(one) not in trained or not one.requires_grad]
+    if frozen:
+        proof.blame("optimizer", "settings", "", f"step {step + 1} does not train {frozen[0]}")
     rate = _BASE_RATE * (1 + math.cos(math.pi * step / _STEPS_OF_SCHEDULE)) / 2
     for group in net.optimizer.param_groups:
         for name, wanted in {**net.settings, "lr": rate}.items():
@@ -318,6 +358,55 @@ def _compare_settings(proof: Proof, net: Net, step: int) -> None:
             if not is_right:
                 told = f"step {step + 1} uses {name} {group[name]}, not {wanted}"
                 proof.blame("optimizer", "schedule" if name == "lr" else "settings", "", told)
+
+
+_TOLERANCE = {"float64": 1e-5, "float32": 1e-3}
+
+
+def _compare_gradient(proof: Proof, net: Net) -> None:
+    """Compare the gradient with a difference quotient of the loss in float64, in one direction, without dropout.
+
+    The direction follows each parameter's gradient, so that an error of any of them changes the quotient.
+    """
+    module, twin = net.module, copy.deepcopy(net.module).double()
+    for one in (*module.modules(), *twin.modules()):
+        if isinstance(one, nn.Dropout):
+            one.eval()
+    trained = [one for one in module.parameters() if one.requires_grad]
+    grads = torch.autograd.grad(loss_of(net)[0], trained, allow_unused=True)
+    found = {id(one): grad for one, grad in zip(trained, grads, strict=True)}
+    draw = np.random.default_rng(proof.seed)
+    steps, slope = [], 0.0
+    for parameter in module.parameters():
+        grad = found.get(id(parameter))
+        plain = torch.zeros_like(parameter) if grad is None else grad.detach()
+        ahead = plain.double() if bool(plain.any()) else torch.from_numpy(draw.normal(size=tuple(parameter.shape)))
+        ahead = ahead.to(parameter.device) * float(draw.uniform(0.5, 1.5) / ahead.norm())
+        steps.append(ahead)
+        slope += float((plain.double() * ahead).sum())
+    floats = net.inputs.double() if net.inputs.is_floating_point() else net.inputs
+    other = dataclasses.replace(net, module=twin, inputs=floats, mode="float64")
+    quotient = (_moved_loss(other, steps, _AHEAD) - _moved_loss(other, steps, -_AHEAD)) / (2 * _AHEAD)
+    for one in module.modules():
+        one.train()
+    tolerance = _TOLERANCE.get(net.mode, 0.1)
+    if not abs(slope - quotient) <= tolerance * abs(quotient) + 1e-6:
+        told = f"the loss changes by {quotient:.6g} a unit of length in float64, and by its gradient {slope:.6g}"
+        proof.blame("backward", "gradient", net.mode, told)
+
+
+_AHEAD = 1e-6
+
+
+def _moved_loss(net: Net, steps: list[Tensor], length: float) -> float:
+    """Return the loss with each parameter moved along its step, and move it back."""
+    with torch.no_grad():
+        for parameter, step in zip(net.module.parameters(), steps, strict=True):
+            parameter.add_(step, alpha=length)
+        loss = float(loss_of(net)[0])
+        for parameter, step in zip(net.module.parameters(), steps, strict=True):
+            parameter.sub_(step, alpha=length)
+    return loss
 
 
 def _numbers(tensor: Tensor) -> Bounded:

@@ -354,7 +354,8 @@ class Bounded:
             share = np.where((away == 0) & (allowed == 0), 0.0, away / allowed)
             overflows = (np.abs(centre) + self.error >= self.format.largest) & np.isinf(got)
         is_same = (np.isinf(got) & (got == centre)) | (np.isnan(got) & np.isnan(centre)) | overflows
-        is_unknown = ~np.isfinite(allowed) | ~np.isfinite(centre)
+        # Where nothing is rounded, an infinite number or none is as certain as any.
+        is_unknown = ~np.isfinite(allowed) | (~np.isfinite(centre) & bool(self.error.any()))
         share = np.where(np.isnan(share), np.inf, share)
         return np.where(is_same, 0.0, np.where(is_unknown, np.nan, share))
 

@@ -12,13 +12,14 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from lntx.errors import BadInput
 from lntx.proof.call import Call
 from lntx.proof.chain import Chain
 from lntx.proof.numbers import Array, Bounded
 from lntx.proof.result import Proof
 from lntx.proof.rows import Phase, has_formula, judge, judge_numbers
 from lntx.proof.schema import calls_of, has_bytes, kept_apart, multiply_adds, named, plain_name, tensors_of, written
-from lntx.proof.steps import Before
+from lntx.proof.steps import Before, kept_by, lost
 
 _RANDOM = frozenset(
     [
@@ -102,10 +103,16 @@ class prove(TorchDispatchMode):  # noqa: N801
         # The backward pass of a GPU runs in a thread of its own.
         self._lock = threading.RLock()
         self._steps: dict[int, Before] = {}
+        self._held: dict[int, Any] = {}
         self._hooks: list[Any] = []
 
     def __enter__(self) -> Proof:
-        """Begin to check."""
+        """Begin to check.
+
+        Raises: BadInput: this object is in use.
+        """
+        if self._hooks:
+            raise BadInput("this proof is running: make another one with lntx.prove()")
         self._hooks = [
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
@@ -120,6 +127,7 @@ class prove(TorchDispatchMode):  # noqa: N801
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
+        self._hooks = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator, and compare it with its formula."""
@@ -198,23 +206,39 @@ class prove(TorchDispatchMode):  # noqa: N801
     def _phase(self) -> Phase:
         if torch._C._current_autograd_node() is not None:
             return "backward"
-        return "optimizer" if self._steps else "forward"
+        # After a step that failed, only what computes without gradients could still be its part.
+        return "optimizer" if self._steps and not torch.is_grad_enabled() else "forward"
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         with _disable_current_modes():
-            self._steps[id(optimizer)] = Before(optimizer, sample=self.proof.sample, draw=self._draw)
+            arguments = (*args[1:], *kwargs.values())
+            try:
+                before = Before(optimizer, arguments, sample=self.proof.sample, draw=self._draw)
+            except Exception as error:
+                self.proof.miss(_step_name(optimizer), f"its formula failed: {type(error).__name__}: {error}")
+                return
+        self._steps[id(optimizer)] = before
+        gone = lost(self._held.get(id(optimizer), {}), before.held)
+        if gone is not None:
+            name = _step_name(optimizer)
+            self.proof.blame("optimizer", name, "", f"{name}: {gone}")
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         before = self._steps.pop(id(optimizer), None)
         if before is None:
             return
-        name = f"{type(optimizer).__name__}.step"
+        name = _step_name(optimizer)
         if before.why_not is not None:
             self.proof.miss(name, before.why_not)
             return
         with _disable_current_modes(), np.errstate(all="ignore"):
-            for call, slot, picked, expected in before.after():
-                self._judge_step(name, call, slot, picked, expected)
+            self._held[id(optimizer)] = kept_by(optimizer)
+            try:
+                for call, slot, picked, expected in before.after():
+                    self._judge_step(name, call, slot, picked, expected)
+            except Exception as error:
+                # A formula that fails must not end the training that it looks at.
+                self.proof.miss(name, f"its formula failed: {type(error).__name__}: {error}")
 
     def _judge_step(self, name: str, call: Call, slot: str, picked: Array, expected: Bounded) -> None:
         try:
@@ -223,6 +247,10 @@ class prove(TorchDispatchMode):  # noqa: N801
             self.proof.miss(name, str(error))
         else:
             self.proof.add("optimizer", name, str(call.result(slot).dtype).removeprefix("torch."), judged)
+
+
+def _step_name(optimizer: torch.optim.Optimizer) -> str:
+    return f"{type(optimizer).__name__}.step"
 
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:

@@ -65,7 +65,11 @@ class Proof:
         """What is wrong first, in one sentence: phase, operator, element, value, true value, bound; None if nothing."""
         if self.wrong:
             return self.wrong[0].what
-        return None if self.table else "no operator was seen: put the step inside the block"
+        if self.table:
+            return None
+        if self.unchecked:
+            return "no operator could be checked: what was seen has no formula"
+        return "no operator was seen: put the step inside the block"
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -74,6 +78,11 @@ class Proof:
 
         columns = ["phase", "operator", "dtype", "calls", "elements", "largest", "median", "strict"]
         return pd.DataFrame([[getattr(row, name) for name in columns] for row in self.in_order()], columns=columns)
+
+    @property
+    def operators(self) -> set[str]:
+        """Names of all operators that were seen."""
+        return {row.operator for row in self.table.values()} | set(self.unchecked)
 
     @property
     def checked_calls(self) -> float:

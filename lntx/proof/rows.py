@@ -110,6 +110,8 @@ def judge_numbers(call: Call, numbers: Iterable[tuple[str, Array, Bounded]]) -> 
     elements, worst, place = 0, 0.0, None
     for slot, flat, expected in numbers:
         result = call.result(slot)
+        if result.is_complex() or (result.is_floating_point() and result.dtype not in FORMATS):
+            raise NotImplementedError(f"the format {str(result.dtype).removeprefix('torch.')}")
         wanted = in_format_of(result, expected, call)
         got = call.got(slot, flat)
         shares = np.broadcast_to(wanted.share(got), got.shape)
@@ -127,17 +129,38 @@ def judge_numbers(call: Call, numbers: Iterable[tuple[str, Array, Bounded]]) -> 
 
 def in_format_of(result: torch.Tensor, expected: Bounded, call: Call) -> Bounded:
     """Return what must stand in a result: rounded to its format, where that is coarser than the arithmetic inside."""
-    kind = FORMATS.get(result.dtype, EXACT)
+    if result.dtype not in FORMATS:
+        return _whole(result.dtype, expected)
+    kind = FORMATS[result.dtype]
     inner = call.inner
     if kind.u > inner.u:
         return expected.rounded(kind).in_format(kind)
     return expected.in_format(kind)
 
 
+def _whole(dtype: torch.dtype, expected: Bounded) -> Bounded:
+    """Return whole numbers as a format of n bits holds them: modulo 2^n; truth values are 0 and 1.
+
+    What is too large for float64, or for a conversion from fractions, has no known value.
+    """
+    value = middle(expected.value)
+    if dtype == torch.bool:
+        return expected.like((value != 0).astype(np.float64), expected.error).in_format(EXACT)
+    limits = torch.iinfo(dtype)
+    outside = (value < limits.min) | (value > limits.max)
+    if outside.any():
+        is_known = np.isfinite(value) & (np.abs(value) < 2.0**53) & (expected.format.u == 0)
+        wrapped = np.mod(np.where(is_known, value, 0.0) - limits.min, 2.0**limits.bits) + limits.min
+        value = np.where(outside, np.where(is_known, wrapped, np.nan), value)
+        return expected.like(value, np.where(outside & ~is_known, np.inf, expected.error)).in_format(EXACT)
+    return expected.in_format(EXACT)
+
+
 def _place(slot: str, flat: int, shape: tuple[int, ...], got: float, numbers: Bounded, k: int) -> Place:
     true, bound = (np.broadcast_to(one, (max(k + 1, np.size(one)),)) for one in (middle(numbers.value), numbers.error))
     index = tuple(int(one) for one in np.unravel_index(flat, shape)) if shape else ()
-    return Place(slot=slot, index=index, got=float(got), true=float(true[k]), bound=float(bound[k]))
+    note = "" if np.isfinite(got) or not np.isfinite(true[k]) else "a number inside the operator may be too large"
+    return Place(slot=slot, index=index, got=float(got), true=float(true[k]), bound=float(bound[k]), note=note)
 
 
 def _compare_bits(call: Call) -> Judged:

@@ -59,6 +59,7 @@ def has_bytes(tensor: torch.Tensor) -> bool:
         tensor.layout == torch.strided
         and type(tensor) in (torch.Tensor, torch.nn.Parameter)
         and tensor.device.type != "meta"
+        and not tensor._is_zerotensor()
     )
 
 
@@ -95,19 +96,24 @@ def calls_of(
     results = after.get("self") or outputs
     for k in range(count):
         args = {key: (value[k] if k < len(value) else None) if key in lists else value for key, value in before.items()}
-        args = _with_scalars(args, k) if is_list else args
+        args = _with_scalars(single, args, k) if is_list else args
         wrote = {key: value[k] for key, value in after.items() if isinstance(value, tuple | list) and k < len(value)}
         yield Call(single if is_list else name, args, [results[k]], after=wrote, sample=sample, seed=seed + k)
 
 
-def _with_scalars(args: dict[str, Any], k: int) -> dict[str, Any]:
+# What the scalar of a list is called in the operator for one tensor, where it is not "other".
+_SCALAR = {"clamp_max": "max", "clamp_min": "min", "pow": "exponent"}
+
+
+def _with_scalars(name: str, args: dict[str, Any], k: int) -> dict[str, Any]:
     """Return the arguments of one call of a list, under the names of the operator for one tensor."""
     found = dict(args)
     scalars = found.pop("scalars", None)
     scalar = found.pop("scalar", None)
-    number = scalars[k] if isinstance(scalars, tuple | list) else scalar
+    number = scalars[k] if isinstance(scalars, tuple | list | torch.Tensor) else scalar
     if number is not None:
-        found["value" if "tensor1" in found else "weight" if "tensors1" in found else "other"] = number
+        key = "value" if "tensor1" in found else "weight" if "tensors1" in found else _SCALAR.get(name, "other")
+        found[key] = number if not isinstance(number, torch.Tensor) else float(number)
     if "tensors1" in found:
         found["end"] = found.pop("tensors1")
         if "weights" in found:

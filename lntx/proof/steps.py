@@ -23,12 +23,20 @@ _FORMULAS: Mapping[type[torch.optim.Optimizer], tuple[Callable[..., dict[str, Bo
 class Before:
     """What an optimiser holds before a step, at the elements that are checked.
 
-    sample: number of elements of each parameter. draw: chooses them.
+    arguments: of the step. sample: number of elements of each parameter. draw: chooses them.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, sample: int, draw: np.random.Generator) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        arguments: tuple[Any, ...] = (),
+        *,
+        sample: int,
+        draw: np.random.Generator,
+    ) -> None:
         self._optimizer = optimizer
-        self.why_not = _why_not(optimizer)
+        self.why_not = _why_not(optimizer, arguments)
+        self.held = kept_by(optimizer) if self.why_not is None else {}
         self._parts: list[tuple[dict[str, Any], torch.nn.Parameter, Array, dict[str, torch.Tensor], int]] = []
         if self.why_not is not None:
             return
@@ -72,12 +80,45 @@ class Before:
                 yield call, name, picked, expected
 
 
-def _why_not(optimizer: torch.optim.Optimizer) -> str | None:
+def _why_not(optimizer: torch.optim.Optimizer, arguments: tuple[Any, ...]) -> str | None:
     if type(optimizer) not in _FORMULAS:
         return "no formula of the whole step; its operators are checked one by one"
+    if any(one is not None for one in arguments):
+        return "a step with a closure"
+    if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
+        return "a step that scales its gradients"
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        return "a step with hooks of its own"
     groups = optimizer.param_groups
+    values = [value for group in groups for name, value in group.items() if name not in ("params", "lr")]
+    values += [one for value in values if isinstance(value, tuple | list) for one in value]
+    if any(isinstance(value, torch.Tensor) for value in values):
+        return "settings that are tensors"
     if any(param.dtype not in FORMATS for group in groups for param in group["params"]):
         return "parameters of a format without bounds"
+    return None
+
+
+def kept_by(optimizer: torch.optim.Optimizer) -> dict[int, tuple[int, frozenset[str]]]:
+    """Return what is kept for each parameter that has a gradient: the number of steps, and the names of tensors."""
+    _, names = _FORMULAS[type(optimizer)]
+    found = {}
+    for param in (one for group in optimizer.param_groups for one in group["params"] if one.grad is not None):
+        state = optimizer.state.get(param, {})
+        kept = frozenset(name for name in names if isinstance(state.get(name), torch.Tensor))
+        found[id(param)] = int(state.get("step", 0)), kept
+    return found
+
+
+def lost(before: dict[int, tuple[int, frozenset[str]]], now: dict[int, tuple[int, frozenset[str]]]) -> str | None:
+    """Return what an optimiser has lost since the end of its step before; None if nothing."""
+    for param, (step, kept) in before.items():
+        if param not in now:
+            continue
+        if now[param][0] != step:
+            return f"the number of its steps went from {step} to {now[param][0]} between two steps"
+        if kept - now[param][1]:
+            return f"its {', '.join(sorted(kept - now[param][1]))} is gone between two steps"
     return None
 
 

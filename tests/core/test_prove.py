@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,97 @@ def test_three_lines_are_enough(tmp_path: Path) -> None:
         optimizer.step()
     (tmp_path / "proof.txt").write_text(str(proof))
     assert "SGD.step" in (tmp_path / "proof.txt").read_text()
+
+
+def _closure() -> None:
+    weight = nn.Parameter(torch.randn(4))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        found = (weight**2).sum()
+        found.backward()
+        return found
+
+    optimizer.step(loss)  # type: ignore[arg-type]
+
+
+def _scaled_gradients() -> None:
+    model, inputs, targets = _model()
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        scaler.scale(nn.functional.cross_entropy(model(inputs), targets)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+
+def _own_hooks() -> None:
+    model, inputs, targets = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.register_step_post_hook(lambda *_: [one.data.clamp_(-0.1, 0.1) for one in model.parameters()] and None)
+    nn.functional.cross_entropy(model(inputs), targets).backward()
+    optimizer.step()
+
+
+def _clipped_values() -> None:
+    model, inputs, targets = _model()
+    (100 * nn.functional.cross_entropy(model(inputs), targets)).backward()
+    nn.utils.clip_grad_value_(model.parameters(), 0.5)
+
+
+def _scalars_of_other_formats() -> None:
+    torch.randn(1000) * torch.tensor(0.1, dtype=torch.float64)
+    torch.randn(100).bfloat16() + torch.tensor(0.1)
+    torch.randn(100).half().sub(3.14159)
+
+
+def _whole_numbers() -> None:
+    torch.tensor([200], dtype=torch.uint8) + torch.tensor([100], dtype=torch.uint8)
+    torch.tensor([True]) + torch.tensor([True])
+    torch.tensor([300]).to(torch.uint8)
+    torch.tensor(3).sum(0)
+
+
+def _forward_derivative() -> None:
+    """Tensors of zeros without memory."""
+    torch.func.jvp(nn.Linear(6, 8), (torch.randn(2, 6),), (torch.randn(2, 6),))
+
+
+def _other_formats() -> None:
+    torch.ones(2).add(1)
+    torch.randn(3, dtype=torch.complex64) * torch.randn(3, dtype=torch.complex64)
+    torch.randn(8).to(torch.float8_e4m3fn)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        _closure, _scaled_gradients, _own_hooks, _clipped_values, _scalars_of_other_formats, _whole_numbers,
+        _forward_derivative, _other_formats,
+    ],
+)  # fmt: skip
+def test_programs_of_every_kind_raise_no_alarm(program: Callable[[], None]) -> None:
+    with lntx.prove(seed=0) as proof:
+        program()
+    assert proof.passed, proof.reason
+    assert not any("failed" in one.why for one in proof.unchecked.values()), proof.unchecked
+
+
+def test_a_step_that_lost_its_state_is_wrong() -> None:
+    model, inputs, targets = _model()
+    optimizer = torch.optim.Adam(model.parameters())
+    with lntx.prove() as proof:
+        for _ in range(2):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+            optimizer.step()
+            optimizer.state.clear()
+    assert proof.reason == "optimizer: Adam.step: the number of its steps went from 1 to 0 between two steps"
+
+
+def test_one_object_proves_one_block_at_a_time() -> None:
+    watched = lntx.prove()
+    with watched, pytest.raises(BadInput, match="this proof is running"):
+        watched.__enter__()

@@ -85,6 +85,7 @@ OWN_FORMAT = frozenset(
         "add",
         "arange",
         "avg_pool2d_backward",
+        "convolution",
         "binary_cross_entropy_with_logits",
         "convolution_backward",
         "embedding_dense_backward",

@@ -94,7 +94,7 @@ def fused_adam(call: Call) -> Found:
         "betas": (call["beta1"], call["beta2"]),
         "decoupled": call.name.startswith("_fused_adamw"),
     }
-    if call["grad_scale"] is not None:
+    if call["grad_scale"] is not None or call["found_inf"] is not None:
         raise NotImplementedError("gradients scaled inside the step")
     if not call["amsgrad"]:
         slots.pop("max_exp_avg_sq")
@@ -107,7 +107,7 @@ def fused_adam(call: Call) -> Found:
 
 def fused_sgd(call: Call) -> Found:
     """_fused_sgd_, for one parameter of the list."""
-    if call["grad_scale"] is not None:
+    if call["grad_scale"] is not None or call["found_inf"] is not None:
         raise NotImplementedError("gradients scaled inside the step")
     picked = call.pick("self")
     state = {name: call.at(slot, picked, call["self"].shape) for name, slot in (("param", "self"), ("grad", "grads"))}

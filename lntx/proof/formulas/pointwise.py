@@ -69,6 +69,11 @@ def _clamp(x: Read, call: Call) -> Bounded:
 def _choose(left: Bounded, right: Bounded, picks: Callable[[Array, Array], Array]) -> Bounded:
     """Return the larger or the smaller of two."""
     value = picks(left.value, right.value)
+    # Numpy's maximum of balls passes over what is not a number.
+    for one in (left, right):
+        unknown = np.isnan(middle(one.value))
+        if unknown.any():
+            value = np.where(unknown, one.value, value)
     return left.like(value, np.maximum(left.error, right.error))
 
 

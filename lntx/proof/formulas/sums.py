@@ -15,6 +15,8 @@ from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, middle
 
 def axes_of(tensor: torch.Tensor, dims: Sequence[int] | int | None) -> list[int]:
     """Return the axes of a reduction, from 0; all for None and for none."""
+    if not tensor.dim():
+        return []
     if isinstance(dims, int):
         dims = [dims]
     return sorted(one % max(tensor.dim(), 1) for one in dims) if dims else list(range(tensor.dim()))
@@ -60,7 +62,7 @@ def variance_of(call: Call) -> Found:
     found = terms(call, given, axes, picked)
     centred = found - found.mean().reshape(-1, 1)
     correction = call["correction"]
-    divisor = float(_count(given, axes) - (1 if correction is None else correction))
+    divisor = max(float(_count(given, axes) - (1 if correction is None else correction)), 0.0)
     yield "0", picked, (centred * centred).sum() / divisor
 
 
@@ -94,6 +96,9 @@ def extreme_of(call: Call) -> Found:
     numbers = middle(found.value)
     value = numbers.max(axis=-1) if call.name.endswith("max") else numbers.min(axis=-1)
     yield "0", picked, Bounded(value, found.error.max(axis=-1), call.inner)
+    if len(call.outputs) > 1 and axes:
+        named = call.outputs[1].reshape(-1)[torch.from_numpy(picked)].cpu().numpy()
+        yield "0", picked, found[np.arange(len(picked)), named]
 
 
 def _dots(call: Call, left: torch.Tensor, right: torch.Tensor, first: Bounded | None, picked: Array) -> Bounded:
