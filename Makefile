@@ -22,7 +22,7 @@ test: $(DEV)
 test-all: $(DEV)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-# The tables of docs/numerics.md and docs/tables.md. R is compared where it is installed: apt-get install r-base-core.
+# The tables of docs/numerics.md, docs/tables.md and docs/findings.md, and lntx.prove. R is compared where it is installed: apt-get install r-base-core.
 bench: $(BENCH)
 	$(BIN)/python benchmarks/certified.py
 	$(BIN)/python benchmarks/float32_sums.py
@@ -30,6 +30,8 @@ bench: $(BENCH)
 	$(BIN)/python benchmarks/agreement.py
 	$(BIN)/python benchmarks/frames.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/findings
+	$(BIN)/python -m benchmarks.proof_models
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -352,10 +352,13 @@ def _prove_compiled(net: str, mode: str, seed: int) -> Proof:
     import torch
 
     from lntx.proof.compiled import checking_backend
+    from lntx.proof.nets import soften
 
     built = build(net, mode, seed)
     # Without dropout: its random numbers would be made inside the region.
     built.module.eval()
+    # Nor with sharp attention and small variances: bounds that pass through a whole region grow there without limit.
+    soften(built)
     torch._dynamo.reset()
     module: Any = torch.compile(built.module, backend=checking_backend(proof))
     loss, _ = loss_of(dataclasses.replace(built, module=module))

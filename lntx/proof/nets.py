@@ -274,6 +274,15 @@ def build(name: str, mode: str, seed: int, device: str = "cpu") -> Net:
     )
 
 
+def soften(net: Net) -> None:
+    """Take sharp attention and small variance out of a decoder."""
+    if isinstance(net.module, Decoder):
+        width = net.module.joined.weight.shape[0]
+        with torch.no_grad():
+            net.module.mixed.weight[: 2 * width] /= _SHARP
+            net.module.embedding.weight /= _SMALL
+
+
 def _optimizer(
     draw: np.random.Generator, module: nn.Module, dtype: torch.dtype
 ) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
