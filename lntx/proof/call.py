@@ -10,7 +10,7 @@ import torch
 
 from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, Format, as_balls
 
-_MOST_BALLS = 1 << 14
+_MOST_BALLS, _WHOLE_IN_BALLS = 1 << 14, 256
 
 WHOLE = 1 << 14
 """Number of terms up to which every element of an output is checked."""
@@ -96,7 +96,7 @@ class Call:
             return np.array([self.focus[1]])
         if self.focus is not None:
             return np.arange(min(count, 1))
-        whole = WHOLE if not self.as_balls else 1024
+        whole = WHOLE if not self.as_balls else _WHOLE_IN_BALLS
         if self.everything or count * terms <= whole or (count <= self.sample and not self.as_balls):
             return np.arange(count)
         most = max(_MOST_BALLS // terms, 2) if self.as_balls else self.sample
