@@ -14,8 +14,6 @@ from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import torch
-
 from benchmarks.machine import described
 from lntx.canary.deep import DeepCanary, DeepOrder, OperatorReport, pieces, prove_piece, sum_up_deep
 
@@ -61,7 +59,6 @@ def main() -> None:
 
 
 def _one(seed: int) -> DeepCanary:
-    torch.set_num_threads(1 + seed % 2)
     order = DeepOrder(seed=seed, compiled=seed % 30 == 0, processes=seed % 30 == 15)
     return sum_up_deep(order, [prove_piece(order, piece) for piece in pieces(order)])
 

@@ -5,6 +5,7 @@ Keeps the usual share of the bound of each operator per kind of device under `ar
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import secrets
@@ -287,23 +288,39 @@ def prove_piece(order: DeepOrder, piece: Piece, repetition: int = 1) -> Checked:
     logger.info("deep canary: %s, %s, %s", how, net, mode)
     started = time.perf_counter()
     device = "cuda" if order.device == "cuda" else "cpu"
-    if how == "processes":
-        from lntx.proof.processes import prove_processes
+    # Two threads wait for each other longer than such small networks compute.
+    with _threads(1 if order.seed is None else 1 + seed % 2):
+        if how == "processes":
+            from lntx.proof.processes import prove_processes
 
-        proof = prove_processes(net, mode, seed=seed)
-    elif how == "compiled":
-        proof = _prove_compiled(net, mode, seed)
-    else:
-        proof = prove_net(build(net, mode, seed, device), seed=seed)
+            proof = prove_processes(net, mode, seed=seed)
+        elif how == "compiled":
+            proof = _prove_compiled(net, mode, seed)
+        else:
+            proof = prove_net(build(net, mode, seed, device), seed=seed)
     name = f"{net}; {mode}" + ("" if how == "eager" else f"; {'two ' if how == 'processes' else ''}{how}")
     return Checked(_case(name, repetition, proof, started), proof)
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Compute in so many threads in the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prove_fault(order: DeepOrder, fault: ProofFault | None = None) -> Checked:
     """Plant a fault in its network, and check whether it is seen."""
     planted = fault or find_proof_fault(order.inject or "")
     started = time.perf_counter()
-    proof = prove_with(planted, seed=_FIXED_SEED if order.seed is None else order.seed)
+    with _threads(1):
+        proof = prove_with(planted, seed=_FIXED_SEED if order.seed is None else order.seed)
     case = _case(f"{planted.net}; {planted.mode}", 1, proof, started)
     report = DeepFault(
         name=planted.name,
