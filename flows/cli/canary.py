@@ -58,7 +58,7 @@ def canary(
             prints a table.
         device: Device to train on. [default: the CPU]
         deep: Check every operator of a training step instead: five networks in six formats, each result within its
-            bound for rounding errors; half a minute.
+            bound for rounding errors; ten seconds.
         compiled: With --deep: check code of torch.compile, too.
         processes: With --deep: check training in two processes, too.
         junit: JUnit file to write, for a CI system; the file of an earlier canary is replaced.
