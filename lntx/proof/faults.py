@@ -182,7 +182,7 @@ def _weight_bit(net: Net, size: float) -> AbstractContextManager[Any]:
 
         return step
 
-    return _replaced(torch.optim.lr_scheduler.CosineAnnealingLR, "step", make)
+    return replaced(torch.optim.lr_scheduler.CosineAnnealingLR, "step", make)
 
 
 def _settings(**changed: Callable[[Any, float], Any]) -> Callable[[Net, float], AbstractContextManager[Any]]:
@@ -199,7 +199,8 @@ def _settings(**changed: Callable[[Any, float], Any]) -> Callable[[Net, float], 
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    """Replace an attribute for the duration of a block. make: maps the original to its replacement."""
     original = getattr(owner, name)
     setattr(owner, name, make(original))
     try:
@@ -214,16 +215,14 @@ def _step_formula(make: Callable[[torch.optim.Optimizer, float], None]) -> Calla
     @contextlib.contextmanager
     def planted(net: Net, size: float) -> Iterator[None]:
         kind = type(net.optimizer)
-        steps = {"count": 0}
 
         def wrong(original: Any) -> Any:
             def step(self: torch.optim.Optimizer, closure: Any = None) -> None:
-                steps["count"] += 1
                 make(self, size)
 
             return torch.optim.Optimizer.profile_hook_step(step)
 
-        with _replaced(kind, "step", wrong):
+        with replaced(kind, "step", wrong):
             yield
 
     return planted
@@ -266,22 +265,22 @@ def _smoothed(net: Net, size: float) -> AbstractContextManager[Any]:
 
         return loss
 
-    return _replaced(functional, "cross_entropy", make)
+    return replaced(functional, "cross_entropy", make)
 
 
-def _clipped_without_square(net: Net, size: float) -> AbstractContextManager[Any]:
+def _clipped_to_another_norm(net: Net, size: float) -> AbstractContextManager[Any]:
     def make(original: Any) -> Any:
         return lambda parameters, max_norm: original(parameters, max_norm * (1 + size))
 
-    return _replaced(torch.nn.utils, "clip_grad_norm_", make)
+    return replaced(torch.nn.utils, "clip_grad_norm_", make)
 
 
 def _schedule_late(net: Net, size: float) -> AbstractContextManager[Any]:
-    return _replaced(torch.optim.lr_scheduler.CosineAnnealingLR, "step", lambda original: lambda self: None)
+    return replaced(torch.optim.lr_scheduler.CosineAnnealingLR, "step", lambda original: lambda self: None)
 
 
 def _zero_grad_left_out(net: Net, size: float) -> AbstractContextManager[Any]:
-    return _replaced(torch.optim.Optimizer, "zero_grad", lambda original: lambda self: None)
+    return replaced(torch.optim.Optimizer, "zero_grad", lambda original: lambda self: None)
 
 
 def _state_lost(net: Net, size: float) -> AbstractContextManager[Any]:
@@ -292,7 +291,7 @@ def _state_lost(net: Net, size: float) -> AbstractContextManager[Any]:
 
         return zero_grad
 
-    return _replaced(torch.optim.Optimizer, "zero_grad", make)
+    return replaced(torch.optim.Optimizer, "zero_grad", make)
 
 
 @contextlib.contextmanager
@@ -311,7 +310,7 @@ def _frozen(net: Net, size: float) -> Iterator[None]:
 
 
 def _dropout_left_out(net: Net, size: float) -> AbstractContextManager[Any]:
-    return _replaced(functional, "dropout", lambda original: lambda given, *args, **options: given)
+    return replaced(functional, "dropout", lambda original: lambda given, *args, **options: given)
 
 
 @contextlib.contextmanager
@@ -496,7 +495,7 @@ def _kernels() -> Iterator[ProofFault]:
         _slot(1, _moved), sizes=_PER_MILLE,
     )  # fmt: skip
     yield fault(
-        "group-norm", "the variance is divided by n - 1", "native_group_norm", _CONV,
+        "group-norm", "off by one per cent", "native_group_norm", _CONV,
         _slot(0, lambda arguments, out, size: out * 0.99),
     )  # fmt: skip
     yield fault("max-pool-index", "the index is one too large", "max_pool2d_with_indices", _CONV, _slot(1, _next_index))
@@ -560,7 +559,7 @@ def _programs() -> Iterator[ProofFault]:
     )  # fmt: skip
     yield ProofFault(
         name="clip-norm", what="gradients are clipped to another norm", blame="clip_grad_norm", net=_LN,
-        sizes=_PER_MILLE, planted=_clipped_without_square,
+        sizes=_PER_MILLE, planted=_clipped_to_another_norm,
     )  # fmt: skip
     yield ProofFault(
         name="label-smoothing", what="the program smooths labels by so much more", blame="loss", net=_LN,

@@ -329,13 +329,12 @@ def _step(proof: Proof, net: Net) -> None:
         proof.blame("backward", "gradient", "", f"{without[0]} got no gradient")
     parameters = [one for one in net.module.parameters() if one.grad is not None]
     before = [_kept(one.grad) for one in parameters]
-    total = nn.utils.clip_grad_norm_(net.module.parameters(), _MAX_NORM)
+    nn.utils.clip_grad_norm_(net.module.parameters(), _MAX_NORM)
     with _disable_current_modes(), np.errstate(all="ignore"):
         _compare(proof, "forward", "loss", loss, _loss(scores, net.targets, net.smoothing))
         for parameter, expected in zip(parameters, _clipped(before), strict=True):
             assert parameter.grad is not None
             _compare(proof, "optimizer", "clip_grad_norm", parameter.grad, expected)
-    del total
     net.optimizer.step()
 
 

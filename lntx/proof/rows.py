@@ -68,7 +68,7 @@ def judge(call: Call) -> Judged:
 
     Raises: NotImplementedError: the formula does not cover these arguments.
     """
-    if call.name in MOVES and call.dtype is not None and call.name not in FORMULAS:
+    if call.name not in FORMULAS:
         return _compare_bits(call)
     if call.dtype == torch.float64:
         call = call.again(as_balls=True)

@@ -91,7 +91,7 @@ def test_a_wrong_kernel_is_named_with_element_value_truth_and_bound() -> None:
 
 
 def test_bits_that_change_between_operators_are_found() -> None:
-    """Whoever writes past torch: here numpy, on memory that a tensor shares."""
+    """A program that writes without torch: here numpy, on memory that a tensor shares."""
     shared = np.ones(8, dtype=np.float32)
     tensor = torch.from_numpy(shared)
     with lntx.prove() as proof:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from lntx.canary.cases import Case
-from lntx.canary.faults.planting import Fault, flipped, once_stored, replaced
+from lntx.canary.faults.planting import Fault, flipped, once_stored
 from lntx.model import LNTXLinearModel
+from lntx.proof.faults import replaced
 
 _Model = LNTXLinearModel
 _Plant = Callable[[Case], contextlib.AbstractContextManager[None]]

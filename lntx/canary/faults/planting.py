@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lntx.canary.cases import Case
+from lntx.proof.faults import replaced
 from lntx.stages import Blame, Stage
 
 
@@ -34,17 +35,6 @@ class Fault:
 
     planted: Callable[[Case], AbstractContextManager[None]]
     """Returns a context manager that plants it."""
-
-
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Replace an attribute for the duration of a block. make: maps the original to its replacement."""
-    original = getattr(owner, name)
-    setattr(owner, name, make(original))
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
 
 
 @contextlib.contextmanager

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lntx.canary.cases import Case
-from lntx.canary.faults.planting import Fault, flipped, once_stored, replaced
+from lntx.canary.faults.planting import Fault, flipped, once_stored
 from lntx.config.schema import Data
+from lntx.proof.faults import replaced
 
 _Columns = dict[str, np.ndarray]
 

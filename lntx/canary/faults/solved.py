@@ -9,10 +9,11 @@ from collections.abc import Callable
 import numpy as np
 
 from lntx.canary.cases import Case
-from lntx.canary.faults.planting import Fault, replaced
+from lntx.canary.faults.planting import Fault
 from lntx.numerics.exact_matrix import ExactMatrix
 from lntx.numerics.gram import Gram
 from lntx.numerics.normal_equations import Solution
+from lntx.proof.faults import replaced
 
 
 def _wrong_product(_case: Case) -> contextlib.AbstractContextManager[None]:

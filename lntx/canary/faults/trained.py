@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from lntx.canary.cases import Case
-from lntx.canary.faults.planting import Fault, flip_first, replaced
+from lntx.canary.faults.planting import Fault, flip_first
+from lntx.proof.faults import replaced
 
 _EPOCH = 2
 """The epoch of a fault that occurs once: early, so that training has recovered by the end."""

@@ -126,8 +126,6 @@ def _distance_loss(call: Call, away: Bounded) -> Bounded:
     if call.name == "mse_loss":
         return away * away
     size = away.abs()
-    if call.name == "l1_loss":
-        return size
     delta = float(call["delta"] if call.name == "huber_loss" else call["beta"])
     near = away * away * 0.5
     far = size - 0.5 * delta
