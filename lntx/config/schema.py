@@ -266,7 +266,8 @@ class Train(Settings):
 
     gradient: Literal["auto", "autograd", "moments"] = "auto"
     """How gradients are computed: by loss.backward() on rows (autograd), or from sums over the rows, where one pass
-    serves many epochs (moments); auto: moments for more than 10^6 rows or ill-conditioned columns."""
+    serves many epochs (moments); auto: moments for more than 10^6 rows, for rows that are not kept in memory (more
+    than 64 MiB), and for ill-conditioned columns."""
 
     precondition: Literal["auto", "none", "standardize", "qr"] = "auto"
     """Coordinates of the descent; auto: chosen by the condition number of the data."""

@@ -5,11 +5,12 @@ Knows the file format, not the source of the rows (`synthetic`, `tables`) or the
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,9 @@ import pyarrow.parquet as pq
 from lntx.files import HashingWriter
 from lntx.numerics.powers import power_names, powers
 from lntx.progress import tell
+from lntx.workers import each
+
+Result = TypeVar("Result")
 
 
 class Block(NamedTuple):
@@ -33,10 +37,11 @@ class Block(NamedTuple):
     """Rounding error of x, of the same shape; None if x is exact."""
 
 
-ROW_GROUP_ROWS = 2**20
-
 MEMORY_BYTES = 2**26
 """Rows that need more memory than this are read again at each pass."""
+
+PART_BYTES = 2**26
+"""Rows of a part, in memory: some tenths of a second of work in each pass."""
 
 _METADATA_KEY = b"lntx"
 
@@ -69,21 +74,66 @@ class Dataset:
     notes: tuple[str, ...]
     """Sentences about the rows for the reader of a fit: what was left out, and what looks odd."""
 
+    first: int = 0
+    """Number of rows before these, if they are a part of a larger dataset."""
+
+    row_groups: tuple[int, ...] | None = None
+    """Row groups of the only file that hold these rows; None: all of all files."""
+
     @property
     def terms(self) -> tuple[str, ...]:
         """Names of the terms, one per weight: the features, or the powers of the only feature."""
         return self.features if self.degree == 1 else power_names(self.features[0], self.degree)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row as float64, with the rounding errors of its terms."""
+        return 8 * (len(self.terms) * (1 if self.degree == 1 else 2) + 1)
+
 
 def fits_in_memory(dataset: Dataset) -> bool:
-    """Return whether the rows are kept in memory between passes: up to 64 MiB as float64."""
-    parts_per_row = len(dataset.terms) * (1 if dataset.degree == 1 else 2) + 1
-    return dataset.num_rows * parts_per_row * 8 <= MEMORY_BYTES
+    """Return whether the rows are kept in memory between passes: up to 64 MiB as float64.
+
+    Rows that are not are read again at each pass, in parts, on several cores, and added up by compiled loops.
+    """
+    return dataset.num_rows * dataset.row_bytes <= MEMORY_BYTES
+
+
+def parts_of(dataset: Dataset) -> list[Dataset]:
+    """Divide a dataset into parts of whole row groups, in the order of the rows.
+
+    A part is a dataset too: 64 MiB of rows in memory. The division depends on the files alone.
+    """
+    if fits_in_memory(dataset):
+        return [dataset]
+    parts: list[Dataset] = []
+    first = 0
+    for path in dataset.paths:
+        with pq.ParquetFile(path) as file:
+            sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+        step = max(1, PART_BYTES // (dataset.row_bytes * max(sizes, default=1)))
+        for start in range(0, len(sizes), step):
+            groups = range(len(sizes))[start : start + step]
+            num_rows = sum(sizes[k] for k in groups)
+            part = {"paths": (path,), "row_groups": tuple(groups), "first": first, "num_rows": num_rows}
+            parts.append(dataclasses.replace(dataset, **part))
+            first += num_rows
+    return parts
 
 
 def block_rows(num_columns: int) -> int:
     """Return the number of rows per block: a power of two, 2^16 at most, about 32 MB of float64 for wide rows."""
     return max(2**10, min(2**16, 1 << ((2**22 // num_columns).bit_length() - 1)))
+
+
+def pass_over(dataset: Dataset, work: Callable[[Dataset], Result]) -> Iterator[Result]:
+    """Yield work(part) for each part of a dataset, in the order of the rows, on all cores; progress is reported."""
+    parts, done = parts_of(dataset), 0
+    for part, result in zip(parts, each(work, parts), strict=True):
+        done += part.num_rows
+        if len(parts) > 1:
+            tell(done, dataset.num_rows, "rows of this pass")
+        yield result
 
 
 def write_dataset(
@@ -110,7 +160,6 @@ def write_dataset(
     """
     fields = [pa.field(name, pa.from_numpy_dtype(types[name]), nullable=False) for name in (*features, target)]
     schema = pa.schema(fields)
-    group_rows = min(ROW_GROUP_ROWS, 16 * block_rows(len(fields)))
     num_rows = 0
     with path.open("wb") as stream:
         hashing = HashingWriter(stream)
@@ -119,7 +168,7 @@ def write_dataset(
         ) as writer:
             for block in _in_blocks(blocks, block_rows(len(fields))):
                 arrays = [pa.array(block[field.name], type=field.type) for field in schema]
-                writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=group_rows)
+                writer.write_batch(pa.record_batch(arrays, schema=schema))
                 num_rows += len(arrays[0])
             said = {"features": features, "target": target, "degree": degree, "notes": list(notes())}
             said |= {"columns": features if columns is None else columns, "levels": levels or {}}
@@ -183,11 +232,7 @@ def read_blocks(dataset: Dataset, *, read_rows: int = 2**16) -> Iterator[Block]:
 
     Yields: blocks of block_rows(num_terms + 1) rows; the last one may be shorter.
     """
-    done, is_long = 0, not fits_in_memory(dataset)
     for x, y in _read_columns(dataset, block_rows(len(dataset.terms) + 1), read_rows):
-        done += len(y)
-        if is_long:
-            tell(done, dataset.num_rows, "rows of this pass")
         if dataset.degree == 1:
             yield Block(x, y)
         else:
@@ -217,7 +262,8 @@ def _read_batches(dataset: Dataset, read_rows: int) -> Iterator[list[np.ndarray]
     names = [*dataset.features, dataset.target]
     for path in dataset.paths:
         with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
-            for batch in file.iter_batches(batch_size=read_rows, columns=names, use_threads=False):
+            groups = dataset.row_groups or range(file.num_row_groups)
+            for batch in file.iter_batches(batch_size=read_rows, row_groups=groups, columns=names, use_threads=False):
                 yield [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
 
 

@@ -5,6 +5,7 @@ A small dataset is one file. The rows themselves are drawn in `synthetic`.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from pathlib import Path
@@ -13,6 +14,8 @@ from lntx.config.schema import Data
 from lntx.data.dataset import block_rows
 from lntx.data.synthetic import generate_dataset
 from lntx.files import read_json, sha256_of, sync
+from lntx.progress import tell
+from lntx.workers import each
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +33,28 @@ def generate_parts(data: Data, folder: Path, resume: Path) -> dict[str, str]:
     rows = part_rows(data)
     count = -(-data.num_rows // rows)
     names = ["dataset.parquet"] if count == 1 else [f"dataset-{k:05d}.parquet" for k in range(count)]
+    if count == 1:
+        return {names[0]: generate_dataset(data, folder / names[0])}
+    work = functools.partial(_generate_part, data, rows, folder, resume)
     digests: dict[str, str] = {}
-    for k, name in enumerate(names):
-        sha256 = _finished(resume / name)
-        if sha256 is None:
-            sha256 = generate_dataset(data, folder / name, first=k * rows, stop=(k + 1) * rows)
-            if count > 1:
-                _keep(folder / name, resume / name, sha256)
-        else:
-            logger.info("generate: %s was finished before the interruption", name)
+    for name, sha256 in zip(names, each(work, list(enumerate(names))), strict=True):
         digests[name] = sha256
-    if count > 1:
-        for name in names:
-            (resume / name).replace(folder / name)
+        tell(min(len(digests) * rows, data.num_rows), data.num_rows, "rows")
+    for name in names:
+        (resume / name).replace(folder / name)
     return digests
+
+
+def _generate_part(data: Data, rows: int, folder: Path, resume: Path, part: tuple[int, str]) -> str:
+    """Return the digest of a file, which is written unless it was finished before."""
+    k, name = part
+    sha256 = _finished(resume / name)
+    if sha256 is None:
+        sha256 = generate_dataset(data, folder / name, first=k * rows, stop=(k + 1) * rows)
+        _keep(folder / name, resume / name, sha256)
+    else:
+        logger.info("generate: %s was finished before the interruption", name)
+    return sha256
 
 
 def part_rows(data: Data) -> int:

@@ -68,7 +68,7 @@ def generate_blocks(data: Data, *, first: int = 0, stop: int | None = None) -> I
     Each column of each 2^20 rows has a separate PCG64 stream, spawned from the seed, so that the rows do not depend on
     the division into parts; a larger number of rows leaves the earlier rows unchanged.
 
-    Yields: x, shape (n, num_features), in the stored type, and y, float64, shape (n,).
+    Yields: x, shape (n, num_features), column-major, in the stored type, and y, float64, shape (n,).
     """
     weights = data.true_weights
     assert weights is not None
@@ -86,7 +86,10 @@ def generate_blocks(data: Data, *, first: int = 0, stop: int | None = None) -> I
             drawn = [_draw(data, generator, count) for generator in columns]
             y = _target(data, weights, drawn, noise, count)
             if start >= first:
-                yield np.stack(drawn, axis=1), y
+                x = np.empty((count, num_features), dtype=drawn[0].dtype, order="F")
+                for j, column in enumerate(drawn):
+                    x[:, j] = column
+                yield x, y
 
 
 def _stream(seed: int, stream: int, column: int) -> np.random.Generator:

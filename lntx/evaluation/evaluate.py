@@ -5,20 +5,22 @@ Reads rows and numbers; corrects nothing, and is independent of export.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from lntx.config.schema import Data, Evaluate
-from lntx.data.dataset import Dataset, fits_in_memory, read_blocks
+from lntx.data.dataset import Block, Dataset, pass_over, read_blocks
 from lntx.data.row_digest import RowsDigest
 from lntx.evaluation.chi2 import chance_of_gaps
-from lntx.evaluation.data_check import damaged_file, damaged_rows
+from lntx.evaluation.data_check import Redrawn, damaged_file, other_number, other_reading
 from lntx.evaluation.diagnosis import why_training_missed
-from lntx.evaluation.least_squares import Reference, solve
+from lntx.evaluation.least_squares import Reference, adder_of, exact_sums, merged, solve
 from lntx.evaluation.residuals import residual_figures
 from lntx.evaluation.verdict import Coefficient, Evaluation
+from lntx.numerics.gram import Gram
 from lntx.stages import Blame
 from lntx.training.result import Fit
 
@@ -41,20 +43,12 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
     sha256: expected digest of the file of a user's rows. data: source of the rows, including the truth.
     """
     bias = fit.bias is not None
-    digest = RowsDigest()
-    read = read_blocks(dataset)
-    reference = solve(digest.through(read) if fits_in_memory(dataset) else read, dataset.terms, bias=bias)
-    readings = (*fit.rows_sha256, *([digest.sha256] if fits_in_memory(dataset) else []))
+    sums, damage = _read(dataset, sha256=sha256, data=data, readings=fit.rows_sha256)
+    reference = solve(sums, dataset.terms, bias=bias)
     coefficients = compare(
         fit.weights, fit.bias, reference, dtype=fit.dtype, terms=dataset.terms, data=data, settings=settings
     )
-    figures = residual_figures(
-        read_blocks(dataset), fit.weights, fit.bias, num_rows=reference.num_rows, spread=reference.residual_sd
-    )
-    if data.path is None:
-        damage = damaged_rows(dataset, data, readings=readings)
-    else:
-        damage = damaged_file(dataset, sha256, readings=readings)
+    figures = residual_figures(dataset, fit.weights, fit.bias, spread=reference.residual_sd)
     if damage is None:
         blame, reason = _verdict(coefficients, reference, fit=fit, data=data, settings=settings)
     else:
@@ -81,6 +75,39 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
         columns=dataset.columns,
         levels=dict(dataset.levels),
     )
+
+
+def _read(dataset: Dataset, *, sha256: str, data: Data, readings: tuple[str, ...]) -> tuple[Gram, str | None]:
+    """Return the exact sums of the rows, and a clause about what is wrong with these rows, or None."""
+    if data.path is None:
+        damage = other_number(dataset, data)
+        work = functools.partial(
+            _sum_and_compare, add=adder_of(dataset), data=None if damage else data, hashes=bool(readings)
+        )
+        clauses: list[str | None] = [damage]
+
+        def sums() -> Iterator[Gram]:
+            for gram, difference, drawn_sha256 in pass_over(dataset, work):
+                clauses.append(difference or other_reading(readings, drawn_sha256))
+                yield gram
+
+        return merged(sums()), next(filter(None, clauses), None)
+    if not readings:
+        return exact_sums(dataset), damaged_file(dataset, sha256, readings=())
+    digest = RowsDigest()
+    gram = adder_of(dataset)(digest.through(read_blocks(dataset)))
+    return gram, damaged_file(dataset, sha256, readings=(*readings, digest.sha256))
+
+
+def _sum_and_compare(
+    part: Dataset, *, add: Callable[[Iterable[Block]], Gram], data: Data | None, hashes: bool
+) -> tuple[Gram, str | None, str | None]:
+    """Return the exact sums of a part, how it differs from what was generated, and the digest of what was."""
+    if data is None:
+        return add(read_blocks(part)), None, None
+    check = Redrawn(part, data, hashes=hashes)
+    gram = add(check.through(read_blocks(part)))
+    return gram, check.difference, check.sha256
 
 
 def correct_digits(learned: float, expected: float, scale: float) -> float:

@@ -7,18 +7,19 @@ the true weights.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 
 import numpy as np
 
 from lntx.config.schema import Section
-from lntx.data.dataset import Block
+from lntx.data.dataset import Block, Dataset, fits_in_memory, pass_over, read_blocks
 from lntx.evaluation.inference import f_tail
 from lntx.numerics.collinearity import BIAS, Dependence, refuse, refuse_too_few
 from lntx.numerics.exact_matrix import ExactMatrix
-from lntx.numerics.gram import Gram
+from lntx.numerics.gram import NARROW, Gram, units_of
 from lntx.numerics.normal_equations import Singular, Solution, solve_normal_equations
 
 # A column whose share in a linear combination is below this, relative to the lengths, contributes only rounding.
@@ -79,23 +80,62 @@ class Reference(Section):
     """R of the QR factorisation of [x, 1], one tuple per row: XᵀX = RᵀR."""
 
 
-def solve(blocks: Iterable[Block], terms: tuple[str, ...], *, bias: bool) -> Reference:
+def exact_sums(dataset: Dataset) -> Gram:
+    """Return the exact sums of the products of the columns [x, 1, y] of a dataset, read in parts on all cores."""
+    return merged(pass_over(dataset, functools.partial(_sums_of_part, adder_of(dataset))))
+
+
+def merged(parts: Iterable[Gram]) -> Gram:
+    """Return the sum of the sums of parts. parts: at least one; the first is changed."""
+    rest = iter(parts)
+    total = next(rest)
+    for part in rest:
+        total.merge(part)
+    return total
+
+
+def _sums_of_part(add: Callable[[Iterable[Block]], Gram], part: Dataset) -> Gram:
+    return add(read_blocks(part))
+
+
+def adder_of(dataset: Dataset) -> Callable[[Iterable[Block]], Gram]:
+    """Return the function that adds up the rows of any part of a dataset exactly, so that parts can be merged."""
+    num_terms, is_one_part = len(dataset.terms), fits_in_memory(dataset)
+    # The units of a single part, too, are those of the first block.
+    units = None if is_one_part else units_of(_columns(next(read_blocks(dataset))))
+    compiled = not is_one_part and num_terms + 2 <= NARROW
+    return functools.partial(sum_rows, num_terms=num_terms, units=units, compiled=compiled)
+
+
+def sum_rows(
+    blocks: Iterable[Block], num_terms: int, *, units: np.ndarray | None = None, compiled: bool = False
+) -> Gram:
+    """Return the exact sums of rows. blocks: x, shape (n, num_terms), and y, shape (n,). Others: as `Gram` has them."""
+    gram = Gram(num_terms + 2, units=units, compiled=compiled)
+    for block in blocks:
+        low = None if block.low is None else np.column_stack([block.low, np.zeros((len(block.y), 2))])
+        gram.add(_columns(block), low)
+    return gram
+
+
+def _columns(block: Block) -> np.ndarray:
+    """Return [x, 1, y], column-major. The ones are there even without a bias: they give the mean of y."""
+    num_rows, num_terms = block.x.shape
+    columns = np.empty((num_rows, num_terms + 2), order="F")
+    columns[:, :num_terms], columns[:, num_terms], columns[:, num_terms + 1] = block.x, 1.0, block.y
+    return columns
+
+
+def solve(sums: Gram, terms: tuple[str, ...], *, bias: bool) -> Reference:
     """Solve min ‖y - x · weights - bias‖.
 
-    blocks: the rows, read once: x, shape (n, len(terms)), and y, shape (n,). terms: names of the columns of x.
+    sums: the exact sums of the rows. terms: names of the columns of x.
 
     Raises: BadInput: dependent columns (named in the message), or too few rows.
     """
-    gram, num_rows = Gram(len(terms) + 2), 0
-    for x, y, low in blocks:
-        assert x.shape[1] == len(terms)
-        # The column of ones is second last even without a bias: it gives the mean of y.
-        columns = np.column_stack([x, np.ones(len(x)), y])
-        gram.add(columns, None if low is None else np.column_stack([low, np.zeros((len(x), 2))]))
-        num_rows += len(x)
-    p = len(terms) + bias
+    p, num_rows = len(terms) + bias, sums.num_rows
     refuse_too_few(num_rows, p, bias=bias)
-    total = gram.total()
+    total = sums.total()
     kept = np.array([*range(p), len(terms) + 1])
     products = total.part(kept, kept)
     try:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from lntx.data.dataset import Block
+from lntx.data.dataset import Block, Dataset, fits_in_memory, pass_over, read_blocks
 from lntx.numerics.residuals import residuals
 
 HISTOGRAM_EDGES = np.linspace(-5, 5, 41)
 """Edges of the histogram bins, in standard deviations of the residuals."""
 
-
+_NUM_BINS = len(HISTOGRAM_EDGES) + 1
 _SAMPLE_ROWS = 500
 
 
@@ -33,32 +33,60 @@ class ResidualFigures:
 
 
 def residual_figures(
-    blocks: Iterable[Block],
-    weights: tuple[float, ...],
-    bias: float | None,
-    *,
-    num_rows: int,
-    spread: float | None = None,
+    dataset: Dataset, weights: tuple[float, ...], bias: float | None, *, spread: float | None = None
 ) -> ResidualFigures:
-    """Measure the residuals in one pass over the rows, num_rows in all.
+    """Measure the residuals in one pass over the rows, in parts on all cores.
 
     spread: the standard deviation of the residuals, or None if it is not known in advance.
     """
-    squares, step, done = [], -(-num_rows // _SAMPLE_ROWS), 0
+    work = functools.partial(
+        _figures_of_part,
+        weights=weights,
+        bias=bias or 0.0,
+        spread=spread,
+        step=-(-dataset.num_rows // _SAMPLE_ROWS),
+        compiled=not fits_in_memory(dataset),
+    )
+    squares: list[float] = []
     sample: list[tuple[float, float]] = []
-    counts = np.zeros(len(HISTOGRAM_EDGES) + 1, np.int64)
-    for block in blocks:
-        residual = residuals(block.x, block.y, weights, bias or 0.0, low=block.low)
-        # No BLAS: its sums depend on the number of threads.
-        squares.append(float((residual**2).sum()))
-        chosen = slice(-done % step, None, step)
-        sample += zip((block.y - residual)[chosen].tolist(), residual[chosen].tolist(), strict=True)
-        done += len(residual)
-        if spread:
-            places = np.searchsorted(HISTOGRAM_EDGES, residual / spread, side="right")
-            counts += np.bincount(places, minlength=len(counts))
+    counts = np.zeros(_NUM_BINS, np.int64)
+    for part_squares, part_sample, part_counts in pass_over(dataset, work):
+        squares += part_squares
+        sample += part_sample
+        counts += part_counts
     return ResidualFigures(
-        mean_square=math.fsum(squares) / num_rows,
+        mean_square=math.fsum(squares) / dataset.num_rows,
         sample=tuple(sample),
         histogram=tuple(counts.tolist()) if spread else None,
     )
+
+
+def _figures_of_part(
+    part: Dataset, *, weights: tuple[float, ...], bias: float, spread: float | None, step: int, compiled: bool
+) -> tuple[list[float], list[tuple[float, float]], np.ndarray]:
+    """Return the sums of squares of the blocks of a part, every `step`-th residual, and the counts of the histogram."""
+    squares: list[float] = []
+    sample: list[tuple[float, float]] = []
+    done = part.first
+    counts = np.zeros(_NUM_BINS, np.int64)
+    for block in read_blocks(part):
+        residual = _residuals(block, weights, bias, compiled=compiled)
+        # No BLAS: its sums depend on the number of threads.
+        squares.append(float((residual**2).sum()))
+        chosen = slice(-done % step, None, step)
+        sample += zip((block.y[chosen] - residual[chosen]).tolist(), residual[chosen].tolist(), strict=True)
+        done += len(residual)
+        if spread:
+            # The number of edges at or below each residual: all are multiples of 1/4, so that nothing is rounded here.
+            places = np.floor(residual / spread * 4).clip(-21, 20).astype(np.int8) + 21
+            counts += np.bincount(places, minlength=_NUM_BINS)
+    return squares, sample, counts
+
+
+def _residuals(block: Block, weights: tuple[float, ...], bias: float, *, compiled: bool) -> np.ndarray:
+    if not compiled:
+        return residuals(block.x, block.y, weights, bias, low=block.low)
+    from lntx.numerics import compiled_residuals
+
+    low = np.zeros((0, 0)) if block.low is None else block.low.T
+    return compiled_residuals.residuals(block.x.T, low, block.y, np.array(weights), bias)

@@ -88,7 +88,7 @@ class ExactMatrix:
             for right_level, right in other.digits.items():
                 # Carried digits are within ±2^19: 2^14 products of them stay below 2^53.
                 assert left.shape[1] <= 2**14
-                _add(totals, left_level + right_level, (left @ right).astype(np.int64))
+                add_digits(totals, left_level + right_level, (left @ right).astype(np.int64))
         return ExactMatrix(
             digits=carried(totals), row_exponents=self.row_exponents, column_exponents=other.column_exponents
         )
@@ -99,7 +99,7 @@ class ExactMatrix:
         assert (self.column_exponents == other.column_exponents).all()
         totals: Digits = {level: digit.astype(np.int64) for level, digit in self.digits.items()}
         for level, digit in other.digits.items():
-            _add(totals, level, -digit.astype(np.int64))
+            add_digits(totals, level, -digit.astype(np.int64))
         return ExactMatrix(
             digits=carried(totals), row_exponents=self.row_exponents, column_exponents=self.column_exponents
         )
@@ -154,12 +154,13 @@ def carry(totals: Digits) -> None:
             over = (totals[level] + _HALF) >> BITS
             if over.any():
                 totals[level] -= over << BITS
-                _add(totals, level - 1, over)
+                add_digits(totals, level - 1, over)
         level -= 1
 
 
-def _add(totals: Digits, level: int, amount: np.ndarray) -> None:
+def add_digits(totals: Digits, level: int, amount: np.ndarray) -> None:
+    """Add an amount to the int64 totals of a level, in place."""
     if level in totals:
         totals[level] += amount
     else:
-        totals[level] = amount
+        totals[level] = amount.copy()

@@ -7,31 +7,59 @@ from __future__ import annotations
 
 import numpy as np
 
-from lntx.numerics.exact_matrix import BITS, SHARED_ROWS, Digits, ExactMatrix, carried, carry, exponents, split
+from lntx.numerics.exact_matrix import (
+    BITS,
+    SHARED_ROWS,
+    Digits,
+    ExactMatrix,
+    add_digits,
+    carried,
+    carry,
+    exponents,
+    split,
+)
 
 # Larger chunks do not fit into the processor's caches.
 _CHUNK_NUMBERS = 2**16
 # The largest accepted number, 1e100, stays within float64 if it is scaled by 2^400 or 2^-400.
 _UNITS = 400
+# Columns up to which a compiled loop is faster than BLAS.
+NARROW = 8
+
+
+def units_of(columns: np.ndarray) -> np.ndarray:
+    """Return exponents of units for columns of like size, int64, shape (num_columns,).
+
+    Any unit is correct: one near the size of the numbers needs few digits, and in this range later, larger numbers lose
+    nothing.
+    """
+    return exponents(np.abs(columns).max(axis=0)).clip(-_UNITS, _UNITS)
 
 
 class Gram:
-    """The matrix of products of columns, summed over blocks of rows."""
+    """The matrix of products of columns, summed over blocks of rows.
 
-    def __init__(self, num_columns: int) -> None:
+    units: exponents of the units of the columns; those of the first block by default. Sums that are to be merged must
+    have the same. compiled: whether a compiled loop adds up the rows, which is worth its import if they are many.
+    """
+
+    def __init__(self, num_columns: int, *, units: np.ndarray | None = None, compiled: bool = False) -> None:
         self._num_columns = num_columns
-        self._exponents: np.ndarray | None = None
+        self._exponents = units
         self._totals: Digits = {}
+        self._compiled = compiled
+        self.num_rows = 0
 
     def add(self, columns: np.ndarray, low: np.ndarray | None = None) -> None:
         """Add rows.
 
         columns: float64, shape (n, num_columns). low: correction to add to `columns`, smaller than its rounding.
         """
+        self.num_rows += len(columns)
         if self._exponents is None:
-            # Any unit is correct: one near the size of the numbers needs few digits, and in this range later, larger
-            # numbers lose nothing.
-            self._exponents = exponents(np.abs(columns).max(axis=0)).clip(-_UNITS, _UNITS)
+            self._exponents = units_of(columns)
+        if self._compiled and low is None and self._add_compiled(columns, self._exponents):
+            return
         step = max(SHARED_ROWS, _CHUNK_NUMBERS // self._num_columns // SHARED_ROWS * SHARED_ROWS)
         for start in range(0, len(columns), step):
             parts = [
@@ -41,15 +69,45 @@ class Gram:
             carry(self._totals)
 
     def _add_chunk(self, parts: list[np.ndarray]) -> None:
-        digits = sorted(split(*parts).items())
-        for place, (level, left) in enumerate(digits):
+        digits = [
+            # Only columns with digits at this level: whole numbers have few.
+            (level, found, digit if found.all() else np.ascontiguousarray(digit[:, :, found]))
+            for level, digit in sorted(split(*parts).items())
+            for found in [digit.any(axis=(0, 1))]
+        ]
+        for place, (level, rows, left) in enumerate(digits):
             across = left.transpose(0, 2, 1)
-            for other, right in digits[place:]:
-                product = np.matmul(across, right).astype(np.int64).sum(axis=0)
+            for other, columns, right in digits[place:]:
+                product = np.zeros((self._num_columns, self._num_columns), dtype=np.int64)
+                product[np.ix_(rows, columns)] = np.matmul(across, right).astype(np.int64).sum(axis=0)
                 if other != level:
                     product = product + product.T
-                total = self._totals.get(level + other)
-                self._totals[level + other] = product if total is None else total + product
+                add_digits(self._totals, level + other, product)
+
+    def _add_compiled(self, columns: np.ndarray, units: np.ndarray) -> bool:
+        from lntx.numerics import compiled_gram
+
+        shape = (2 * compiled_gram.LEVELS - 1, self._num_columns, self._num_columns)
+        sums = np.zeros(shape, dtype=np.int64)
+        # A digit is a whole number in the loop; here the first one counts units of 2^-20.
+        scales = np.ldexp(1.0, BITS - units)
+        if not compiled_gram.add_rows(np.ascontiguousarray(columns.T), scales, sums):
+            return False
+        for place, upper in enumerate(sums):
+            if upper.any():
+                add_digits(self._totals, place + 2, upper + np.triu(upper, 1).T)
+        carry(self._totals)
+        return True
+
+    def merge(self, other: Gram) -> None:
+        """Add the sums of other rows, which must have the same units."""
+        self.num_rows += other.num_rows
+        assert self._exponents is not None
+        assert other._exponents is not None
+        assert np.array_equal(self._exponents, other._exponents)
+        for level, amount in other._totals.items():
+            add_digits(self._totals, level, amount)
+        carry(self._totals)
 
     def total(self) -> ExactMatrix:
         """Return the sum so far, shape (num_columns, num_columns)."""

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 
 from lntx.config.schema import MAX_MAGNITUDE, Data, Pipeline, Train
-from lntx.data.dataset import Dataset, open_dataset, read_blocks
+from lntx.data.dataset import Dataset, fits_in_memory, open_dataset, read_blocks
 from lntx.data.importing import import_as_told
 from lntx.data.synthetic import generate_dataset
-from lntx.evaluation.least_squares import Reference, solve
+from lntx.evaluation.least_squares import Reference, exact_sums, solve
 from lntx.model import LNTXLinearModel
 from lntx.training import curvature as curves
-from lntx.training.fit import fit, read_parts, refuse_beyond_float32, threads
+from lntx.training.fit import fit, read_parts, refuse_beyond_float32, sums_over, threads
 from lntx.training.hyperparameters import Descent, Frame, choose_frame, plan_descent
 from lntx.training.moments import Moments
 from lntx.training.stopping import DIVERGED_GROWTH, EXACT_SCALE, STALL_BELOW, STALL_EPOCHS
@@ -104,16 +104,17 @@ def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
         import_as_told(data, path)
     dataset = open_dataset(path)
     with threads(1):
-        curvature = curves.measure(read_blocks(dataset), dataset.terms, bias=bias)
+        curvature = curves.combine(curves.measured_parts(dataset, bias=bias), dataset.terms, bias=bias)
         # A separate training finds the anchor, from which every gradient is accurate to the last digits.
         _, found, _ = fit(dataset, Train(precondition="qr", gradient="moments"), bias=bias)
         anchor = torch.tensor([*found.weights, *([] if found.bias is None else [found.bias])], dtype=torch.float64)
         rows = read_parts(dataset, torch.float64, torch.device("cpu"), lambda: read_blocks(dataset))
-        gradient, loss = Moments(curvature, rows).gradient(anchor, torch.eye(len(anchor), dtype=torch.float64))
+        sums = sums_over(dataset, rows, compiled=not fits_in_memory(dataset))
+        gradient, loss = Moments(curvature, rows, sums).gradient(anchor, torch.eye(len(anchor), dtype=torch.float64))
     return Problem(
         dataset=dataset,
         curvature=curvature,
-        reference=solve(read_blocks(dataset), dataset.terms, bias=bias),
+        reference=solve(exact_sums(dataset), dataset.terms, bias=bias),
         anchor=anchor,
         gradient=gradient,
         loss=loss,
@@ -139,7 +140,13 @@ def plan_trial(problem: Problem, pipeline: Pipeline) -> Trial:
     Raises: BadInput: a learning rate at or over the stable limit, or values beyond float32.
     """
     refuse_beyond_float32(problem.curvature, pipeline.train)
-    descent = plan_descent(problem.curvature, problem.frame(pipeline.train), pipeline.train, list)
+    descent = plan_descent(
+        problem.curvature,
+        problem.frame(pipeline.train),
+        pipeline.train,
+        list,
+        in_memory=fits_in_memory(problem.dataset),
+    )
     return Trial(problem=problem, pipeline=pipeline, descent=descent)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from lntx.config.schema import MAX_MAGNITUDE
-from lntx.data.dataset import Block
+from lntx.data.dataset import Block, Dataset, pass_over, read_blocks
 from lntx.errors import BadInput
 from lntx.numerics.collinearity import BIAS, Dependence, refuse, refuse_too_few
 
@@ -105,21 +105,31 @@ class Curvature:
         return torch.roll(columns, -1, dims=-1) if self.has_bias else columns
 
 
-def measure(
-    blocks: Iterable[Block], terms: tuple[str, ...], *, bias: bool, largest: float = MAX_MAGNITUDE
-) -> Curvature:
-    """Measure the rows in one pass.
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What is measured of some of the rows."""
 
-    blocks: x, shape (n, len(terms)), and y, shape (n,). terms: names of the columns of x. largest: absolute values must
-    stay between its inverse and this limit, so that their squares neither overflow nor underflow.
+    num_rows: int
+    """Number of rows."""
 
-    Raises: BadInput: too few rows, values too large or too small, or a column (named in the message) that depends on
-    others, or is constant although there is a bias.
+    factor: torch.Tensor
+    """R of their QR factorisation, float64, shape (p, p), or (num_rows, p) if they are fewer."""
+
+    squares: float
+    """Sum of the squares of y."""
+
+    sizes: np.ndarray
+    """Largest absolute value of each column of x, and of y, last."""
+
+
+def measure(blocks: Iterable[Block], num_terms: int, *, bias: bool, largest: float = MAX_MAGNITUDE) -> Measured:
+    """Measure rows in one pass, which ends early at a value beyond `largest`: `combine` refuses it.
+
+    blocks: x, shape (n, num_terms), and y, shape (n,).
     """
-    p = len(terms) + bias
-    factor = torch.zeros((0, p), dtype=torch.float64)
+    factor = torch.zeros((0, num_terms + bias), dtype=torch.float64)
     num_rows, squares = 0, 0.0
-    sizes = np.zeros(len(terms) + 1)
+    sizes = np.zeros(num_terms + 1)
     for x, y, _ in blocks:
         sizes = np.maximum(sizes, [*np.abs(x).max(axis=0), np.abs(y).max()])
         if not sizes.max() < largest:
@@ -129,6 +139,42 @@ def measure(
         num_rows += len(x)
         # No BLAS: its sums depend on the number of threads.
         squares += float((y**2).sum())
+    return Measured(num_rows=num_rows, factor=factor, squares=squares, sizes=sizes)
+
+
+def measured_parts(
+    dataset: Dataset, *, bias: bool, largest: float = MAX_MAGNITUDE, num_threads: int = 1
+) -> Iterator[Measured]:
+    """Measure the parts of a dataset, in order, on all cores. num_threads: threads of torch for each."""
+    work = functools.partial(_measure_part, bias=bias, largest=largest, num_threads=num_threads)
+    return pass_over(dataset, work)
+
+
+def _measure_part(part: Dataset, *, bias: bool, largest: float, num_threads: int) -> Measured:
+    # A thread that is new to torch has as many threads as there are cores.
+    torch.set_num_threads(num_threads)
+    return measure(read_blocks(part), len(part.terms), bias=bias, largest=largest)
+
+
+def combine(
+    parts: Iterable[Measured], terms: tuple[str, ...], *, bias: bool, largest: float = MAX_MAGNITUDE
+) -> Curvature:
+    """Combine what was measured of all parts of the rows, in order.
+
+    terms: names of the columns of x. largest: absolute values must stay between its inverse and this limit, so that
+    their squares neither overflow nor underflow.
+
+    Raises: BadInput: too few rows, values too large or too small, or a column (named in the message) that depends on
+    others, or is constant although there is a bias.
+    """
+    first, *others = parts
+    num_rows, factor, squares, sizes = first.num_rows, first.factor, first.squares, first.sizes
+    for part in others:
+        num_rows += part.num_rows
+        factor = torch.linalg.qr(torch.vstack([factor, part.factor]), mode="r").R
+        squares += part.squares
+        sizes = np.maximum(sizes, part.sizes)
+    p = len(terms) + bias
     _refuse_sizes((*terms, "the target"), sizes, largest)
     refuse_too_few(num_rows, p, bias=bias)
     _refuse_dependent(factor, terms, bias=bias)

@@ -5,24 +5,26 @@ Uses rows and settings; never the true weights or the exact solution.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from lntx.config.schema import MAX_MAGNITUDE, Train
-from lntx.data.dataset import Block, Dataset, fits_in_memory, read_blocks
+from lntx.data.dataset import Block, Dataset, fits_in_memory, pass_over, read_blocks
 from lntx.data.row_digest import RowsDigest
 from lntx.errors import BadInput
 from lntx.model import LNTXLinearModel
+from lntx.progress import tell
 from lntx.training import curvature as curves
 from lntx.training.checkpoints import Checkpoints
 from lntx.training.gradients import Part, naive_error
 from lntx.training.hyperparameters import Descent, choose_frame, plan_descent
 from lntx.training.loop import TrainingLoop
-from lntx.training.moments import Moments
+from lntx.training.moments import Moments, PassSums, add_up, sums_of_part, sums_of_rows
 from lntx.training.result import Epoch, Fit, history_digest
 from lntx.training.steps import by_moments, full_batch, mini_batches
 from lntx.training.stopping import Stopping
@@ -47,25 +49,27 @@ def fit(
     Raises: BadInput, before the first step: dependent columns, too few rows, a learning rate at or above the stable
     limit, no such device.
     """
-    device, dtype = find_device(train), getattr(torch, train.dtype)
+    device, dtype, in_memory = find_device(train), getattr(torch, train.dtype), fits_in_memory(dataset)
     readings: list[RowsDigest] = []
 
     def blocks() -> Iterator[Block]:
         read = read_blocks(dataset, read_rows=read_rows)
-        if not fits_in_memory(dataset):
+        if not in_memory:
             return read
         readings.append(RowsDigest())
         return readings[-1].through(read)
 
     with threads(train.num_threads):
-        curvature = curves.measure(
-            blocks(),
-            dataset.terms,
-            bias=bias,
-            largest=LARGEST_FLOAT32 if dtype == torch.float32 else MAX_MAGNITUDE,
-        )
+        largest = LARGEST_FLOAT32 if dtype == torch.float32 else MAX_MAGNITUDE
+        if in_memory:
+            measured: Iterable[curves.Measured] = [
+                curves.measure(blocks(), len(dataset.terms), bias=bias, largest=largest)
+            ]
+        else:
+            measured = curves.measured_parts(dataset, bias=bias, largest=largest, num_threads=train.num_threads)
+        curvature = curves.combine(measured, dataset.terms, bias=bias, largest=largest)
         frame = choose_frame(curvature, train.precondition)
-        descent = plan_descent(curvature, frame, train, blocks)
+        descent = plan_descent(curvature, frame, train, blocks, in_memory=in_memory)
         by_rows = descent.batch_size is not None or descent.gradient == "autograd"
         rows = read_parts(dataset, dtype if by_rows else torch.float64, device, blocks)
         generator = torch.Generator().manual_seed(train.seed)
@@ -87,7 +91,8 @@ def fit(
             progress.finish()
             if descent.gradient == "moments":
                 exact_rows = rows if not by_rows else read_parts(dataset, torch.float64, device, blocks)
-                steps = by_moments(model, Moments(curvature, exact_rows), descent, train)
+                sums = sums_over(dataset, exact_rows, compiled=not in_memory and device.type == "cpu")
+                steps = by_moments(model, Moments(curvature, exact_rows, sums), descent, train)
             else:
                 steps = full_batch(model, rows, descent, train, dataset.num_rows)
             stop = progress.descend(steps, stopping, train.max_epochs)
@@ -120,6 +125,13 @@ def fit(
     )
 
 
+def sums_over(dataset: Dataset, rows: Callable[[], Iterator[Part]], *, compiled: bool) -> PassSums:
+    """Return how the sums over the rows are computed: from `rows`, or from the parts of the dataset, on all cores."""
+    if not compiled:
+        return lambda coefficients: sums_of_rows(rows(), coefficients)
+    return lambda coefficients: add_up(pass_over(dataset, functools.partial(sums_of_part, coefficients=coefficients)))
+
+
 def read_parts(
     dataset: Dataset, dtype: torch.dtype, device: torch.device, blocks: Callable[[], Iterator[Block]]
 ) -> Callable[[], Iterator[Part]]:
@@ -129,7 +141,11 @@ def read_parts(
     """
 
     def read() -> Iterator[Part]:
+        done = 0
         for x, y, low in blocks():
+            if not in_memory:
+                done += len(y)
+                tell(done, dataset.num_rows, "rows of this pass")
             yield (
                 torch.from_numpy(x).to(device, dtype),
                 torch.from_numpy(y).to(device, dtype).unsqueeze(1),
@@ -137,7 +153,8 @@ def read_parts(
                 None if low is None or dtype == torch.float32 else torch.from_numpy(low).to(device),
             )
 
-    if not fits_in_memory(dataset):
+    in_memory = fits_in_memory(dataset)
+    if not in_memory:
         return read
     parts = list(read())
     return lambda: iter(parts)

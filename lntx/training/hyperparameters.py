@@ -18,7 +18,7 @@ from lntx.training import curvature as curves
 Gradient = Literal["autograd", "moments"]
 
 AUTOGRAD_ROWS = 10**6
-"""Maximum number of rows for which, by default, every epoch reads all rows."""
+"""Maximum number of rows, kept in memory, for which every epoch by default goes through all rows."""
 
 AUTOGRAD_CONDITION = {"float64": 30.0, "float32": 5.0}
 """Largest condition number of the columns, scaled to equal length, for which gradients from rows of that dtype reach
@@ -81,11 +81,17 @@ def choose_frame(curvature: curves.Curvature, asked: Literal["auto"] | curves.Pr
 
 
 def plan_descent(
-    curvature: curves.Curvature, frame: Frame, train: Train, blocks: Callable[[], Iterable[Block]]
+    curvature: curves.Curvature,
+    frame: Frame,
+    train: Train,
+    blocks: Callable[[], Iterable[Block]],
+    *,
+    in_memory: bool,
 ) -> Descent:
     """Choose the batches and the learning rate.
 
-    blocks: reads the rows again; called only for mini-batches with an automatic rate.
+    blocks: reads the rows again; called only for mini-batches with an automatic rate. in_memory: whether the rows are
+    kept, so that an epoch need not read them.
 
     Raises: BadInput: a learning rate at or above the stable limit, or a batch that does not fit into memory.
     """
@@ -114,7 +120,7 @@ def plan_descent(
     return Descent(
         precondition=precondition,
         coordinates=coordinates,
-        gradient=_gradient(curvature, train, batch_size),
+        gradient=_gradient(curvature, train, batch_size, in_memory=in_memory),
         learning_rate=rate,
         full_batch_rate=full_batch_rate,
         finishing_epochs=0 if batch_size is None else _finishing_epochs(condition, train.momentum),
@@ -133,15 +139,16 @@ def _finishing_epochs(condition: float, momentum: float) -> int:
     return math.ceil(min(5 + steps, _MOST_FINISHING_EPOCHS))
 
 
-def _gradient(curvature: curves.Curvature, train: Train, batch_size: int | None) -> Gradient:
+def _gradient(curvature: curves.Curvature, train: Train, batch_size: int | None, *, in_memory: bool) -> Gradient:
     if train.gradient != "auto":
         if train.gradient == "moments" and batch_size is not None:
             raise BadInput(
                 f"train.gradient moments is of all rows, and train.batch_size is {batch_size}: drop one of them"
             )
         return train.gradient
-    reached = curvature.num_rows <= AUTOGRAD_ROWS and curvature.scaled_condition <= AUTOGRAD_CONDITION[train.dtype]
-    return "autograd" if reached else "moments"
+    is_cheap = in_memory and curvature.num_rows <= AUTOGRAD_ROWS
+    reached = curvature.scaled_condition <= AUTOGRAD_CONDITION[train.dtype]
+    return "autograd" if is_cheap and reached else "moments"
 
 
 def _batch_size(train: Train, curvature: curves.Curvature) -> int | None:

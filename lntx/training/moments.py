@@ -7,11 +7,13 @@ summation with the exact solution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
+from lntx.data.dataset import Dataset, read_blocks
 from lntx.numerics.compensated import Pair, exact_predictions, exact_transform, sum_pairs
 from lntx.numerics.doubledouble import two_product, two_sum
 from lntx.training.curvature import Curvature
@@ -32,13 +34,23 @@ _METRIC_NUMBERS = 10**9
 _NO_RESIDUALS = 1e-13
 
 
-class Moments:
-    """Gradients of the mean squared error with respect to the coefficients, the bias last."""
+Sums = tuple[Pair, float]
+"""xᵀ(y - prediction), the bias last, shape (p,), as a pair, and the sum of squared residuals."""
 
-    def __init__(self, curvature: Curvature, rows: Callable[[], Iterator[Rows]]) -> None:
+PassSums = Callable[[torch.Tensor], Sums]
+"""Computes the sums at given coefficients in a pass over all rows."""
+
+
+class Moments:
+    """Gradients of the mean squared error with respect to the coefficients, the bias last.
+
+    rows: reads the rows. sums: a pass over the same rows.
+    """
+
+    def __init__(self, curvature: Curvature, rows: Callable[[], Iterator[Rows]], sums: PassSums) -> None:
         self._rows = rows
+        self._sums = sums
         self._num_rows = curvature.num_rows
-        self._has_bias = curvature.has_bias
         # QR again, with the bias last: R of the factor with reordered columns.
         self._factor = torch.linalg.qr(curvature.bias_last, mode="r").R
         p = len(self._factor)
@@ -89,9 +101,7 @@ class Moments:
             return None
         total = torch.zeros_like(coordinates)
         for x, _, low in self._rows():
-            step = max(1, _CHUNK_NUMBERS // (x.shape[1] + 1))
-            for start in range(0, len(x), step):
-                chunk = slice(start, start + step)
+            for chunk in _chunks(x):
                 columns = _transformed(x[chunk], None if low is None else low[chunk], coordinates)
                 total += columns.T @ columns
         metric: torch.Tensor = torch.linalg.inv(total / self._num_rows)
@@ -110,43 +120,68 @@ class Moments:
         return float(torch.linalg.vector_norm(exact_transform(self._inverse, right)) ** 2)
 
     def _pass(self, coefficients: torch.Tensor) -> Pair:
-        total: Pair | None = None
-        squares = 0.0
-        for x, y, low in self._rows():
-            step = max(1, _CHUNK_NUMBERS // (x.shape[1] + 1))
-            for start in range(0, len(x), step):
-                chunk = slice(start, start + step)
-                part, square = self._sums(x[chunk], y[chunk, 0], None if low is None else low[chunk], coefficients)
-                squares += square
-                if total is None:
-                    total = part
-                else:
-                    high, error = two_sum(total[0], part[0])
-                    total = high, total[1] + part[1] + error
-        assert total is not None
+        total, squares = self._sums(coefficients)
         residuals = squares - self._excess(total)
         self._residuals = residuals if residuals > _NO_RESIDUALS * squares else 0.0
         self._anchor, self._right = coefficients.clone(), total
         return total
 
-    def _sums(
-        self, x: torch.Tensor, y: torch.Tensor, low: torch.Tensor | None, coefficients: torch.Tensor
-    ) -> tuple[Pair, float]:
-        """Return xᵀ(y - prediction) of some rows, the bias last, and the sum of squared residuals."""
-        bias = coefficients[-1:] if self._has_bias else None
-        high, error = exact_predictions(x, low, coefficients[: x.shape[1]], bias)
-        residual, more = two_sum(y, -high)
-        # Normalise again after cancellation: the rest must be below the rounding of the residual.
-        residual, rest = two_sum(residual, more - error)
-        rest = rest.unsqueeze(1)
-        products, errors = two_product(x, residual.unsqueeze(1))
-        errors = errors + x * rest
-        if low is not None:
-            errors = errors + low * residual.unsqueeze(1)
-        if self._has_bias:
-            products = torch.cat([products, residual.unsqueeze(1)], dim=1)
-            errors = torch.cat([errors, rest], dim=1)
-        return sum_pairs(products, errors), float(residual @ residual)
+
+def sums_of_rows(rows: Iterable[Rows], coefficients: torch.Tensor) -> Sums:
+    """Return the sums of rows at coefficients of shape (p,): with more than x has columns, the last is the bias."""
+    return add_up(
+        _sums_of_chunk(x[chunk], y[chunk, 0], None if low is None else low[chunk], coefficients)
+        for x, y, low in rows
+        for chunk in _chunks(x)
+    )
+
+
+def sums_of_part(part: Dataset, coefficients: torch.Tensor) -> Sums:
+    """Return the same of a part of a dataset, by a compiled loop: for many rows."""
+    from lntx.numerics import compiled_moments
+
+    d, p = len(part.terms), len(coefficients)
+    high, rest = np.zeros((p, compiled_moments.LANES)), np.zeros((p, compiled_moments.LANES))
+    squares = np.zeros(compiled_moments.LANES)
+    weights, bias = coefficients[:d].numpy(), float(coefficients[d]) if p > d else 0.0
+    for x, y, low in read_blocks(part):
+        lower = np.zeros((0, 0)) if low is None else low.T
+        compiled_moments.add_rows(x.T, lower, y, weights, bias, high, rest, squares)
+    total = sum_pairs(torch.from_numpy(high).T, torch.from_numpy(rest).T)
+    return total, float(squares.sum())
+
+
+def add_up(parts: Iterable[Sums]) -> Sums:
+    """Return the sum of sums, in order."""
+    rest = iter(parts)
+    (high, low), squares = next(rest)
+    for more, square in rest:
+        high, error = two_sum(high, more[0])
+        low, squares = low + more[1] + error, squares + square
+    return (high, low), squares
+
+
+def _chunks(x: torch.Tensor) -> Iterator[slice]:
+    step = max(1, _CHUNK_NUMBERS // (x.shape[1] + 1))
+    return (slice(start, start + step) for start in range(0, len(x), step))
+
+
+def _sums_of_chunk(x: torch.Tensor, y: torch.Tensor, low: torch.Tensor | None, coefficients: torch.Tensor) -> Sums:
+    d = x.shape[1]
+    bias = coefficients[d:] if len(coefficients) > d else None
+    high, error = exact_predictions(x, low, coefficients[:d], bias)
+    residual, more = two_sum(y, -high)
+    # Normalise again after cancellation: the rest must be below the rounding of the residual.
+    residual, rest = two_sum(residual, more - error)
+    rest = rest.unsqueeze(1)
+    products, errors = two_product(x, residual.unsqueeze(1))
+    errors = errors + x * rest
+    if low is not None:
+        errors = errors + low * residual.unsqueeze(1)
+    if bias is not None:
+        products = torch.cat([products, residual.unsqueeze(1)], dim=1)
+        errors = torch.cat([errors, rest], dim=1)
+    return sum_pairs(products, errors), float(residual @ residual)
 
 
 def _transformed(x: torch.Tensor, low: torch.Tensor | None, coordinates: torch.Tensor) -> torch.Tensor:

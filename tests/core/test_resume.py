@@ -106,6 +106,7 @@ def test_a_generation_that_was_killed_goes_on_and_makes_the_same_files(
     tmp_path: Path, distribution: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "_PART_NUMBERS", 2**18)
+    monkeypatch.setattr("lntx.workers.cores", lambda: 1)
     data = Data.model_validate({"num_rows": 700_000, "distribution": distribution, "noise": 0.5})
     for name in ("whole", "killed", "whole/.resume", "killed/.resume"):
         (tmp_path / name).mkdir()

@@ -17,7 +17,7 @@ from commandline import Cli
 
 from lntx.config.loading import settle
 from lntx.config.schema import Pipeline
-from lntx.data.dataset import open_dataset, read_blocks
+from lntx.data.dataset import open_dataset
 from lntx.data.synthetic import generate_dataset
 from lntx.errors import BadInput
 from lntx.evaluation.residuals import residual_figures
@@ -85,7 +85,7 @@ def test_trainings_side_by_side_are_those_of_one_alone(tmp_path: Path, dtype: st
     for pipeline, one in zip(pipelines, found, strict=True):
         dataset = open_dataset(tmp_path / "rows.parquet")
         _, alone, _ = training.fit(dataset, pipeline.train, bias=bias)
-        left = residual_figures(read_blocks(dataset), alone.weights, alone.bias, num_rows=dataset.num_rows)
+        left = residual_figures(dataset, alone.weights, alone.bias)
         assert one.weights == pytest.approx(alone.weights, rel=rounding)
         assert one.bias == (None if alone.bias is None else pytest.approx(alone.bias, rel=rounding * 10))
         assert one.loss == pytest.approx(left.mean_square, rel=1e-6 if dtype == "float64" else 1e-3)

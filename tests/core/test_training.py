@@ -17,7 +17,7 @@ from lntx.data.synthetic import generate_dataset
 from lntx.errors import BadInput
 from lntx.model import LNTXLinearModel
 from lntx.training import fit as training
-from lntx.training.curvature import measure
+from lntx.training.curvature import combine, measure
 from lntx.training.result import Epoch, Fit, read_history, write_history
 
 
@@ -167,7 +167,10 @@ def test_tolerance_zero_never_stops_early(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_threads_and_reading_change_no_bit(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = {"data": {"num_rows": 80_000, "noise": 1.0, "weights": [1.5, -2.5]}, "train": {"dtype": dtype}}
+    overrides = {
+        "data": {"num_rows": 80_000, "noise": 1.0, "weights": [1.5, -2.5]},
+        "train": {"dtype": dtype, "gradient": "autograd"},
+    }
     _, first, history = _fit(tmp_path, **overrides)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -247,7 +250,7 @@ def test_columns_that_cannot_be_told_apart_are_named(columns: list[list[float]],
     x = np.array(columns).T
     names = ("a", "b", "c")[: x.shape[1]]
     with pytest.raises(BadInput) as caught:
-        measure([Block(x, np.ones(len(x)))], names, bias=bias)
+        combine([measure([Block(x, np.ones(len(x)))], len(names), bias=bias)], names, bias=bias)
     assert line in str(caught.value)
 
 
