@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,11 @@ _STARTUP_TIMEOUT_S = 180
 
 
 @contextlib.contextmanager
-def connected(root: Path) -> Iterator[bool]:
+def connected(root: Path, *, meanwhile: Callable[[], object]) -> Iterator[bool]:
     """Connect to the configured server, else to the one that `lntx up` started, else to an embedded one for the block.
 
-    root: where an embedded server keeps its database, unless PREFECT_HOME says otherwise.
+    root: where an embedded server keeps its database, unless PREFECT_HOME says otherwise. meanwhile: called while an
+    embedded server starts.
 
     Yields: whether the server stays up afterwards.
 
@@ -63,7 +66,7 @@ def connected(root: Path) -> Iterator[bool]:
             _check(own.api_url)
             yield True
         return
-    with _embedded(root):
+    with _embedded(root, meanwhile):
         yield False
 
 
@@ -94,7 +97,7 @@ def _check(url: str) -> None:
 
 
 @contextlib.contextmanager
-def _embedded(root: Path) -> Iterator[None]:
+def _embedded(root: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
     # Imported here: half of Prefect's import time, and only an embedded server needs it.
     from prefect.server.api.server import SubprocessASGIServer
 
@@ -115,7 +118,9 @@ def _embedded(root: Path) -> Iterator[None]:
     }
     with temporary_settings(settings):
         # Two servers that migrate one new database at once lock each other out.
-        with locked(home / ".starting.lock"):
+        with locked(home / ".starting.lock"), ThreadPoolExecutor(1) as pool:
             # Prefect's clients find this one instance, and Prefect stops it at exit, once logs and events are sent.
-            SubprocessASGIServer().start()
+            starting = pool.submit(contextvars.copy_context().run, SubprocessASGIServer().start)
+            meanwhile()
+            starting.result()
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,7 @@ from flows.connection import connected
 from flows.pipeline import pipeline as pipeline_flow
 from lntx.config.schema import Pipeline
 from lntx.errors import LntxError
+from lntx.pipeline.work import import_ahead
 from lntx.runs.run import Run
 from lntx.stages import Stage
 from lntx.store.store import Store
@@ -37,8 +38,11 @@ def run_flow(
     until: Stage | None,
     only: Stage | None,
     force: list[str],
+    work: Sequence[Stage],
 ) -> Run:
     """Run the pipeline's flow on the available server, else on an embedded one.
+
+    work: the stages that are expected to compute: what they import is imported while an embedded server starts.
 
     Raises: LntxError: a stage or the server refused the run. Any other exception that a stage raised.
     """
@@ -54,7 +58,7 @@ def run_flow(
             force=force,
             return_state=True,
         )
-        return _bring_back(state, Run, root)
+        return _bring_back(state, Run, root, meanwhile=lambda: import_ahead(work))
 
 
 def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
@@ -93,13 +97,15 @@ def run_deep_canary_flow(order: DeepOrder, root: Path) -> DeepCanary:
         return _bring_back(state, DeepCanary, root)
 
 
-def _bring_back(state: Awaitable[State[Any]], kind: type[_R], root: Path) -> _R:
+def _bring_back(
+    state: Awaitable[State[Any]], kind: type[_R], root: Path, *, meanwhile: Callable[[], object] = lambda: None
+) -> _R:
     """Await a flow run that has not started yet, and return its result."""
     Store(root).prepare()
     os.environ["LNTX_ROOT"] = str(root.absolute())
     for handler in logging.getLogger().handlers:
         handler.addFilter(_tells_more)
-    with connected(root) as stays:
+    with connected(root, meanwhile=meanwhile) as stays:
         came = asyncio.run(_outcome(state))
     if isinstance(came, BaseException):
         raise came

@@ -15,6 +15,7 @@ from flows.cli.outputs import refuse_output
 from flows.cli.printing import print_plan, print_run, print_sweep, say
 from lntx.config.schema import Pipeline
 from lntx.errors import BadInput, NotFresh, WrongAnswer
+from lntx.export.worker import fresh_process
 from lntx.pipeline.outcome import Request
 from lntx.pipeline.plan import plan as plan_stages
 from lntx.runs.run import Run
@@ -189,10 +190,14 @@ def _run(pipeline: Pipeline, range_: Range, common: Common, *, local: bool) -> i
         from lntx.data.importing import wanted_columns
 
         wanted_columns(pipeline.data)
-    plan_stages(Store(common.folder), pipeline, selection)
+    plans = plan_stages(Store(common.folder), pipeline, selection)
     if local:
         done = _run_here(pipeline, selection, common)
     else:
+        work = [stage for stage, planned in plans.items() if planned.state != "fresh"]
+        if "export" in work:
+            # Its imports overlap those of Prefect.
+            fresh_process()
         from flows.launch import run_flow
 
         done = run_flow(
@@ -202,6 +207,7 @@ def _run(pipeline: Pipeline, range_: Range, common: Common, *, local: bool) -> i
             until=range_.until,
             only=range_.only,
             force=range_.forced,
+            work=work,
         )
     if common.json:
         print_json(done.model_dump(mode="json"))

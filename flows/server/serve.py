@@ -34,7 +34,7 @@ from flows.pipeline import pipeline
 from flows.server import alerts
 from flows.server.home import Home
 from flows.server.orphans import cancel_all, patient_client, renew_late_runs, served, settle_orphans
-from flows.server.settings import LAST_WORDS_S, ServerOptions
+from flows.server.settings import LAST_WORDS_S, ServerOptions, is_healthy
 from flows.tasks import TASKS
 
 # If several scheduled runs are late, run only one.
@@ -121,6 +121,9 @@ class _Closed(ParameterSchema):
 async def serve(home: Home) -> None:
     """Create the alerts and the deployments, and serve until asked to stop."""
     options = ServerOptions.model_validate(home.read_options())
+    while not await asyncio.to_thread(is_healthy, options):
+        # The supervisor ends this process if the server does not come up.
+        await asyncio.sleep(0.1)
     async with patient_client() as client:
         # First, so that a crash that is found now raises an alert.
         await alerts.install(client, options)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -162,3 +164,14 @@ def _configured(options: ServerOptions) -> list[str]:
 def _without_prefect() -> dict[str, str]:
     # An inherited setting could undo the hardening.
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+
+
+def is_healthy(options: ServerOptions) -> bool:
+    """Whether the server answers."""
+    try:
+        # Without a proxy: the server is on loopback.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{options.api_url}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

@@ -16,14 +16,12 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from flows.server.home import Home, ServerState
-from flows.server.settings import HOST, LAST_WORDS_S, ServerOptions, client_environment, server_environment
+from flows.server.settings import HOST, LAST_WORDS_S, ServerOptions, client_environment, is_healthy, server_environment
 from lntx.errors import LntxError
 
 logger = logging.getLogger("lntx.supervisor")
@@ -78,8 +76,9 @@ def supervise(home: Home) -> None:
         runner = _Child("runner", ["flows.server.serve", str(home.root)], client_environment(home, options), home)
         try:
             server.start()
-            _wait_until(lambda: _is_healthy(options), server, _HEALTHY_WITHIN_S)
+            # It imports while the server starts, and waits for it.
             runner.start()
+            _wait_until(lambda: is_healthy(options), server, _HEALTHY_WITHIN_S)
             _wait_until(ready.exists, runner, _SERVED_WITHIN_S)
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             home.write_state(ServerState(pid=os.getpid(), url=options.url, started_at=now))
@@ -181,16 +180,6 @@ def _wait_until(done: Callable[[], bool], child: _Child, seconds: float) -> None
         if time.monotonic() > deadline:
             raise LntxError(f"the {child.name} did not come up within {seconds:g} s: see its log")
         time.sleep(0.2)
-
-
-def _is_healthy(options: ServerOptions) -> bool:
-    try:
-        # Without a proxy: the server is on loopback.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{options.api_url}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _refuse_taken_port(port: int) -> None:

@@ -43,7 +43,7 @@ def conclude(
     if write_report or run.verdict == "fail":
         from lntx.report.report import gather_page, markdown
 
-        page = markdown(gather_page(store, run))
+        page = markdown(gather_page(store, run, reuse=True))
         run = run.model_copy(update={"report": f"artifacts/reports/{run.run}.md"})
     with store.shared():
         if page is not None:

@@ -6,16 +6,19 @@ Reads results; decides nothing.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import Field
 
 from lntx import __version__, text
 from lntx.config.schema import Section
 from lntx.evaluation.verdict import Evaluation
 from lntx.files import sha256_of
 from lntx.report import plots
-from lntx.runs.history import RunSummary, list_runs
+from lntx.runs.records import load_runs
 from lntx.runs.run import Run
 from lntx.runs.tables import HEADER, cells
 from lntx.stages import Stage
@@ -29,6 +32,8 @@ _T = TypeVar("_T")
 
 _MAX_ROWS = 50
 _LAST_RUNS = 30
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_PICTURE = re.compile(r"^!\[([a-z ]+)\]\((data:image/png;base64,[A-Za-z0-9+/=]+)\)$", re.MULTILINE)
 
 
 class Page(Section):
@@ -43,12 +48,24 @@ class Page(Section):
     evaluation: Evaluation | None = None
     """Its evaluation, as far as it is stored."""
 
-    last_runs: tuple[RunSummary, ...] = ()
+    last_runs: tuple[Run, ...] = ()
     """The runs before this one, the latest first."""
 
+    drawn: dict[str, str] = Field(default_factory=dict)
+    """The pictures in the report of an earlier run with the same results, as data URIs, by name."""
 
-def gather_page(store: Store, run: Run) -> Page:
-    """Return what is stored about a run; missing or altered files are left out."""
+
+def gather_page(store: Store, run: Run, *, reuse: bool = False) -> Page:
+    """Return what is stored about a run; missing or altered files are left out.
+
+    reuse: take the pictures from an earlier report of the same results, if there is one: drawing them takes longer than
+    the rest of a run whose results are stored.
+    """
+    last_runs = tuple(itertools.islice((one for one in load_runs(store) if one.run < run.run), _LAST_RUNS - 1))
+    same = (one for one in last_runs if reuse and _same_results(one, run))
+    drawn: dict[str, str] = next(filter(None, (_pictures_of(store, one) for one in same)), {})
+    if drawn:
+        return Page(run=run, last_runs=last_runs, drawn=drawn)
     history = _stored(store, run, "train", "history-", read_history)
     evaluation = _stored(
         store, run, "evaluate", "evaluation-", lambda path: Evaluation.model_validate_json(path.read_bytes())
@@ -57,8 +74,22 @@ def gather_page(store: Store, run: Run) -> Page:
         run=run,
         history=tuple(history or ()),
         evaluation=evaluation,
-        last_runs=tuple(itertools.islice((one for one in list_runs(store) if one.run < run.run), _LAST_RUNS - 1)),
+        last_runs=last_runs,
     )
+
+
+def _same_results(one: Run, other: Run) -> bool:
+    stages: tuple[Stage, ...] = ("train", "evaluate")
+    keys = [[run.stages[stage].key for stage in stages] for run in (one, other)]
+    return one.report is not None and None not in keys[0] and keys[0] == keys[1]
+
+
+def _pictures_of(store: Store, run: Run) -> dict[str, str]:
+    """Return the pictures in the report of a run, by name; nothing if the report was changed or is gone."""
+    path = store.artifacts / "reports" / f"{run.run}.md"
+    if not store.is_own(path, store.journal.known()):
+        return {}
+    return dict(_PICTURE.findall(path.read_text(encoding="utf-8")))
 
 
 def markdown(page: Page) -> str:
@@ -81,8 +112,10 @@ def markdown(page: Page) -> str:
             [(*cells, "<br>".join(f"`{file}`" for file in files)) for *cells, files in _stages(run)],
         )
     )
-    for name, figure in _pictures(page):
-        parts += [f"## {name.capitalize()}", f"![{name}]({plots.as_png(figure)})"]
+    for name, uri in (page.drawn or {name: plots.as_png(figure) for name, figure in _pictures(page)}).items():
+        parts += [f"## {name.capitalize()}", f"![{name}]({uri})"]
+    if run.verdict is not None and page.last_runs:
+        parts += ["## Digits over the last runs", _trend(page)]
     parts.append(f"Run `{run.run}`, {run.created_at}.")
     return "\n\n".join(parts) + "\n"
 
@@ -109,7 +142,7 @@ def html(page: Page) -> str:
         more=max(0, len(rows) - _MAX_ROWS),
         figures=_figures(run),
         # Safe: drawn here, and all of its text is escaped by matplotlib.
-        pictures=[(name, Markup(plots.as_svg(figure, name))) for name, figure in _pictures(page)],
+        pictures=[(name, Markup(plots.as_svg(figure, name))) for name, figure in [*_pictures(page), *_over_time(page)]],
         stages=_stages(run),
         settings=[
             (f"{section}.{key}", str(value))
@@ -201,18 +234,28 @@ def _pictures(page: Page) -> list[tuple[str, Figure]]:
             sample = page.evaluation.residual_sample
             drawn.append(("residual against fitted value", plots.residuals_against_fitted(sample)))
             drawn.append(("residuals against a normal law", plots.normal_quantiles(sample, run.residual_sd)))
-    if run.verdict is not None and page.last_runs:
-        shown = [*reversed([one for one in page.last_runs if one.verdict is not None])]
-        drawn.append(
-            (
-                "digits over the last runs",
-                plots.digits_trend(
-                    [*(one.digits for one in shown), run.digits],
-                    [*(one.verdict == "pass" for one in shown), run.verdict == "pass"],
-                ),
-            )
-        )
     return drawn
+
+
+def _over_time(page: Page) -> list[tuple[str, Figure]]:
+    if page.run.verdict is None or not page.last_runs:
+        return []
+    runs = _judged(page)
+    figure = plots.digits_trend([run.digits for run in runs], [run.verdict == "pass" for run in runs])
+    return [("digits over the last runs", figure)]
+
+
+def _trend(page: Page) -> str:
+    """Return the digits of the last runs as a row of blocks, as high as the digits are many."""
+    runs = _judged(page)
+    blocks = "".join("✗" if run.verdict == "fail" else _BLOCKS[int((run.digits or 0) // 2)] for run in runs)
+    lowest = min(run.digits or 0.0 for run in runs)
+    return f"`{blocks}` {len(runs)} runs, the latest last (✗ failed); fewest digits {lowest:.4g}"
+
+
+def _judged(page: Page) -> list[Run]:
+    """Return the last runs that have a verdict, this one last."""
+    return [*reversed([run for run in page.last_runs if run.verdict is not None]), page.run]
 
 
 def _stages(run: Run) -> list[tuple[str, str, str, list[str]]]:

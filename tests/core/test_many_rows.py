@@ -57,9 +57,7 @@ def many(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         {"num_features": 9, "noise": 0.1},
     ],
 )
-def test_no_bit_depends_on_the_threads(
-    tmp_path: Path, many: pytest.MonkeyPatch, data: dict[str, Any]
-) -> None:
+def test_no_bit_depends_on_the_threads(tmp_path: Path, many: pytest.MonkeyPatch, data: dict[str, Any]) -> None:
     config, dataset = _rows(tmp_path, **data)
     parts = parts_of(dataset)
     assert len(parts) == 5

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import lntx
+from lntx.pipeline.conclude import write_report_file
 from lntx.report.report import Page, gather_page, html, markdown
+from lntx.runs.records import read_run, write_run
 from lntx.store.store import Store
 
 SETTINGS = {"weights": (3.7, -1.2), "bias": 2.0, "noise": 0.5}
@@ -43,8 +45,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _page(root: Path, name: str | None = None) -> Page:
-    from lntx.runs.records import read_run
-
     store = Store(root)
     return gather_page(store, read_run(store, name))
 
@@ -80,9 +80,8 @@ def test_html_and_markdown_tell_the_same_figures(root: Path) -> None:
         assert figure in outline.text
         assert figure in text or figure == "data.noise"
     pictures = re.findall(r"!\[([^\]]+)\]\(data:image/png;base64,([^)]+)\)", text)
-    assert [name for name, _ in pictures] == [
-        "loss by epoch", "learned against true", "residuals", "digits over the last runs",
-    ]  # fmt: skip
+    assert [name for name, _ in pictures] == ["loss by epoch", "learned against true", "residuals"]
+    assert "## Digits over the last runs\n\n`✗█` 2 runs, the latest last (✗ failed); fewest digits" in text
     assert all(base64.b64decode(content).startswith(b"\x89PNG") for _, content in pictures)
 
 
@@ -93,6 +92,24 @@ def test_a_wrong_answer_says_why_first(root: Path) -> None:
     assert '<h1 class="fail">FAIL · training</h1>' in text
     assert "too few steps" in text
     assert page.last_runs == ()
+
+
+def test_pictures_of_the_same_results_are_drawn_once(tmp_path: Path) -> None:
+    lntx.run(root=tmp_path)
+    store = Store(tmp_path)
+    first = read_run(store)
+    with store.shared():
+        write_report_file(store, first, "md", markdown(gather_page(store, first)))
+    write_run(store, first.model_copy(update={"report": f"artifacts/reports/{first.run}.md"}))
+    again = lntx.run(root=tmp_path)
+    page = gather_page(store, again, reuse=True)
+    assert (page.history, [*page.drawn]) == ((), ["loss by epoch", "learned against true", "residuals"])
+    assert re.findall(r"!\[.*", markdown(page)) == re.findall(r"!\[.*", markdown(gather_page(store, again)))
+    other = lntx.run(root=tmp_path, train={"seed": 5})
+    assert gather_page(store, other, reuse=True).drawn == {}
+    report = tmp_path / "artifacts" / "reports" / f"{first.run}.md"
+    report.write_text(report.read_text() + "changed")
+    assert gather_page(store, again, reuse=True).drawn == {}
 
 
 def test_what_is_gone_is_left_out(root: Path, tmp_path: Path) -> None:
