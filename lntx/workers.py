@@ -29,12 +29,12 @@ def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Resu
     Results must not depend on the number of threads. Work that releases Python's lock (numpy, pyarrow, torch, compiled
     loops) runs at the same time. An exception ends the iteration; items that have not begun are dropped.
     """
-    count = min(cores(), len(items), _MOST)
-    if count <= 1:
+    if len(items) <= 1:
         yield from map(work, items)
         return
     import threadpoolctl
 
+    count = min(cores(), len(items), _MOST)
     # BLAS would start as many threads again for each of ours.
     one_each = threadpoolctl.threadpool_limits(1, user_api="blas")
     with one_each, ThreadPoolExecutor(count, thread_name_prefix="lntx") as pool:

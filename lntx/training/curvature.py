@@ -127,15 +127,20 @@ def measure(blocks: Iterable[Block], num_terms: int, *, bias: bool, largest: flo
 
     blocks: x, shape (n, num_terms), and y, shape (n,).
     """
-    factor = torch.zeros((0, num_terms + bias), dtype=torch.float64)
+    p = num_terms + bias
+    factor = torch.zeros((0, p), dtype=torch.float64)
     num_rows, squares = 0, 0.0
     sizes = np.zeros(num_terms + 1)
     for x, y, _ in blocks:
-        sizes = np.maximum(sizes, [*np.abs(x).max(axis=0), np.abs(y).max()])
+        sizes = np.maximum(sizes, [*np.maximum(x.max(axis=0), -x.min(axis=0)), max(y.max(), -y.min())])
         if not sizes.max() < largest:
             break
-        columns = np.hstack([np.ones((len(x), 1)), x]) if bias else x
-        factor = torch.linalg.qr(torch.vstack([factor, torch.from_numpy(columns)]), mode="r").R
+        # Column-major, as LAPACK takes it: torch would copy other arrays twice.
+        columns = np.empty((len(factor) + len(x), p), order="F")
+        columns[: len(factor)] = factor.numpy()
+        columns[len(factor) :, bias:] = x
+        columns[len(factor) :, :bias] = 1.0
+        factor = torch.linalg.qr(torch.from_numpy(columns), mode="r").R
         num_rows += len(x)
         # No BLAS: its sums depend on the number of threads.
         squares += float((y**2).sum())
