@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import safetensors.torch
 import torch
@@ -29,12 +30,11 @@ class LNTXLinearModel(nn.Module):
         # skip_init: nn.Linear would draw its weights from the global random state.
         blank: nn.Linear = nn.utils.skip_init(nn.Linear, num_features, 1, bias=bias, dtype=dtype)
         self.linear = blank
-        bound = 1 / math.sqrt(num_features)
-        for parameter in self.linear.parameters():
-            if generator is None:
+        if generator is not None:
+            draw_start(self.linear.parameters(), num_features, generator)
+        else:
+            for parameter in self.linear.parameters():
                 nn.init.zeros_(parameter)
-            else:
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Predict y, shape (num_rows, 1), from x, shape (num_rows, num_features)."""
@@ -50,6 +50,13 @@ class LNTXLinearModel(nn.Module):
     def bias(self) -> float | None:
         """The learned bias as the float64 of the same value; None if the model has no bias."""
         return None if self.linear.bias is None else float(self.linear.bias.detach().double().cpu())
+
+
+def draw_start(parameters: Iterable[torch.Tensor], num_features: int, generator: torch.Generator) -> None:
+    """Draw the initial weights and, last, the bias, in place."""
+    bound = 1 / math.sqrt(num_features)
+    for parameter in parameters:
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
 
 def dump_weights(model: LNTXLinearModel) -> bytes:

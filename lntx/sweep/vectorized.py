@@ -18,7 +18,7 @@ from lntx.data.dataset import Dataset, fits_in_memory, open_dataset, read_blocks
 from lntx.data.importing import import_as_told
 from lntx.data.synthetic import generate_dataset
 from lntx.evaluation.least_squares import Reference, exact_sums, solve
-from lntx.model import LNTXLinearModel
+from lntx.model import draw_start
 from lntx.training import curvature as curves
 from lntx.training.fit import fit, read_parts, refuse_beyond_float32, sums_over, threads
 from lntx.training.hyperparameters import Descent, Frame, choose_frame, plan_descent
@@ -248,14 +248,13 @@ class _Together:
 
 
 def _start(trial: Trial) -> torch.Tensor:
-    train = trial.pipeline.train
-    model = LNTXLinearModel(
-        len(trial.problem.dataset.terms),
-        bias=trial.problem.curvature.has_bias,
-        dtype=getattr(torch, train.dtype),
-        generator=torch.Generator().manual_seed(train.seed),
-    )
-    return torch.cat([parameter.detach().reshape(-1).double() for parameter in model.parameters()])
+    """Return the initial coefficients of a training, shape (p,): those of the model that `fit` makes."""
+    train, num_terms = trial.pipeline.train, len(trial.problem.dataset.terms)
+    sizes = (num_terms, 1) if trial.problem.curvature.has_bias else (num_terms,)
+    # A module for each of many trainings would take longer than the trainings.
+    parameters = [torch.empty(size, dtype=getattr(torch, train.dtype)) for size in sizes]
+    draw_start(parameters, num_terms, torch.Generator().manual_seed(train.seed))
+    return torch.cat([parameter.double() for parameter in parameters])
 
 
 def _column(values: Sequence[float]) -> torch.Tensor:
