@@ -11,7 +11,7 @@ BENCH := $(VENV)/.installed-bench
 # Two processes; a file's tests stay together, so that those who share a server share it.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: run test test-all bench lint format clean
+.PHONY: run test test-all bench bench-peers lint format clean
 
 run: $(USER)
 	$(BIN)/lntx run
@@ -33,6 +33,10 @@ bench: $(BENCH)
 	$(BIN)/python benchmarks/findings
 	$(BIN)/python -m benchmarks.proof_models
 
+# The same work in other pipeline tools, each in an environment of its own under .venvs.
+bench-peers: $(USER)
+	$(BIN)/python -m benchmarks.peers $(ARGS)
+
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,7 +48,7 @@ format: $(DEV)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
