@@ -560,11 +560,10 @@ def _page(rounds: int, versions: dict[str, str], reasons: dict[str, str], times:
     return "\n\n".join(
         [
             "# The same work in pipeline tools",
-            "1000 rows, 1000 epochs in float32, one .pt2 file. "
-            f"Seconds of the whole command, medians of {rounds} "
-            "interleaved rounds; in parentheses the ratio to the plain script in the same run. Cached: the same "
-            "command again. One changed: another learning rate. lntx does more than the others: see the head of "
-            "benchmarks/peers.py.",
+            f"1000 rows, 1000 epochs in float32, one .pt2 file. Seconds of the whole command, medians of {rounds} "
+            "interleaved rounds; in parentheses the ratio to the plain script in the same run, in brackets the least "
+            "and the most. Cached: the same command again. One changed: another learning rate. lntx does more than "
+            "the others: see the head of benchmarks/peers.py.",
             "\n".join(table),
             f"Not timed, once per folder or user: {', '.join(setups) or 'nothing'}.",
             described(),
@@ -574,8 +573,9 @@ def _page(rounds: int, versions: dict[str, str], reasons: dict[str, str], times:
 
 def _cell(times: Times, plain: Times, state: str) -> str:
     seconds, base = (statistics.median(one.seconds[state]) for one in (times, plain))
+    least, most = min(times.seconds[state]), max(times.seconds[state])
     again = ", runs all again" if state != "cold" and times.ran[state] == set(STAGES) else ""
-    return f"{seconds:.2f} ({seconds / base:.2f}){again}"
+    return f"{seconds:.2f} ({seconds / base:.2f}) [{least:.1f}–{most:.1f}]{again}"
 
 
 if __name__ == "__main__":
