@@ -22,16 +22,25 @@ test: $(DEV)
 test-all: $(DEV)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-# The tables of docs/numerics.md, docs/tables.md and docs/findings.md, and lntx.prove. R is compared where it is installed: apt-get install r-base-core.
+# The tables of docs/: numerics, tables, findings, performance. R is compared where it is installed: apt-get install
+# r-base-core. Fewer rounds and rows take less time: make bench ROUNDS=1 ROWS=10000000 MOST=10000000.
+ROUNDS ?= 5
+ROWS ?= 100000000
+MOST ?= 1000000000
 bench: $(BENCH)
 	$(BIN)/python benchmarks/certified.py
 	$(BIN)/python benchmarks/float32_sums.py
 	$(BIN)/python benchmarks/false_alarms.py
 	$(BIN)/python benchmarks/agreement.py
 	$(BIN)/python benchmarks/frames.py
-	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/findings
 	$(BIN)/python -m benchmarks.proof_models
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python -m benchmarks.service --rounds $(ROUNDS)
+	$(BIN)/python -m benchmarks.rows --rounds $(ROUNDS) --rows $(ROWS)
+	$(BIN)/python -m benchmarks.cost --most $(MOST) --into build/bench
+	$(BIN)/python -m benchmarks.sweeps --rounds $(ROUNDS)
+	$(BIN)/python -m benchmarks.gpu --rounds $(ROUNDS)
 
 # The same work in other pipeline tools, each in an environment of its own under .venvs.
 bench-peers: $(USER)

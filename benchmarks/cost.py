@@ -40,7 +40,7 @@ class Cost(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--most", type=int, default=10**8, help="largest number of rows")
-    parser.add_argument("--into", type=Path, default=Path("benchmarks/results"), help="folder of the pictures")
+    parser.add_argument("--into", type=Path, default=Path("build/bench"), help="folder of the pictures")
     asked = parser.parse_args()
     print(f"{described()} One command each.\n")
     print("| rows | features | command, s | generate | train | evaluate | export | peak, MB | MB beyond 1,000 rows |")

@@ -128,10 +128,10 @@ def block_rows(num_columns: int) -> int:
 
 def pass_over(dataset: Dataset, work: Callable[[Dataset], Result]) -> Iterator[Result]:
     """Yield work(part) for each part of a dataset, in the order of the rows, on all cores; progress is reported."""
-    parts, done = parts_of(dataset), 0
+    parts, done, is_long = parts_of(dataset), 0, not fits_in_memory(dataset)
     for part, result in zip(parts, each(work, parts), strict=True):
         done += part.num_rows
-        if len(parts) > 1:
+        if is_long:
             tell(done, dataset.num_rows, "rows of this pass")
         yield result
 
@@ -225,14 +225,15 @@ def open_dataset(*paths: Path) -> Dataset:
     )
 
 
-def read_blocks(dataset: Dataset, *, read_rows: int = 2**16) -> Iterator[Block]:
+def read_blocks(dataset: Dataset, *, read_rows: int = 2**16, reuse: bool = False) -> Iterator[Block]:
     """Read the rows in blocks whose sizes do not depend on `read_rows`.
 
-    read_rows: rows decoded at a time; affects only the speed.
+    read_rows: rows decoded at a time; affects only the speed. reuse: each block overwrites the one before it: threads
+    that allocate large arrays wait for each other.
 
     Yields: blocks of block_rows(num_terms + 1) rows; the last one may be shorter.
     """
-    for x, y in _read_columns(dataset, block_rows(len(dataset.terms) + 1), read_rows):
+    for x, y in _read_columns(dataset, block_rows(len(dataset.terms) + 1), read_rows, reuse):
         if dataset.degree == 1:
             yield Block(x, y)
         else:
@@ -240,7 +241,7 @@ def read_blocks(dataset: Dataset, *, read_rows: int = 2**16) -> Iterator[Block]:
             yield Block(high, y, low)
 
 
-def _read_columns(dataset: Dataset, size: int, read_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _read_columns(dataset: Dataset, size: int, read_rows: int, reuse: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     x, y, filled = _empty(size, len(dataset.features)), np.empty(size), 0
     for columns in _read_batches(dataset, read_rows):
         start, num_rows = 0, len(columns[-1])
@@ -252,7 +253,9 @@ def _read_columns(dataset: Dataset, size: int, read_rows: int) -> Iterator[tuple
             start, filled = start + count, filled + count
             if filled == size:
                 yield x, y
-                x, y, filled = _empty(size, len(dataset.features)), np.empty(size), 0
+                filled = 0
+                if not reuse:
+                    x, y = _empty(size, len(dataset.features)), np.empty(size)
     if filled:
         yield x[:filled], y[:filled]
 

@@ -108,9 +108,9 @@ def _target(
     data: Data, weights: tuple[float, ...], drawn: list[np.ndarray], noise: np.random.Generator, count: int
 ) -> np.ndarray:
     # Term by term, without BLAS: the same bits on every machine.
-    y = np.full(count, data.bias)
+    y, term = np.full(count, data.bias), np.empty(count)
     for weight, column in zip(weights, drawn, strict=True):
-        y += weight * column.astype(np.float64)
+        y += np.multiply(column, weight, out=term, dtype=np.float64)
     if data.noise:
         y += noise.normal(0.0, data.noise, count)
     return y

@@ -104,9 +104,9 @@ def _sum_and_compare(
 ) -> tuple[Gram, str | None, str | None]:
     """Return the exact sums of a part, how it differs from what was generated, and the digest of what was."""
     if data is None:
-        return add(read_blocks(part)), None, None
+        return add(read_blocks(part, reuse=True)), None, None
     check = Redrawn(part, data, hashes=hashes)
-    gram = add(check.through(read_blocks(part)))
+    gram = add(check.through(read_blocks(part, reuse=True)))
     return gram, check.difference, check.sha256
 
 

@@ -95,7 +95,7 @@ def merged(parts: Iterable[Gram]) -> Gram:
 
 
 def _sums_of_part(add: Callable[[Iterable[Block]], Gram], part: Dataset) -> Gram:
-    return add(read_blocks(part))
+    return add(read_blocks(part, reuse=True))
 
 
 def adder_of(dataset: Dataset) -> Callable[[Iterable[Block]], Gram]:

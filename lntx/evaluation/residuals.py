@@ -69,7 +69,7 @@ def _figures_of_part(
     sample: list[tuple[float, float]] = []
     done = part.first
     counts = np.zeros(_NUM_BINS, np.int64)
-    for block in read_blocks(part):
+    for block in read_blocks(part, reuse=True):
         residual = _residuals(block, weights, bias, compiled=compiled)
         # No BLAS: its sums depend on the number of threads.
         squares.append(float((residual**2).sum()))

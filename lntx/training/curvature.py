@@ -131,12 +131,14 @@ def measure(blocks: Iterable[Block], num_terms: int, *, bias: bool, largest: flo
     factor = torch.zeros((0, p), dtype=torch.float64)
     num_rows, squares = 0, 0.0
     sizes = np.zeros(num_terms + 1)
+    columns = np.empty((0, p))
     for x, y, _ in blocks:
         sizes = np.maximum(sizes, [*np.maximum(x.max(axis=0), -x.min(axis=0)), max(y.max(), -y.min())])
         if not sizes.max() < largest:
             break
         # Column-major, as LAPACK takes it: torch would copy other arrays twice.
-        columns = np.empty((len(factor) + len(x), p), order="F")
+        if len(columns) != len(factor) + len(x):
+            columns = np.empty((len(factor) + len(x), p), order="F")
         columns[: len(factor)] = factor.numpy()
         columns[len(factor) :, bias:] = x
         columns[len(factor) :, :bias] = 1.0
@@ -158,7 +160,7 @@ def measured_parts(
 def _measure_part(part: Dataset, *, bias: bool, largest: float, num_threads: int) -> Measured:
     # A thread that is new to torch has as many threads as there are cores.
     torch.set_num_threads(num_threads)
-    return measure(read_blocks(part), len(part.terms), bias=bias, largest=largest)
+    return measure(read_blocks(part, reuse=True), len(part.terms), bias=bias, largest=largest)
 
 
 def combine(

@@ -144,7 +144,7 @@ def sums_of_part(part: Dataset, coefficients: torch.Tensor) -> Sums:
     high, rest = np.zeros((p, compiled_moments.LANES)), np.zeros((p, compiled_moments.LANES))
     squares = np.zeros(compiled_moments.LANES)
     weights, bias = coefficients[:d].numpy(), float(coefficients[d]) if p > d else 0.0
-    for x, y, low in read_blocks(part):
+    for x, y, low in read_blocks(part, reuse=True):
         lower = np.zeros((0, 0)) if low is None else low.T
         compiled_moments.add_rows(x.T, lower, y, weights, bias, high, rest, squares)
     total = sum_pairs(torch.from_numpy(high).T, torch.from_numpy(rest).T)
