@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.schemas.objects import State
+from prefect.context import TagsContext
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
@@ -82,7 +83,8 @@ async def pipeline(
         store = begin(request)
     except LntxError as error:
         return Failed(name=error.kind, message=str(error), data=error)
-    with running(store.locks):
+    # Tags of tasks cost a request to the server each, for their concurrency limits; those of the flow run stay.
+    with running(store.locks), TagsContext(current_tags=set()):
         return await _run_tasks(store, request)
 
 
