@@ -95,7 +95,8 @@ def _stages(folder: Path, num_rows: int, num_features: int, rounds: int) -> None
             for name in ("generate", "read", "train", "evaluate"):
                 taken.setdefault((name, count), []).append(seconds(getattr(stages, name)))
     size = sum(path.stat().st_size for path in stages.dataset.paths)
-    print(f"\n{num_rows:,} rows x {num_features} features, {size / 1e6:,.0f} MB of files:\n")
+    features = f"{num_features} feature" + "s" * (num_features > 1)
+    print(f"\n{num_rows:,} rows of {features}, {size / 1e6:,.0f} MB of files:\n")
     print(f"| stage | s, 1 core | s, {cores} cores | faster by | of a read, {cores} cores | goal |")
     print("|---|---|---|---|---|---|")
     read = statistics.median(taken["read", 1] + taken["read", cores])

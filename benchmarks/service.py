@@ -165,10 +165,13 @@ def _deployment(environment: dict[str, str], name: str) -> str | None:
 def _up(root: Path) -> Iterator[dict[str, str]]:
     """Start `lntx up`, and yield the environment in which Prefect's clients find its server."""
     port = _free_port()
-    with _running(_lntx("up", "--no-canary", "--port", str(port), root=root), dict(os.environ)):
-        _until(lambda: Home(root).running() is not None)
+    # It returns once the deployments are served.
+    subprocess.run(_lntx("up", "--no-canary", "--port", str(port), root=root), check=True, capture_output=True)
+    try:
         url = f"http://127.0.0.1:{port}/api"
         yield {**os.environ, "PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": Home(root).secret()}
+    finally:
+        subprocess.run(_lntx("down", root=root), check=True, capture_output=True)
 
 
 @contextmanager
