@@ -40,6 +40,7 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks.rows --rounds $(ROUNDS) --rows $(ROWS)
 	$(BIN)/python -m benchmarks.cost --most $(MOST) --into build/bench
 	$(BIN)/python -m benchmarks.sweeps --rounds $(ROUNDS)
+	$(BIN)/python -m benchmarks.cluster --rounds $(ROUNDS) --rows $(ROWS)
 	$(BIN)/python -m benchmarks.gpu --rounds $(ROUNDS)
 
 # The same work in other pipeline tools, each in an environment of its own under .venvs.

@@ -24,10 +24,11 @@ from lntx.text import quoted
 
 if TYPE_CHECKING:
     from lntx.canary.deep import DeepCanary, DeepOrder
+    from lntx.canary.fleet import Fleet
     from lntx.canary.order import Order
     from lntx.canary.results import Canary
 
-_R = TypeVar("_R", "Run", "Canary", "DeepCanary")
+_R = TypeVar("_R", "Run", "Canary", "DeepCanary", "Fleet")
 
 
 def run_flow(
@@ -83,6 +84,20 @@ def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
         return _bring_back(state, Canary, root)
 
 
+def run_fleet_flow(order: Order, root: Path) -> Fleet:
+    """Run a canary on every node of the cluster as a flow on the available server, else on an embedded one.
+
+    Raises: the same errors as `run_flow`.
+    """
+    from flows.canary import TAG
+    from flows.fleet import canary_nodes
+    from lntx.canary.fleet import Fleet
+
+    with tags("lntx", TAG):
+        state = canary_nodes(level=order.level, seed=order.seed, return_state=True)
+        return _bring_back(state, Fleet, root)
+
+
 def run_deep_canary_flow(order: DeepOrder, root: Path) -> DeepCanary:
     """Run the deep canary's flow on the available server, else on an embedded one.
 
@@ -111,7 +126,8 @@ def _bring_back(
         raise came
     if not isinstance(came, kind):
         raise LntxError(f"the flow run ended without a verdict: {quoted(came)}")
-    return came if stays else came.model_copy(update={"flow_run_url": None})
+    has_url = "flow_run_url" in type(came).model_fields
+    return came if stays or not has_url else came.model_copy(update={"flow_run_url": None})
 
 
 def _tells_more(record: logging.LogRecord) -> bool:

@@ -14,6 +14,7 @@ from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 from pydantic import Field
 
+from flows.engines import is_ray, working
 from flows.folders import refuse_other_folders
 from flows.tasks import TASKS, Force, root, send_core_logs
 from lntx.config.loading import validate
@@ -78,14 +79,14 @@ async def pipeline(
         request = Request(
             pipeline=config,
             selection=select(from_stage=from_stage, until=until, only=only, force=force or ()),
-            root=root(),
+            root=root().absolute() if is_ray() else root(),
         )
         store = begin(request)
+        # Tags of tasks cost a request to the server each, for their concurrency limits; those of the flow run stay.
+        with running(store.locks), TagsContext(current_tags=set()), working(request.root):
+            return await _run_tasks(store, request)
     except LntxError as error:
         return Failed(name=error.kind, message=str(error), data=error)
-    # Tags of tasks cost a request to the server each, for their concurrency limits; those of the flow run stay.
-    with running(store.locks), TagsContext(current_tags=set()):
-        return await _run_tasks(store, request)
 
 
 async def _run_tasks(store: Store, request: Request) -> State[Any]:

@@ -1,15 +1,17 @@
-"""Work on many items, one after the other or several at once; results come in the order of the items.
+"""Work on many items, several at once; results come in the order of the items.
 
-The only place that knows where work is done: whoever has work for many parts of the rows calls `each`.
+The only place that knows where work is done: whoever has work for many parts of the rows calls `each`. By default the
+threads of this process do it; `worked_by` hands it to others, such as the workers of a cluster (`lntx/cluster.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,27 +20,31 @@ Result = TypeVar("Result")
 _MOST = 16
 
 
+class Engine(Protocol):
+    """Does work on items, and yields the results in the order of the items."""
+
+    def __call__(self, work: Callable[[Any], Any], items: Sequence[Any], /) -> Iterator[Any]:
+        """Yield work(item) for every item, in order. work and items can be pickled."""
+        ...
+
+
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Yield work(item) for every item, in order, computed by as many threads as there are cores.
+def threads(work: Callable[[Any], Any], items: Sequence[Any], /) -> Iterator[Any]:
+    """Do the work in as many threads as there are cores.
 
-    Results must not depend on the number of threads. Work that releases Python's lock (numpy, pyarrow, torch, compiled
-    loops) runs at the same time. An exception ends the iteration; items that have not begun are dropped.
+    Work that releases Python's lock (numpy, pyarrow, torch, compiled loops) runs at the same time.
     """
-    if len(items) <= 1:
-        yield from map(work, items)
-        return
     import threadpoolctl
 
     count = min(cores(), len(items), _MOST)
     # BLAS would start as many threads again for each of ours.
     one_each = threadpoolctl.threadpool_limits(1, user_api="blas")
     with one_each, ThreadPoolExecutor(count, thread_name_prefix="lntx") as pool:
-        waiting: deque[Future[Result]] = deque()
+        waiting: deque[Future[Any]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
@@ -49,3 +55,28 @@ def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Resu
         finally:
             for future in waiting:
                 future.cancel()
+
+
+# Of the process, not of a context: Prefect runs tasks in threads and contexts of its own.
+_engine: list[Engine] = [threads]
+
+
+@contextlib.contextmanager
+def worked_by(engine: Engine) -> Iterator[None]:
+    """Let an engine do the work of this process during the block."""
+    _engine.append(engine)
+    try:
+        yield
+    finally:
+        _engine.remove(engine)
+
+
+def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Yield work(item) for every item, in order.
+
+    Results must not depend on where they are computed. A single item is worked on here and now. An exception ends the
+    iteration; items that have not begun are dropped.
+    """
+    if len(items) <= 1:
+        return map(work, items)
+    return _engine[-1](work, items)

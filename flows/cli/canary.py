@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from flows.cli.app import Flat, Local, print_json
-from flows.cli.canary_printing import print_canary, print_fault_results, print_faults
+from flows.cli.canary_printing import print_canary, print_fault_results, print_faults, print_fleet
 from flows.cli.deep import deep_canary, list_deep_faults, try_deep_faults
-from flows.cli.options import Common, Whole
+from flows.cli.options import Common, Where, Whole
 from flows.cli.outputs import refuse_output
+from flows.engines import is_ray, working
 from lntx.canary.levels import Device, Level
 from lntx.errors import BadInput, WrongAnswer
 from lntx.store.store import Store
@@ -38,6 +39,8 @@ def canary(
     deep: Annotated[bool, Parameter(negative=())] = False,
     compiled: Annotated[bool, Parameter(negative=())] = False,
     processes: Annotated[bool, Parameter(negative=())] = False,
+    every_node: Annotated[bool, Parameter(negative=())] = False,
+    where: Annotated[Where, Flat] = Where(),
     junit: Path | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
     local: Local = False,
@@ -61,6 +64,7 @@ def canary(
             bound for rounding errors; ten seconds.
         compiled: With --deep: check code of torch.compile, too.
         processes: With --deep: check training in two processes, too.
+        every_node: With --engine ray: run it on every node of the cluster, and on every GPU, and name the wrong ones.
         junit: JUnit file to write, for a CI system; the file of an earlier canary is replaced.
         force: Replace any other file at --junit.
         local: Run without Prefect.
@@ -69,6 +73,8 @@ def canary(
         raise BadInput(f"--{'compiled' if compiled else 'processes'} belongs to --deep: add it")
     if deep and level != 1:
         raise BadInput(f"--deep has no levels: drop --level {level}")
+    where.choose()
+    _refuse_engine(every_node, inject=inject, repeat=repeat, deep=deep, junit=junit, device=device)
     if inject == "list":
         return list_deep_faults(common) if deep else _list_faults(common)
     from lntx.canary.faults import find_fault
@@ -76,6 +82,8 @@ def canary(
 
     order = settle_order(level=level, blind=blind, seed=seed, repeat=repeat, device=device)
     refuse_repeated_fault(inject, repeat)
+    if every_node:
+        return _every_node(order, common, local=local)
     if junit is not None:
         with contextlib.suppress(OSError):
             junit.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +109,11 @@ def canary(
         find_fault(inject)
     with _errors_in(junit):
         found = _run(order, inject, common, local=local)
+    return _told(found, common, junit)
+
+
+def _told(found: Canary, common: Common, junit: Path | None) -> int:
+    """Print a result, write its JUnit file, and return the exit code."""
     if common.json:
         print_json(found.model_dump(mode="json"))
     else:
@@ -136,6 +149,40 @@ def _run(order: Order, inject: str | None, common: Common, *, local: bool) -> Ca
     from flows.launch import run_canary_flow
 
     return run_canary_flow(order, inject, common.folder)
+
+
+def _refuse_engine(
+    every_node: bool, *, inject: str | None, repeat: int, deep: bool, junit: Path | None, device: Device
+) -> None:
+    """Raise BadInput for what a canary on every node cannot do, and for a cluster without it."""
+    if not every_node:
+        if is_ray():
+            raise BadInput("a canary with --engine ray runs on every node: add --every-node")
+        return
+    if not is_ray():
+        raise BadInput("--every-node needs a cluster: add --engine ray")
+    given = {"--inject": inject, "--repeat": repeat > 1, "--deep": deep, "--junit": junit, "--device": device != "auto"}
+    for option in (name for name, is_given in given.items() if is_given):
+        raise BadInput(f"{option} does not go with --every-node: drop one of them")
+
+
+def _every_node(order: Order, common: Common, *, local: bool) -> int:
+    root = common.folder.absolute()
+    if local:
+        from lntx.canary.fleet import run_on_every_node
+
+        with working(root) as cluster:
+            assert cluster is not None
+            found = run_on_every_node(cluster, order)
+    else:
+        from flows.launch import run_fleet_flow
+
+        found = run_fleet_flow(order, root)
+    if common.json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_fleet(found)
+    return WrongAnswer.exit_code if found.verdict == "fail" else 0
 
 
 def _list_faults(common: Common) -> int:

@@ -9,6 +9,7 @@ from flows.cli.printing import print_table, say
 
 if TYPE_CHECKING:
     from lntx.canary.faults import Fault
+    from lntx.canary.fleet import Fleet
     from lntx.canary.results import Canary, FaultReport
 
 
@@ -32,6 +33,17 @@ def print_canary(canary: Canary) -> None:
         said = f"blamed on {canary.fault.blame}" if canary.fault.caught else "not seen"
         say(f"{canary.fault.name}: {said}, expected {canary.fault.expected}")
     say(verdict_line(canary))
+
+
+def print_fleet(fleet: Fleet) -> None:
+    """Print one line per node and GPU, and the verdict last."""
+    from lntx.canary.fleet import headline, table
+
+    print_table(table(fleet))
+    say()
+    for sentence in fleet.drift:
+        say(sentence)
+    say(headline(fleet) if fleet.reason is None else f"{headline(fleet)}: {fleet.reason}")
 
 
 def print_faults(faults: Sequence[Fault]) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args
 from cyclopts import Parameter, Token
 from pydantic import BaseModel, Field, create_model
 
+from flows.engines import Engine, choose
 from lntx.config.loading import parse_text, settle
 from lntx.config.schema import Data, Evaluate, Export, Pipeline, Section, Train
 from lntx.stages import Selection, Stage, select
@@ -50,6 +51,23 @@ class Common:
     def folder(self) -> Path:
         """The root: the option, else LNTX_ROOT, else the current directory."""
         return self.root or Path(os.environ.get("LNTX_ROOT") or ".")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Options that say where the rows are worked on."""
+
+    engine: Engine | None = None
+    """Where rows are worked on: in threads of this process, or by the workers of a Ray cluster, which share the root.
+    [default: LNTX_ENGINE, else threads]"""
+
+    ray_address: str | None = None
+    """Address of the cluster's head, such as 10.0.0.1:6379. [default: LNTX_RAY_ADDRESS, else the cluster of this
+    machine, which is started if there is none]"""
+
+    def choose(self) -> None:
+        """Set the engine of this process. Raises: BadInput: an address without its engine."""
+        choose(self.engine, self.ray_address)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from flows.cli.app import Flat, Local, print_json
-from flows.cli.options import Common, Configuration, Range, Whole
+from flows.cli.options import Common, Configuration, Range, Where, Whole
 from flows.cli.outputs import refuse_output
 from flows.cli.printing import print_plan, print_run, print_sweep, say
+from flows.engines import is_ray, working
 from lntx.config.schema import Pipeline
 from lntx.errors import BadInput, NotFresh, WrongAnswer
 from lntx.export.worker import fresh_process
@@ -28,6 +29,7 @@ def run(
     *,
     range_: Annotated[Range, Flat] = Range(),
     local: Local = False,
+    where: Annotated[Where, Flat] = Where(),
     configuration: Annotated[Configuration, Flat] = Configuration(),
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
@@ -36,7 +38,7 @@ def run(
     Args:
         local: Run without Prefect, with the same stages and cache.
     """
-    return _run(configuration.settle(), range_, common, local=local)
+    return _run(configuration.settle(), range_, common, where, local=local)
 
 
 def fit(
@@ -49,6 +51,7 @@ def fit(
     bias: bool | None = None,
     range_: Annotated[Range, Flat] = Range(),
     local: Local = False,
+    where: Annotated[Where, Flat] = Where(),
     configuration: Annotated[Configuration, Flat] = Configuration(),
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
@@ -68,13 +71,14 @@ def fit(
     if polynomial is not None:
         data["polynomial"] = polynomial
     train = {} if bias is None else {"bias": bias}
-    return _run(configuration.settle(data=data, train=train), range_, common, local=local)
+    return _run(configuration.settle(data=data, train=train), range_, common, where, local=local)
 
 
 def sweep(
     *,
     over: list[str],
     processes: Whole | None = None,
+    where: Annotated[Where, Flat] = Where(),
     configuration: Annotated[Configuration, Flat] = Configuration(),
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
@@ -97,7 +101,10 @@ def sweep(
     values = parse_over(over)
     # Keys that a trial sets need not be set elsewhere.
     base = configuration.settle(**layer_of(trials(values)[0]))
-    found = sweep_over(base, values, root=common.folder, processes=processes)
+    where.choose()
+    root = _whole_root(common)
+    with working(root):
+        found = sweep_over(base, values, root=root, processes=0 if is_ray() else processes)
     if common.json:
         print_json(found.model_dump(mode="json"))
     else:
@@ -183,7 +190,8 @@ def predict(
     return 0
 
 
-def _run(pipeline: Pipeline, range_: Range, common: Common, *, local: bool) -> int:
+def _run(pipeline: Pipeline, range_: Range, common: Common, where: Where, *, local: bool) -> int:
+    where.choose()
     selection = range_.selection()
     # Detect bad input before a server is started.
     if pipeline.data.path is not None:
@@ -219,4 +227,11 @@ def _run(pipeline: Pipeline, range_: Range, common: Common, *, local: bool) -> i
 def _run_here(pipeline: Pipeline, selection: Selection, common: Common) -> Run:
     from lntx.pipeline.runner import run_stages
 
-    return run_stages(Request(pipeline=pipeline, selection=selection, root=common.folder))
+    root = _whole_root(common)
+    with working(root):
+        return run_stages(Request(pipeline=pipeline, selection=selection, root=root))
+
+
+def _whole_root(common: Common) -> Path:
+    """Return the root; for a cluster by its whole path, which all nodes must have."""
+    return common.folder.absolute() if is_ray() else common.folder

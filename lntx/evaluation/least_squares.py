@@ -86,11 +86,12 @@ def exact_sums(dataset: Dataset) -> Gram:
 
 
 def merged(parts: Iterable[Gram]) -> Gram:
-    """Return the sum of the sums of parts. parts: at least one; the first is changed."""
-    rest = iter(parts)
-    total = next(rest)
-    for part in rest:
+    """Return the sum of the sums of parts, at least one."""
+    total: Gram | None = None
+    for part in parts:
+        total = total or Gram(part.num_columns)
         total.merge(part)
+    assert total is not None
     return total
 
 

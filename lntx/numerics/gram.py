@@ -44,7 +44,7 @@ class Gram:
     """
 
     def __init__(self, num_columns: int, *, units: np.ndarray | None = None, compiled: bool = False) -> None:
-        self._num_columns = num_columns
+        self.num_columns = num_columns
         self._exponents = units
         self._totals: Digits = {}
         self._compiled = compiled
@@ -60,7 +60,7 @@ class Gram:
             self._exponents = units_of(columns)
         if self._compiled and low is None and self._add_compiled(columns, self._exponents):
             return
-        step = max(SHARED_ROWS, _CHUNK_NUMBERS // self._num_columns // SHARED_ROWS * SHARED_ROWS)
+        step = max(SHARED_ROWS, _CHUNK_NUMBERS // self.num_columns // SHARED_ROWS * SHARED_ROWS)
         for start in range(0, len(columns), step):
             parts = [
                 np.ldexp(part[start : start + step], -self._exponents) for part in (columns, low) if part is not None
@@ -78,7 +78,7 @@ class Gram:
         for place, (level, rows, left) in enumerate(digits):
             across = left.transpose(0, 2, 1)
             for other, columns, right in digits[place:]:
-                product = np.zeros((self._num_columns, self._num_columns), dtype=np.int64)
+                product = np.zeros((self.num_columns, self.num_columns), dtype=np.int64)
                 product[np.ix_(rows, columns)] = np.matmul(across, right).astype(np.int64).sum(axis=0)
                 if other != level:
                     product = product + product.T
@@ -87,7 +87,7 @@ class Gram:
     def _add_compiled(self, columns: np.ndarray, units: np.ndarray) -> bool:
         from lntx.numerics import compiled_gram
 
-        shape = (2 * compiled_gram.LEVELS - 1, self._num_columns, self._num_columns)
+        shape = (2 * compiled_gram.LEVELS - 1, self.num_columns, self.num_columns)
         sums = np.zeros(shape, dtype=np.int64)
         # A digit is a whole number in the loop; here the first one counts units of 2^-20.
         scales = np.ldexp(1.0, BITS - units)
@@ -102,8 +102,9 @@ class Gram:
     def merge(self, other: Gram) -> None:
         """Add the sums of other rows, which must have the same units."""
         self.num_rows += other.num_rows
-        assert self._exponents is not None
         assert other._exponents is not None
+        if self._exponents is None:
+            self._exponents = other._exponents
         assert np.array_equal(self._exponents, other._exponents)
         for level, amount in other._totals.items():
             add_digits(self._totals, level, amount)

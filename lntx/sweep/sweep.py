@@ -58,7 +58,8 @@ class Sweep(Section):
 def sweep(pipeline: Pipeline, over: Mapping[str, Sequence[Any]], *, root: Path, processes: int | None = None) -> Sweep:
     """Train every combination of the values.
 
-    over: values by dotted key. processes: number of processes; by default the number of processors.
+    over: values by dotted key. processes: number of processes for large trainings, by default that of processors; 0:
+    this process, with an engine of `lntx/workers.py`.
 
     Raises: BadInput: too many trials, or a root that cannot be written.
     """
@@ -86,7 +87,7 @@ def sweep(pipeline: Pipeline, over: Mapping[str, Sequence[Any]], *, root: Path, 
         with log.open("a", encoding="utf-8") as stream:
             if stream.tell() and not _ends_its_line(log):
                 stream.write("\n")
-            for place, row in train(waiting, root, processes or os.cpu_count() or 1):
+            for place, row in train(waiting, root, (os.cpu_count() or 1) if processes is None else processes):
                 rows[place] = row
                 stream.write(json.dumps({"key": keys[place], "row": row.model_dump(mode="json")}) + "\n")
                 stream.flush()

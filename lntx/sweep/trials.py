@@ -218,7 +218,14 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
 def _train_large(
     large: Mapping[int, tuple[Settings, Pipeline]], root: Path, processes: int
 ) -> Iterator[tuple[int, Row]]:
-    """Train each trial in a process; after a crash, retry the affected trials one by one to find the cause."""
+    """Train each trial in a process; after a crash, retry the affected trials one by one to find the cause.
+
+    processes: 0: in this process, one after the other, each with its rows worked on by the engine of `lntx/workers.py`.
+    """
+    if processes == 0:
+        for place, (said, pipeline) in large.items():
+            yield place, run_trial(said, pipeline, root)
+        return
     alone: list[int] = []
     if large:
         with _pool(min(processes, len(large))) as pool:

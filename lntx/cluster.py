@@ -1,0 +1,219 @@
+"""Work on the nodes of a Ray cluster: an engine for `lntx/workers.py`, and one task on every node.
+
+The only module that imports Ray. All nodes see the root as the same folder, and have the same versions as this process;
+others are refused before any work. Records and locks stay with this process: workers write parts of a dataset alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import logging
+import os
+import platform
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from lntx.errors import BadInput, LntxError
+from lntx.store.key import code_digest, digest_of
+from lntx.text import quoted, shown
+
+Result = TypeVar("Result")
+
+# A part whose worker died is worked on again, by any worker.
+_RETRIES = 5
+_ANSWERS_WITHIN_S = 120
+_PACKAGES = ("numba", "numpy", "pyarrow", "ray", "torch")
+_NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "lustre", "ceph")
+
+
+class Place(NamedTuple):
+    """Where work can be done: the processors of a node, or one of its GPUs."""
+
+    node: str
+    """Id of the node in Ray, hexadecimal."""
+
+    name: str
+    """Host name and address of the node, and the number of the GPU, if it is one."""
+
+    is_gpu: bool = False
+    """Whether it is a GPU."""
+
+
+class Cluster:
+    """A connection to a cluster; call it with work and items to have the work done there.
+
+    modules: modules of lntx whose code must be the same on every node.
+    """
+
+    def __init__(self, ray: Any, root: Path, modules: Sequence[str]) -> None:
+        self._ray, self._root, self._modules = ray, root, tuple(modules)
+        self._expected = software(self._modules)
+
+    @property
+    def places(self) -> list[Place]:
+        """The nodes that are alive, and their GPUs, in the order of their names."""
+        found = []
+        for one in self._ray.nodes():
+            if one["Alive"]:
+                name = f"{one['NodeManagerHostname']} ({one['NodeManagerAddress']}, {one['NodeID'][:6]})"
+                found.append(Place(one["NodeID"], name))
+                gpus = int(one.get("Resources", {}).get("GPU", 0))
+                found += [Place(one["NodeID"], f"{name}, GPU {number}", is_gpu=True) for number in range(gpus)]
+        return sorted(found, key=lambda place: (place.name, place.node))
+
+    def __call__(self, work: Callable[[Any], Any], items: Sequence[Any], /) -> Iterator[Any]:
+        """Yield work(item) for every item, in order: each is a task of one processor."""
+        task = self._ray.remote(num_cpus=1, max_retries=_RETRIES)(_worked)
+        shared = self._ray.put((work, self._modules, self._expected))
+        ahead = 2 * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        waiting: deque[Any] = deque()
+        try:
+            for item in items:
+                waiting.append(task.remote(shared, item))
+                if len(waiting) > ahead:
+                    yield self._answer(waiting.popleft())
+            while waiting:
+                yield self._answer(waiting.popleft())
+        finally:
+            for left in waiting if self._ray.is_initialized() else ():
+                self._ray.cancel(left)
+
+    def in_places(
+        self, works: Sequence[tuple[Place, Callable[[], Result]]]
+    ) -> Iterator[tuple[Place, Result | Exception]]:
+        """Yield what each work returns or raises in its place; all are done at once."""
+        affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        task = self._ray.remote(max_retries=0)(_called)
+        asked = []
+        for place, work in works:
+            options = {"num_cpus": 0 if place.is_gpu else 1, "num_gpus": int(place.is_gpu)}
+            there = task.options(scheduling_strategy=affinity(place.node, soft=False), **options)
+            asked.append((place, there.remote(work)))
+        for place, answer in asked:
+            try:
+                yield place, self._answer(answer)
+            except Exception as error:
+                yield place, error
+
+    def check(self) -> None:
+        """Refuse nodes with other versions, or that see another folder as the root.
+
+        Raises: LntxError: such nodes, each with what differs.
+        """
+        token = secrets.token_hex(8)
+        probe = self._root / "artifacts" / f".cluster-{token}"
+        probe.write_text(token, encoding="ascii")
+        try:
+            look = functools.partial(_look, self._modules, str(probe))
+            works = [(place, look) for place in self.places if not place.is_gpu]
+            lines = [line for node, found in self.in_places(works) for line in self._differences(node, found, token)]
+        finally:
+            probe.unlink(missing_ok=True)
+        if lines:
+            raise LntxError("\n".join(lines))
+
+    def _differences(self, node: Place, found: Any, token: str) -> list[str]:
+        if isinstance(found, Exception):
+            return [f"node {node.name} cannot run lntx ({type(found).__name__}: {shown(str(found).splitlines()[0])})"]
+        versions, content = found
+        lines = [
+            f"node {node.name} has {name} {versions.get(name)}, this process has {version}: install the same"
+            for name, version in self._expected.items()
+            if versions.get(name) != version
+        ]
+        if content != token:
+            lines.append(f"node {node.name} does not see {shown(self._root)}: mount the same folder on every node")
+        return lines
+
+    def _answer(self, reference: Any) -> Any:
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except self._ray.exceptions.RayError as error:
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise LntxError(f"the cluster could not do a part of the work: {shown(said)}") from None
+
+
+@contextlib.contextmanager
+def connected(address: str | None, root: Path, modules: Sequence[str]) -> Iterator[Cluster]:
+    """Connect to a cluster, and check its nodes.
+
+    address: of its head, such as 10.0.0.1:6379; None: RAY_ADDRESS, else the cluster of this machine, which is started
+    if there is none. root: the folder that all nodes share. modules: modules of lntx that must be the same.
+
+    Raises: BadInput: Ray is not installed. LntxError: there is no such cluster, or its nodes do not fit.
+    """
+    try:
+        import ray
+        import ray.util.scheduling_strategies
+    except ImportError:
+        raise BadInput("--engine ray needs Ray: pip install 'lntx[ray]'") from None
+    # A cluster that is started here tells nobody about it, unless the user says so.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        where = "start one here" if address is None else f"reach {quoted(address)}"
+        raise LntxError(f"cannot {where} (Ray: {shown(said)}): see ray status") from None
+    try:
+        cluster = Cluster(ray, root, modules)
+        cluster.check()
+        yield cluster
+    finally:
+        ray.shutdown()
+
+
+def network_disk(folder: Path) -> str | None:
+    """Return the kind of the network file system that holds a folder, whose locks may not be seen by other machines."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return None
+    here = folder.resolve()
+    around = [(len(place), kind) for _, place, kind, *_ in mounts if here.is_relative_to(place)]
+    kind = max(around, default=(0, ""))[1]
+    return kind if kind in _NETWORK_DISKS else None
+
+
+@functools.cache
+def software(modules: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions that decide the results of this process."""
+    found = {name: _version(name) for name in _PACKAGES}
+    code = digest_of({name: code_digest(name) for name in sorted(modules)})[:12]
+    return {"Python": platform.python_version(), **found, "code of lntx": code}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def _worked(shared: tuple[Callable[[Any], Any], tuple[str, ...], dict[str, str]], item: Any) -> Any:
+    """Do the work on an item, in a worker of a node, which may have joined after the check."""
+    work, modules, expected = shared
+    here = software(modules)
+    if here != expected:
+        names = ", ".join(f"{name} {here[name]}" for name in expected if here[name] != expected[name])
+        raise LntxError(f"node {platform.node()} has {names}, unlike this process: install the same")
+    return work(item)
+
+
+def _called(work: Callable[[], Any]) -> Any:
+    return work()
+
+
+def _look(modules: tuple[str, ...], probe: str) -> tuple[dict[str, str], str | None]:
+    try:
+        content = Path(probe).read_text(encoding="ascii")
+    except OSError:
+        content = None
+    return software(modules), content
