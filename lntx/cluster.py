@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import io
 import logging
 import os
 import platform
 import secrets
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,11 +24,13 @@ from lntx.errors import BadInput, LntxError
 from lntx.store.key import code_digest, digest_of
 from lntx.text import quoted, shown
 
+logger = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
 
 # A part whose worker died is worked on again, by any worker.
 _RETRIES = 5
-_ANSWERS_WITHIN_S = 120
+_CONNECTS_WITHIN_S = 10
 _PACKAGES = ("numba", "numpy", "pyarrow", "ray", "torch")
 _NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "lustre", "ceph")
 
@@ -154,6 +158,8 @@ def connected(address: str | None, root: Path, modules: Sequence[str]) -> Iterat
         import ray.util.scheduling_strategies
     except ImportError:
         raise BadInput("--engine ray needs Ray: pip install 'lntx[ray]'") from None
+    if address is not None:
+        _refuse_unreachable(address)
     # A cluster that is started here tells nobody about it, unless the user says so.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -162,12 +168,36 @@ def connected(address: str | None, root: Path, modules: Sequence[str]) -> Iterat
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         where = "start one here" if address is None else f"reach {quoted(address)}"
         raise LntxError(f"cannot {where} (Ray: {shown(said)}): see ray status") from None
-    try:
-        cluster = Cluster(ray, root, modules)
-        cluster.check()
-        yield cluster
-    finally:
-        ray.shutdown()
+    # Ray prints what happens to its nodes on stdout, until its shutdown; stdout is for results.
+    with contextlib.redirect_stdout(_Log()):
+        try:
+            cluster = Cluster(ray, root, modules)
+            cluster.check()
+            yield cluster
+        finally:
+            ray.shutdown()
+
+
+class _Log(io.StringIO):
+    """A stream whose text goes to the log."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            logger.debug("Ray: %s", text.strip())
+        return len(text)
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Raise LntxError if nothing listens at an address HOST:PORT: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTS_WITHIN_S).close()
+        except (OSError, OverflowError) as error:
+            said = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            raise LntxError(
+                f"cannot reach {quoted(address)} ({said}): start it with ray start --head, or correct --ray-address"
+            ) from None
 
 
 def network_disk(folder: Path) -> str | None:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,15 +78,18 @@ def test_a_killed_node_costs_its_parts_and_not_the_run(alone: dict[str, list[str
     with _two_nodes() as cluster:
         words = command("run", "--local", "--json", *ROWS, root=tmp_path)
         process = subprocess.Popen(
-            [*words, "--engine", "ray", "--ray-address", cluster.address], stdout=subprocess.PIPE, text=True
+            [*words, "--engine", "ray", "--ray-address", cluster.address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         try:
             until(lambda: _begun(tmp_path), seconds=120, every=0.01)
             cluster.remove_node(cluster.second, allow_graceful=False)
-            out, _ = process.communicate(timeout=280)
+            out, err = process.communicate(timeout=280)
         finally:
             process.kill()
-        assert bits(Done(code=process.returncode, out=out, err="")) == alone
+        assert bits(Done(code=process.returncode, out=out, err=err)) == alone
 
 
 def test_a_lost_driver_leaves_a_store_to_go_on_from(cluster: Any, alone: dict[str, list[str]], tmp_path: Path) -> None:
@@ -158,11 +160,9 @@ def test_a_node_without_the_shared_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_address_where_nothing_listens_is_an_error_of_one_line(tmp_path: Path) -> None:
-    started = time.monotonic()
     done = lntx("run", "--local", "--json", "--engine", "ray", "--ray-address", "127.0.0.1:1", root=tmp_path)
     assert done.code == 1
     assert "cannot reach '127.0.0.1:1'" in done.json["error"]["message"]
-    assert time.monotonic() - started < 200
 
 
 def _begun(root: Path) -> bool:
