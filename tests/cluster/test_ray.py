@@ -20,6 +20,7 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'lntx[ray]'
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     # Ray's own, in the process of the tests.
     pytest.mark.filterwarnings("ignore"),
 ]
