@@ -60,10 +60,10 @@ class Cluster:
 
     @property
     def places(self) -> list[Place]:
-        """The nodes that are alive, and their GPUs, in the order of their names."""
+        """The nodes that are alive and have a processor for work, and their GPUs, in the order of their names."""
         found = []
         for one in self._ray.nodes():
-            if one["Alive"]:
+            if one["Alive"] and one.get("Resources", {}).get("CPU", 0) >= 1:
                 name = f"{one['NodeManagerHostname']} ({one['NodeManagerAddress']}, {one['NodeID'][:6]})"
                 found.append(Place(one["NodeID"], name))
                 gpus = int(one.get("Resources", {}).get("GPU", 0))
@@ -88,14 +88,17 @@ class Cluster:
                 self._ray.cancel(left)
 
     def in_places(
-        self, works: Sequence[tuple[Place, Callable[[], Result]]]
+        self, works: Sequence[tuple[Place, Callable[[], Result]]], *, processors: int = 1
     ) -> Iterator[tuple[Place, Result | Exception]]:
-        """Yield what each work returns or raises in its place; all are done at once."""
+        """Yield what each work returns or raises in its place; all are done at once.
+
+        processors: how many each waits for on a node; 0 for work that takes no time.
+        """
         affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         task = self._ray.remote(max_retries=0)(_called)
         asked = []
         for place, work in works:
-            options = {"num_cpus": 0 if place.is_gpu else 1, "num_gpus": int(place.is_gpu)}
+            options = {"num_cpus": 0 if place.is_gpu else processors, "num_gpus": int(place.is_gpu)}
             there = task.options(scheduling_strategy=affinity(place.node, soft=False), **options)
             asked.append((place, there.remote(work)))
         for place, answer in asked:
@@ -115,15 +118,18 @@ class Cluster:
         try:
             look = functools.partial(_look, self._modules, str(probe))
             works = [(place, look) for place in self.places if not place.is_gpu]
-            lines = [line for node, found in self.in_places(works) for line in self._differences(node, found, token)]
+            seen = self.in_places(works, processors=0)
+            lines = [line for node, found in seen for line in self._differences(node, found, token)]
         finally:
             probe.unlink(missing_ok=True)
+        if not works:
+            lines = ["the cluster has no node with a processor for work: see ray status"]
         if lines:
             raise LntxError("\n".join(lines))
 
     def _differences(self, node: Place, found: Any, token: str) -> list[str]:
         if isinstance(found, Exception):
-            return [f"node {node.name} cannot run lntx ({type(found).__name__}: {shown(str(found).splitlines()[0])})"]
+            return [f"node {node.name} cannot run lntx ({_first_line(found)})"]
         versions, content = found
         lines = [
             f"node {node.name} has {name} {versions.get(name)}, this process has {version}: install the same"
@@ -140,8 +146,7 @@ class Cluster:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except self._ray.exceptions.RayError as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise LntxError(f"the cluster could not do a part of the work: {shown(said)}") from None
+            raise LntxError(f"the cluster could not do a part of the work ({_first_line(error)})") from None
 
 
 @contextlib.contextmanager
@@ -165,9 +170,8 @@ def connected(address: str | None, root: Path, modules: Sequence[str]) -> Iterat
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
         where = "start one here" if address is None else f"reach {quoted(address)}"
-        raise LntxError(f"cannot {where} (Ray: {shown(said)}): see ray status") from None
+        raise LntxError(f"cannot {where} (Ray: {_first_line(error)}): see ray status") from None
     # Ray prints what happens to its nodes on stdout, until its shutdown; stdout is for results.
     with contextlib.redirect_stdout(_Log()):
         try:
@@ -218,6 +222,11 @@ def software(modules: tuple[str, ...]) -> dict[str, str]:
     found = {name: _version(name) for name in _PACKAGES}
     code = digest_of({name: code_digest(name) for name in sorted(modules)})[:12]
     return {"Python": platform.python_version(), **found, "code of lntx": code}
+
+
+def _first_line(error: Exception) -> str:
+    said = next(iter(str(error).splitlines()), "")
+    return shown(f"{type(error).__name__}: {said}")
 
 
 def _version(package: str) -> str:
