@@ -1,6 +1,6 @@
 """Work on many items, several at once; results come in the order of the items.
 
-The only place that knows where work is done: whoever has work for many parts of the rows calls `each`. By default the
+The only place that knows where work is done: code with work for many parts of the rows calls `each`. By default the
 threads of this process do it; `worked_by` hands it to others, such as the workers of a cluster (`lntx/cluster.py`).
 """
 

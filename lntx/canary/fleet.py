@@ -79,7 +79,7 @@ def work_in(place: Place, order: Order) -> functools.partial[PlaceReport]:
 
 
 def report_of(place: Place, found: PlaceReport | Exception) -> PlaceReport:
-    """Return what came of the canary in a place, with its name."""
+    """Return the outcome of the canary in a place, with the name of the place."""
     if isinstance(found, PlaceReport):
         return found.model_copy(update={"place": place.name})
     said = str(found).splitlines()[0] if str(found) else ""
