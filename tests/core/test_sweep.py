@@ -143,6 +143,7 @@ def test_large_trainings_are_runs_in_processes_and_small_ones_are_not(
     assert (again.resumed, again.trials) == (2, found.trials)
 
 
+@pytest.mark.slow
 def test_batches_are_trained_in_processes(tmp_path: Path) -> None:
     config = settle(overrides={"data": {"noise": 1.0}})
     found = sweeping.sweep(config, {"train.batch_size": [100, 500]}, root=tmp_path, processes=2)
@@ -165,6 +166,7 @@ def _kill_itself(*_: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lntx.sweep.trials.run_trial", _kill_itself)
     found = sweeping.sweep(Pipeline(), {"train.batch_size": [10]}, root=tmp_path, processes=1)
@@ -216,6 +218,7 @@ def test_a_rate_over_the_limit_has_the_limit_in_its_row(cli: Cli) -> None:
     assert all(0.02 < row["stable_limit"] < 0.03 for row in found.json["trials"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_ends_its_processes(tmp_path: Path) -> None:
     words = ["sweep", "--over", "data.seed=0:30", "--train.gradient", "autograd", "--data.num-rows", "200000"]
     words += ["--train.tolerance", "0", "--train.max-epochs", "300", "--processes", "2", "--root", str(tmp_path)]
