@@ -98,7 +98,12 @@ _MEASURED = """
 import json, re, sys
 import lntx.evaluation.evaluate, lntx.data.synthetic, lntx.training.fit
 import torch._dynamo  # torch.optim imports it at the first step
+from lntx.numerics import compiled_gram, compiled_moments, compiled_residuals  # for many rows
+import numpy as np
 from lntx import run
+
+# numba itself is loaded at the first call.
+compiled_residuals.residuals(np.ones((1, 1)), np.ones((0, 0)), np.ones(1), np.ones(1), 0.0)
 
 def memory(what):
     return int(re.search(what + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
