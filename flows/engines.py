@@ -61,7 +61,8 @@ def working(root: Path) -> Iterator[Cluster | None]:
     if not is_ray():
         yield None
         return
-    from lntx.cluster import connected, network_disk
+    from lntx.cluster import connected
+    from lntx.files import network_disk
     from lntx.pipeline.table import TABLE
     from lntx.store.store import Store
     from lntx.workers import worked_by

@@ -32,7 +32,6 @@ Result = TypeVar("Result")
 _RETRIES = 5
 _CONNECTS_WITHIN_S = 10
 _PACKAGES = ("numba", "numpy", "pyarrow", "ray", "torch")
-_NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "lustre", "ceph")
 
 
 class Place(NamedTuple):
@@ -202,18 +201,6 @@ def _refuse_unreachable(address: str) -> None:
             raise LntxError(
                 f"cannot reach {quoted(address)} ({said}): start it with ray start --head, or correct --ray-address"
             ) from None
-
-
-def network_disk(folder: Path) -> str | None:
-    """Return the kind of the network file system that holds a folder, whose locks may not be seen by other machines."""
-    try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return None
-    here = folder.resolve()
-    around = [(len(place), kind) for _, place, kind, *_ in mounts if here.is_relative_to(place)]
-    kind = max(around, default=(0, ""))[1]
-    return kind if kind in _NETWORK_DISKS else None
 
 
 @functools.cache

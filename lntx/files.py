@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 MAX_JSON_BYTES = 2**24
 """Size limit of a JSON file; parsing may take thirty times as much memory."""
 
+_NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "lustre", "ceph")
+
 MAX_MODEL_BYTES = 2**28
 """Size limit of a model file or a sweep file."""
 
@@ -93,6 +95,18 @@ def state_of(path: Path) -> list[int]:
     """
     status = path.stat()
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def network_disk(folder: Path) -> str | None:
+    """Return the kind of the network file system that holds a folder, whose locks may not be seen by other machines."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return None
+    here = folder.resolve()
+    around = [(len(place), kind) for _, place, kind, *_ in mounts if here.is_relative_to(place)]
+    kind = max(around, default=(0, ""))[1]
+    return kind if kind in _NETWORK_DISKS else None
 
 
 def sync(path: Path) -> None:

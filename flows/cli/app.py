@@ -15,6 +15,7 @@ COMMANDS = {
     "flows.cli.inspect": ("runs", "show", "diff", "report", "verify", "gc", "pin"),
     "flows.cli.canary": ("canary",),
     "flows.cli.server": ("up", "down"),
+    "flows.cli.doctor": ("doctor",),
 }
 """The functions that are commands, by module."""
 

@@ -1,0 +1,58 @@
+"""The command `doctor`: what this machine and its packages are, and what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from flows.cli.app import Flat, print_json
+from flows.cli.options import Common
+from flows.cli.printing import print_table, say
+from flows.server.home import Home
+from lntx.doctor import Finding, examine
+
+_PROBLEM = 1
+
+
+def doctor(*, common: Annotated[Common, Flat] = Common()) -> int:
+    """Look at versions, devices, threads, BLAS, server, disk, locks, clock and environment; name what is wrong.
+
+    Each problem has a cure. Exit code 1 if there is a problem.
+    """
+    findings = [*examine(common.folder), *_server(common.folder)]
+    problems = [one for one in findings if one.state == "problem"]
+    if common.json:
+        print_json({"findings": [one.model_dump() for one in findings], "problems": len(problems)})
+        return _PROBLEM if problems else 0
+    marks = {"ok": "", "note": "note", "problem": "PROBLEM"}
+    print_table([["", "", ""], *([one.name, marks[one.state], one.said] for one in findings)][1:])
+    say()
+    for one in findings:
+        if one.cure is not None:
+            say(f"{one.name}: {one.cure}")
+    notes = sum(one.state == "note" for one in findings)
+    say(f"{len(problems)} problems, {notes} notes, {len(findings) - len(problems) - notes} things as they should be")
+    return _PROBLEM if problems else 0
+
+
+def _server(root: Path) -> Iterator[Finding]:
+    url = os.environ.get("PREFECT_API_URL")
+    home = Home(root)
+    own = home.running() if home.folder.is_dir() else None
+    if url is None and own is None:
+        said = "none is up for this root: a run starts its own"
+        yield Finding(name="Prefect server", state="ok", said=said, cure=None)
+        return
+    api = url or (own.api_url if own is not None else "")
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:
+            fine = answer.status == 200
+        said = f"{api} is healthy" if fine else f"{api} answers with status {answer.status}"
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        fine, said = False, f"{api} does not answer ({error})"
+    cure = None if fine else "unset PREFECT_API_URL, or start it" if url else "lntx down && lntx up"
+    yield Finding(name="Prefect server", state="ok" if fine else "problem", said=said, cure=cure)
