@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from rich.console import Console
 
-from flows.cli.app import app
+from flows.cli.app import app, command
 from lntx.canary.deep import DeepCanary, DeepCase, OperatorReport
 from lntx.canary.results import Canary
 from lntx.config.schema import Pipeline
@@ -63,6 +63,7 @@ def page() -> str:
 def _help(name: str) -> tuple[str, list[tuple[str, str]]]:
     """What a command does, and its own options with their meaning, as its help says them."""
     stream = io.StringIO()
+    command(name)
     app.help_print([name], console=Console(file=stream, width=1000, color_system=None))
     text = stream.getvalue()
     options = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lntx.errors import BadInput
-from lntx.text import quoted
+from lntx.text import meant, quoted
 
 if TYPE_CHECKING:
     from lntx.cluster import Cluster
@@ -46,7 +46,8 @@ def is_ray() -> bool:
     """
     engine = os.environ.get(_ENGINE) or "threads"
     if engine not in get_args(Engine):
-        raise BadInput(f"{_ENGINE} must be one of {', '.join(get_args(Engine))}, got {quoted(engine)}")
+        known = get_args(Engine)
+        raise BadInput(f"{_ENGINE} must be one of {', '.join(known)}, got {quoted(engine)}{meant(engine, known)}")
     return engine == "ray"
 
 

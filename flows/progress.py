@@ -40,9 +40,9 @@ class _Bar:
         self._artifact: UUID | None = None
         self._next = time.monotonic() + _LONG_S
 
-    def hear(self, part: float, what: str) -> None:
+    def hear(self, done: int, total: int, what: str) -> None:
         if time.monotonic() >= self._next:
-            self._show(100 * part, what)
+            self._show(100 * done / total, f"{what}: {done:,} of {total:,}")
             self._next = time.monotonic() + _EVERY_S
 
     def end(self, what: str) -> None:

@@ -9,16 +9,23 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
-Listener = Callable[[float, str], None]
-"""Takes the finished fraction, from 0 to 1, and a description of the work."""
+Listener = Callable[[int, int, str], None]
+"""Takes the number of finished units, their total, and what they are."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextlib.contextmanager
 def heard_by(listener: Listener) -> Iterator[None]:
-    """Report progress in this block to a listener. It is called often and must be fast."""
-    token = _listener.set(listener)
+    """Report progress in this block to a listener, and to the one around it. It is called often and must be fast."""
+    outer = _listener.get()
+
+    def both(done: int, total: int, what: str) -> None:
+        listener(done, total, what)
+        if outer is not None:
+            outer(done, total, what)
+
+    token = _listener.set(both)
     try:
         yield
     finally:
@@ -26,7 +33,7 @@ def heard_by(listener: Listener) -> Iterator[None]:
 
 
 def tell(done: int, total: int, what: str) -> None:
-    """Report that `done` of `total` units are finished: rows of a pass, or epochs of the maximum."""
+    """Report that `done` of `total` units are finished, such as rows of a pass or epochs of the maximum."""
     listener = _listener.get()
     if listener is not None:
-        listener(done / total, f"{what}: {done:,} of {total:,}")
+        listener(done, total, what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import html
 import logging
 import re
@@ -43,6 +44,12 @@ def listed(names: Iterable[object]) -> str:
     more = len(all_names) - MAX_NAMES
     text = ", ".join(quoted(name, MAX_NAME) for name in all_names[:MAX_NAMES])
     return f"{text} and {more:,} more" if more > 0 else text
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Return ": did you mean …?" with the most similar known word; nothing if no word is similar."""
+    close = difflib.get_close_matches(word[:MAX_NAME], list(known), n=1, cutoff=0.5)
+    return f": did you mean {shown(close[0], MAX_NAME)}?" if close else ""
 
 
 def markdown(value: object) -> str:

@@ -11,13 +11,24 @@ from cyclopts import App, Parameter
 from lntx import __version__
 
 COMMANDS = {
-    "flows.cli.run": ("run", "fit", "sweep", "plan", "predict"),
-    "flows.cli.inspect": ("runs", "show", "diff", "report", "verify", "gc", "pin"),
-    "flows.cli.canary": ("canary",),
-    "flows.cli.server": ("up", "down"),
-    "flows.cli.doctor": ("doctor",),
+    "run": ("flows.cli.run", "Run the pipeline as a Prefect flow run, and print the verdict."),
+    "fit": ("flows.cli.run", "Run the pipeline on a table of your own."),
+    "sweep": ("flows.cli.run", "Train with many values of some keys, and list the results."),
+    "plan": ("flows.cli.run", "Show what would run, and why."),
+    "predict": ("flows.cli.run", "Predict with the model of the last passing run."),
+    "runs": ("flows.cli.inspect", "List the runs."),
+    "show": ("flows.cli.inspect", "Show a run: what was asked, its outcome, and its files."),
+    "diff": ("flows.cli.inspect", "Show what differs between two runs."),
+    "report": ("flows.cli.inspect", "Write the report of a run as an HTML file."),
+    "verify": ("flows.cli.inspect", "Check every stored file for damage."),
+    "gc": ("flows.cli.inspect", "Delete what no kept run needs."),
+    "pin": ("flows.cli.inspect", "Keep a run, whatever gc deletes."),
+    "canary": ("flows.cli.canary", "Prove that this stack still trains correctly."),
+    "up": ("flows.cli.server", "Start a Prefect server with schedules and alerts."),
+    "down": ("flows.cli.server", "Stop the server that lntx up started."),
+    "doctor": ("flows.cli.doctor", "Look for what is wrong with this machine."),
 }
-"""The functions that are commands, by module."""
+"""The module and a summary of each command: a list of them must not import their modules."""
 
 app = App(
     name="lntx",
@@ -27,9 +38,16 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.register_install_completion_command()
-for _module, _names in COMMANDS.items():
-    for _name in _names:
-        app.command(f"{_module}:{_name}", name=_name)
+for _name, (_module, _summary) in COMMANDS.items():
+    app.command(f"{_module}:{_name}", name=_name, help=_summary, sort_key=_name)
+
+
+def command(name: str) -> App:
+    """Return a command; its help is its whole docstring, which says more than the summary."""
+    found = app[name]
+    found.help = None
+    return found
+
 
 Flat = Parameter(name="*")
 Local = Annotated[bool, Parameter(negative=())]

@@ -32,7 +32,16 @@ def print_canary(canary: Canary) -> None:
     if canary.fault is not None:
         said = f"blamed on {canary.fault.blame}" if canary.fault.caught else "not seen"
         say(f"{canary.fault.name}: {said}, expected {canary.fault.expected}")
-    say(verdict_line(canary))
+    say(f"{verdict_line(canary)}{_next(canary)}")
+
+
+def _next(canary: Canary) -> str:
+    """Return the next command after a canary that passed."""
+    if canary.verdict == "fail" or canary.fault is not None:
+        return ""
+    if canary.blind_seed is None and canary.level < 3:
+        return f"; next: lntx canary --level {canary.level + 1} tries more"
+    return "; next: lntx canary --inject all shows that it can fail"
 
 
 def print_fleet(fleet: Fleet) -> None:

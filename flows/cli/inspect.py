@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -125,9 +124,7 @@ def verify(
     """
     from lntx.runs.verify import verify as verify_store
 
-    bar = _Bar() if sys.stderr.isatty() and not common.quiet else None
-    store = Store(common.folder)
-    found = verify_store(store, heal=heal) if bar is None else verify_store(store, heal=heal, progress=bar)
+    found = verify_store(Store(common.folder), heal=heal)
     if common.json:
         print_json(found.model_dump(mode="json"))
     else:
@@ -207,12 +204,3 @@ def _seconds(text: str | None) -> float | None:
     if found is None:
         raise BadInput(f"--older-than takes a number and a unit, such as 30d, 12h or 90m, got {quoted(text)}")
     return float(found[1]) * _UNITS[found[2]]
-
-
-class _Bar:
-    """A progress bar in one line of the terminal."""
-
-    def __call__(self, done: int, total: int) -> None:
-        share = done / total if total else 1.0
-        ends = "\n" if done == total else ""
-        print(f"\r{'#' * int(30 * share):<30} {share:4.0%} of {total:,} bytes", end=ends, file=sys.stderr, flush=True)

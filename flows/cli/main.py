@@ -17,8 +17,9 @@ from typing import NoReturn
 from cyclopts import CycloptsError, UnknownOptionError
 from pydantic import ValidationError
 
-from flows.cli.app import app, print_json
+from flows.cli.app import COMMANDS, app, command, print_json
 from flows.cli.options import SECTIONS
+from flows.cli.progress import clear_progress, progress_shown
 from flows.cli.signals import ended_by_signals
 from lntx.config.loading import KEYS, explain, unknown
 from lntx.errors import BadInput, LntxError
@@ -26,6 +27,7 @@ from lntx.stages import STAGES
 from lntx.text import EscapedLines, shown
 
 _INTERRUPTED = 130
+_GOES_ON = {"run", "fit", "sweep"}
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -43,7 +45,9 @@ def main(tokens: Sequence[str] | None = None) -> NoReturn:
         # A character that the terminal lacks must not suppress the verdict.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with ended_by_signals():
+        if words and words[0] in COMMANDS:
+            command(words[0])
+        with ended_by_signals(), progress_shown() if said.isdisjoint({"-q", "--quiet"}) else contextlib.nullcontext():
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
         sys.stdout.flush()
     except BrokenPipeError:
@@ -51,7 +55,8 @@ def main(tokens: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except KeyboardInterrupt:
-        code = _fail("Interrupted", "interrupted", _INTERRUPTED, as_json="--json" in said)
+        advice = ": the same command goes on from what is stored" if words[:1] and words[0] in _GOES_ON else ""
+        code = _fail("Interrupted", f"interrupted{advice}", _INTERRUPTED, as_json="--json" in said)
     except Exception as error:
         if verbose:
             traceback.print_exc()
@@ -93,6 +98,7 @@ def _usage(error: CycloptsError) -> str:
 
 
 def _fail(kind: str, message: str, code: int, *, as_json: bool) -> int:
+    clear_progress()
     # If nothing can be written, the exit code alone reports the error.
     with contextlib.suppress(OSError):
         if as_json:

@@ -13,7 +13,7 @@ from cyclopts import Parameter, Token
 from pydantic import BaseModel, Field, create_model
 
 from flows.engines import Engine, choose
-from lntx.config.loading import parse_text, settle
+from lntx.config.loading import is_list, parse_text, settle
 from lntx.config.schema import Data, Evaluate, Export, Pipeline, Section, Train
 from lntx.stages import Selection, Stage, select
 from lntx.text import quoted
@@ -83,7 +83,7 @@ class Range:
     only: Stage | None = None
     """Run only this stage."""
 
-    force: list[str] | None = None
+    force: Annotated[list[str] | None, Parameter(metavar="[STAGE ...]")] = None
     """Compute these stages even if their results are stored; without a value, all stages."""
 
     @property
@@ -96,6 +96,10 @@ class Range:
         return select(from_stage=self.from_, until=self.until, only=self.only, force=self.forced)
 
 
+_ONE_OF = {"weights": "FLOAT", "features": "COLUMN", "exclude": "COLUMN", "categories": "COLUMN", "formats": "CHOICE"}
+"""What one value of a key that takes several is called in the help."""
+
+
 def _flags(section: type[Section]) -> type[BaseModel]:
     """Return a model of a section's keys without defaults and rules: it shows which keys were given, and the rules
     apply after all layers are merged.
@@ -105,10 +109,17 @@ def _flags(section: type[Section]) -> type[BaseModel]:
         kind: Any = bool if name == "bias" and section is Train else field.annotation
         default = "none" if field.default is None else field.default
         shown = ", ".join(map(str, default)) if isinstance(default, tuple) else default
+        typed, more = None, ""
         if int in (kind, *get_args(kind)):
             # Parsed in `_said`: cyclopts would round.
-            kind = str
-        fields[name] = (kind | None, Field(None, description=f"{field.description} [default: {shown}]"))
+            kind, typed = str, "INT"
+        elif is_list(f"{section.__name__.lower()}.{name}"):
+            # cyclopts would show STR..., as if several values could follow one option.
+            typed, more = _ONE_OF.get(name, "TEXT"), " Repeat the option for more."
+        fields[name] = (
+            Annotated[kind | None, Parameter(metavar=typed)],
+            Field(None, description=f"{field.description}{more} [default: {shown}]"),
+        )
     return create_model(f"{section.__name__}Flags", **fields)
 
 

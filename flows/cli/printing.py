@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from flows.cli.progress import clear_progress
+from lntx.config.schema import changed_settings
 from lntx.text import MAX_MESSAGE, escape, shorten, shown
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ _NAME_WIDTH = 16
 
 def say(line: str = "") -> None:
     """Print one line, shortened and escaped, so that quoted text cannot control the terminal."""
+    clear_progress()
     print(shorten(escape(line), MAX_MESSAGE))
 
 
@@ -76,16 +83,20 @@ def print_estimates(run: Run) -> None:
 def verdict_line(run: Run) -> str:
     """Return one line: PASS or FAIL, and the reason."""
     if run.verdict == "pass":
-        return f"PASS  {run.digits:.4g} digits, {run.epochs} epochs, run {run.run}"
+        return f"PASS  {run.digits:.4g} digits, {run.epochs} epochs, run {run.run}; next: lntx report"
     if run.verdict == "fail":
         return f"FAIL  {run.blame}: {run.reason}"
-    return f"not evaluated, run {run.run}"
+    return f"not evaluated, run {run.run}; next: the same command without --only or --until"
 
 
 def print_plan(plans: Mapping[Stage, StagePlan]) -> None:
     """Print one line per stage: state and reason."""
     for stage, plan in plans.items():
         say(f"{stage:<10} {plan.state:<8} {plan.reason or ''}".rstrip())
+    if all(plan.state == "fresh" for plan in plans.values()):
+        say("all fresh")
+    else:
+        say("not fresh; next: lntx run with the same options")
 
 
 def print_details(run: Run, lineage: Sequence[Ancestor]) -> None:
@@ -93,12 +104,8 @@ def print_details(run: Run, lineage: Sequence[Ancestor]) -> None:
     the export back to the rows.
     """
     say(f"run {run.run}, {run.created_at}")
-    for section, values in run.config.model_dump(mode="json", exclude_defaults=True).items():
-        for key, value in values.items():
-            say(f"{section}.{key} = {shown(value)}")
-    say()
-    print_run(run)
-    say()
+    for key, value in changed_settings(run.config).items():
+        say(f"{key} = {shown(value)}")
     for step in lineage:
         made_from = f", from {' and '.join(step.made_from)}" if step.made_from else ""
         say(f"{step.stage} {step.key[:12]}{made_from}")
@@ -108,28 +115,49 @@ def print_details(run: Run, lineage: Sequence[Ancestor]) -> None:
         say(run.report)
     for path in run.lost:
         say(f"lost: {path} was damaged or gone, and lntx verify --heal set it aside")
+    say()
+    print_run(run)
 
 
 def print_sweep(sweep: Sweep) -> None:
     """Print the trials, best first, and the path of the picture that shows all of them."""
-    shown = sweep.trials[:_MAX_COEFFICIENTS]
-    keys = list(shown[0].settings) if shown else []
+    listed = sweep.trials[:_MAX_COEFFICIENTS]
+    keys = list(listed[0].settings) if listed else []
+    short = [key.split(".")[1] for key in keys]
     rows = [
         [
-            *(str(row.settings[key]) for key in keys),
+            *(_setting(row.settings[key]) for key in keys),
             row.verdict or "error",
             "–" if row.digits is None else f"{row.digits:.4g}",
             "–" if row.epochs is None else str(row.epochs),
-            (row.error or "").splitlines()[0] if row.error else "",
         ]
-        for row in shown
+        for row in listed
     ]
-    print_table([[*keys, "verdict", "digits", "epochs", ""], *rows])
-    if len(sweep.trials) > len(shown):
-        say(f"… and {len(sweep.trials) - len(shown)} more (--json has them all)")
-    right = sum(row.verdict == "pass" for row in sweep.trials)
+    print_table([[*(short if len({*short}) == len(keys) else keys), "verdict", "digits", "epochs"], *rows])
+    if len(sweep.trials) > len(listed):
+        say(f"… and {len(sweep.trials) - len(listed)} more (--json has them all)")
     say()
+    problems = Counter(row.error.splitlines()[0] for row in sweep.trials if row.error)
+    for error, count in problems.items():
+        say(f"{count} without an answer: {error}")
+    right = sum(row.verdict == "pass" for row in sweep.trials)
     say(f"{right} of {len(sweep.trials)} right, {sweep.resumed} from an earlier sweep; {sweep.picture}")
+    if sweep.best is not None:
+        say(f"next: lntx run {_options(sweep.best.settings)} trains the best")
+
+
+def _setting(value: object) -> str:
+    """Return a value in six digits: a table of trials is read, not copied."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _options(settings: Mapping[str, object]) -> str:
+    """Return settings as options of the command line, exactly."""
+    return " ".join(
+        f"--{key.replace('_', '-')} {shlex.quote(str(one))}"
+        for key, value in settings.items()
+        for one in (value if isinstance(value, (list, tuple)) else [value])
+    )
 
 
 def print_runs(runs: Sequence[RunSummary]) -> None:
@@ -142,12 +170,27 @@ def print_runs(runs: Sequence[RunSummary]) -> None:
             run.run,
             run.verdict or "–",
             "–" if run.digits is None else f"{run.digits:.4g}",
-            ", ".join(f"{stage} {state}" for stage, state in run.states.items() if state != "cached") or "all cached",
-            "pinned" if run.pinned else "",
+            _computed(run),
+            ("pinned " if run.pinned else "")
+            + " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in run.settings.items()),
         ]
         for run in runs
     ]
-    print_table([["run", "verdict", "digits", "stages", ""], *rows])
+    print_table([["run", "verdict", "digits", "computed", "settings"], *rows], within=_columns())
+
+
+def _computed(run: RunSummary) -> str:
+    """Return which stages a run computed, in a few words."""
+    computed = [stage for stage, state in run.states.items() if state in ("ran", "failed")]
+    if len(computed) == len(run.states):
+        return "all"
+    # A stage after a wrong answer is skipped: those that ran are named by the first.
+    return f"{'only' if len(computed) == 1 else 'from'} {computed[0]}" if computed else "none"
+
+
+def _columns() -> int:
+    """Return the width of the terminal, 80 where there is none."""
+    return shutil.get_terminal_size().columns
 
 
 def print_difference(difference: Difference) -> None:
@@ -173,7 +216,8 @@ def print_collection(collection: Collection) -> None:
         say(reason)
     if collection.in_use:
         say(f"kept {collection.in_use} results that a running run uses")
-    say(f"{collection.freed_bytes:,} bytes {'would be ' if collection.dry_run else ''}freed")
+    would, advice = ("would be ", "; next: the same without --dry-run") if collection.dry_run else ("", "")
+    say(f"{collection.freed_bytes:,} bytes {would}freed{advice}")
 
 
 def _short(value: object) -> str:
@@ -184,9 +228,10 @@ def _number(value: float | None) -> str:
     return "–" if value is None else repr(value)
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in aligned columns, two spaces apart."""
+def print_table(rows: Sequence[Sequence[str]], *, within: int = MAX_MESSAGE) -> None:
+    """Print rows in aligned columns, two spaces apart. within: the most characters of a line."""
     rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
     for row in rows:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        say(shorten(line, within))

@@ -46,7 +46,7 @@ def fit(
     /,
     *,
     target: str,
-    features: list[str] | None = None,
+    features: Annotated[list[str] | None, Parameter(metavar="COLUMN")] = None,
     polynomial: Whole | None = None,
     bias: bool | None = None,
     range_: Annotated[Range, Flat] = Range(),
@@ -76,7 +76,7 @@ def fit(
 
 def sweep(
     *,
-    over: list[str],
+    over: Annotated[list[str], Parameter(metavar="KEY=VALUES")],
     processes: Whole | None = None,
     where: Annotated[Where, Flat] = Where(),
     configuration: Annotated[Configuration, Flat] = Configuration(),
@@ -89,7 +89,7 @@ def sweep(
     Finished trainings are stored: after an interruption, the same command resumes.
 
     Args:
-        over: KEY=VALUES, such as train.learning_rate=0.001,0.01 or train.seed=0:100 or train.learning_rate=1e-4:1:x20
+        over: Such as train.learning_rate=0.001,0.01 or train.seed=0:100 or train.learning_rate=1e-4:1:x20
             (20 values from 0.0001 to 1); repeat the option for more keys.
         processes: Number of processes that share large trainings. [default: one per processor]
     """
@@ -137,7 +137,7 @@ def predict(
     output: Path | None = None,
     run_: Annotated[str | None, Parameter(name="--run")] = None,
     model: Path | None = None,
-    trust: list[str] | None = None,
+    trust: Annotated[list[str] | None, Parameter(metavar="SHA256")] = None,
     force: Annotated[bool, Parameter(negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:

@@ -45,7 +45,7 @@ def up(
     retention_days: float = _DEFAULTS.retention_days,
     keep: Whole = _DEFAULTS.keep_runs,
     keep_days: float = _DEFAULTS.keep_days,
-    allow_folder: list[Path] | None = None,
+    allow_folder: Annotated[list[Path] | None, Parameter(metavar="FOLDER")] = None,
     foreground: Annotated[bool, Parameter(negative=())] = False,
     systemd: Annotated[bool, Parameter(negative=())] = False,
     configuration: Annotated[Configuration, Flat] = Configuration(),
@@ -138,7 +138,7 @@ def down(*, common: Annotated[Common, Flat] = Common()) -> int:
         if common.json:
             print_json({"was_up": False})
         else:
-            say("no server of this root is up")
+            say("no server of this root is up: lntx up starts one")
         return 0
     deadline = time.monotonic() + _DOWN_WITHIN_S
     # A server that is starting has a process too.
@@ -240,4 +240,5 @@ def _print_up(home: Home, options: ServerOptions, state: ServerState | None, com
         f"; no passing canary for {options.dead_man_hours:g} hours raises one" if options.schedules_canary else ""
     )
     say(f"alerts: {alerts}{dead_man}")
+    say("next: lntx run, or a deployment of the UI; lntx down ends it")
     sys.stdout.flush()

@@ -14,6 +14,7 @@ from lntx.canary.faults import FAULTS, Fault
 from lntx.canary.order import Order, report_fault, sum_up
 from lntx.canary.results import Canary, FaultReport
 from lntx.pipeline.runner import obtain
+from lntx.progress import tell
 from lntx.stages import STAGES
 from lntx.store.leases import running
 from lntx.store.store import Store
@@ -36,8 +37,10 @@ def run_canary(
     done: list[Judged] = []
     with named_if_interrupted(done):
         for repetition in range(1, asked.repeat + 1):
-            for case in asked.cases(repetition, for_fault=fault is not None):
+            cases = asked.cases(repetition, for_fault=fault is not None)
+            for case in cases:
                 logger.info("canary: %s", case.name)
+                tell(len(done), asked.repeat * len(cases), "cases")
                 done.append(keep_one(done, run_case(case, repetition=repetition, witness=witness, fault=fault)))
     return sum_up(asked, done, fault)
 
@@ -46,6 +49,7 @@ def run_faults(order: Order | None = None) -> Iterator[FaultReport]:
     """Plant every fault in turn, and yield its outcome."""
     asked = order or Order()
     for number, fault in enumerate(FAULTS.values(), start=1):
+        tell(number - 1, len(FAULTS), "faults")
         (case,) = asked.cases(number, for_fault=True)
         yield report_fault(fault, run_case(case, repetition=1, witness=None, fault=fault).without_files())
 

@@ -6,7 +6,6 @@ Turns every validation error into one line that names the key, the rule and the 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import re
 import tomllib
@@ -19,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from lntx.config.schema import PRESETS, Pipeline
 from lntx.errors import BadInput
 from lntx.files import parse_json, read_regular
-from lntx.text import MAX_NAME, quoted, shown
+from lntx.text import MAX_NAME, meant, quoted, shown
 
 Layer = Mapping[str, Mapping[str, Any]]
 
@@ -46,7 +45,7 @@ def settle(
     merged: dict[str, dict[str, Any]] = {}
     if preset is not None:
         if preset not in PRESETS:
-            raise BadInput(f"preset must be one of {', '.join(PRESETS)}, got {quoted(preset)}")
+            raise BadInput(f"preset must be one of {', '.join(PRESETS)}, got {quoted(preset)}{meant(preset, PRESETS)}")
         _merge(merged, PRESETS[preset])
     if file is not None:
         _merge(merged, read_toml(Path(file)))
@@ -119,9 +118,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     """Return a message that a word is unknown, with the most similar known word."""
-    close = difflib.get_close_matches(word[:MAX_NAME], list(known), n=1, cutoff=0.5)
-    said = f"unknown {kind} {shown(word, MAX_NAME)}"
-    return f"{said}: did you mean {close[0]}?" if close else said
+    return f"unknown {kind} {shown(word, MAX_NAME)}{meant(word, known)}"
 
 
 def parse_text(text: str, key: str) -> Any:
@@ -191,6 +188,7 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
     """
     # Errors of several union members about the same value share one line.
     lines: dict[str, str] = {}
+    choices: dict[str, str] = {}
     for problem in error.errors():
         location = problem["loc"] if section is None else (section, *problem["loc"])
         kind = problem["type"]
@@ -205,7 +203,9 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
             lines[place] = f"{lines[place].removesuffix(f', got {value}')} or {rule}, got {value}"
         else:
             lines[place] = f"{place} must {rule if rule.startswith('have ') else f'be {rule}'}, got {value}"
-    return [*lines.values()]
+        if isinstance(problem["input"], str) and kind == "literal_error":
+            choices[place] = meant(problem["input"], re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+    return [line + choices.get(place, "") for place, line in lines.items()]
 
 
 def _number(text: str) -> Any:

@@ -365,3 +365,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     }
 }
+
+
+def changed_settings(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the settings that differ from the defaults, by dotted key, as JSON values."""
+    sections = pipeline.model_dump(mode="json", exclude_defaults=True)
+    return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}

@@ -24,7 +24,7 @@ from lntx.config.schema import FRAME, Data
 from lntx.data.frames import frame_of
 from lntx.errors import BadInput
 from lntx.files import open_regular, parse_json, state_of
-from lntx.text import MAX_NAME, listed, quoted, shown
+from lntx.text import MAX_NAME, listed, meant, quoted, shown
 
 SUFFIXES = {
     ".parquet": "Parquet",
@@ -108,7 +108,8 @@ class Table:
         """
         for name in columns:
             if name not in self.names:
-                raise BadInput(f"{self.where} has no column {quoted(name, MAX_NAME)}: it has {listed(self.names)}")
+                has = f"{self.where} has no column {quoted(name, MAX_NAME)}"
+                raise BadInput(f"{has}{meant(name, self.names) or f': it has {listed(self.names)}'}")
             if self.names.count(name) > 1:
                 count = self.names.count(name)
                 raise BadInput(f"{self.where} has {count} columns named {quoted(name, MAX_NAME)}")

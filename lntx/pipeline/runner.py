@@ -73,7 +73,7 @@ def obtain(stage: Stage, request: Request, inputs: Mapping[Stage, Outcome]) -> O
     if stage not in request.stages:
         return Outcome(stage=stage, state="skipped")
     if any(inputs[upstream].state in ("failed", "skipped") for upstream in TABLE[stage].inputs):
-        logger.warning("%s: skipped, because the answer is wrong", stage)
+        logger.info("%s: skipped, because the answer is wrong", stage)
         return Outcome(stage=stage, state="skipped")
     contents: dict[str, str] = {upstream: inputs[upstream].stored.content for upstream in TABLE[stage].inputs}
     identity = identify(stage, request.pipeline, source_sha256=source_digest(request.pipeline), inputs=contents)
@@ -121,7 +121,7 @@ def _compute(
     logger.info("%s: %s in %.3g s", stage, _files(record), seconds)
     if blame is None:
         return Outcome(stage=stage, state="ran", record=record, recurrence=_recurrence(before, record))
-    logger.error("%s: %s is wrong: %s", stage, blame, reason)
+    logger.info("%s: %s is wrong: %s", stage, blame, reason)
     blamed = inputs.get(stage_of(blame))
     recurrence = _recurrence(before, record) if blamed is None else blamed.recurrence
     return Outcome(stage=stage, state="failed", record=record, recurrence=recurrence)

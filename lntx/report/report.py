@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import Field
 
 from lntx import __version__, text
-from lntx.config.schema import Section
+from lntx.config.schema import Section, changed_settings
 from lntx.evaluation.verdict import Evaluation
 from lntx.files import sha256_of
 from lntx.report import plots
@@ -144,11 +144,7 @@ def html(page: Page) -> str:
         # Safe: drawn here, and all of its text is escaped by matplotlib.
         pictures=[(name, Markup(plots.as_svg(figure, name))) for name, figure in [*_pictures(page), *_over_time(page)]],
         stages=_stages(run),
-        settings=[
-            (f"{section}.{key}", str(value))
-            for section, values in run.config.model_dump(mode="json", exclude_defaults=True).items()
-            for key, value in values.items()
-        ],
+        settings=[(key, str(value)) for key, value in changed_settings(run.config).items()],
         version=__version__,
     )
 

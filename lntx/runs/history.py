@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from lntx.config.schema import Section
+from lntx.config.schema import Section, changed_settings
 from lntx.runs.garbage import pins
 from lntx.runs.records import load_runs, read_run
 from lntx.runs.run import Run, StoredPath
@@ -54,6 +54,9 @@ class RunSummary(Section):
 
     states: dict[Stage, str]
     """The outcome of each stage."""
+
+    settings: dict[str, Any]
+    """The settings that differ from the defaults, by dotted key."""
 
     pinned: bool
     """Whether it is pinned, so that garbage collection keeps it."""
@@ -111,6 +114,7 @@ def list_runs(store: Store) -> Iterator[RunSummary]:
             blame=run.blame,
             digits=run.digits,
             states={stage: report.state for stage, report in run.stages.items()},
+            settings=changed_settings(run.config),
             pinned=run.run in pinned,
         )
         for run in load_runs(store)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lntx.config.schema import Section
 from lntx.errors import LntxError
+from lntx.progress import tell
 from lntx.runs.records import DamagedRun, load_run, pointer_path, read_pointer, run_names, run_path, write_run
 from lntx.runs.run import Run, StoredPath
 from lntx.stages import STAGES
@@ -61,17 +62,14 @@ class Check(Section):
     """Whether damaged files were moved to artifacts/.damaged/, and noted as lost by their runs."""
 
 
-def verify(
-    store: Store, *, heal: bool = False, progress: Callable[[int, int], None] = lambda _done, _all: None
-) -> Check:
+def verify(store: Store, *, heal: bool = False) -> Check:
     """Read every stored file again and compare it with what was stored.
 
     heal: move damaged files to `artifacts/.damaged/`, with the stage records that name them, so that they are computed
     again when needed; the records of their runs note the loss.
-    progress: called with the number of bytes done and the total.
     """
     found = _Inspection(store)
-    found.inspect(progress)
+    found.inspect()
     if found.damaged and heal:
         with store.exclusive():
             found.look_again()
@@ -106,9 +104,9 @@ class _Inspection:
     num_bytes: int = 0
     _problems: dict[tuple[Path, str], str | None] = field(default_factory=dict)
 
-    def inspect(self, progress: Callable[[int, int], None] = lambda _done, _all: None) -> None:
+    def inspect(self) -> None:
         self._inspect_records()
-        self._inspect_files(progress)
+        self._inspect_files()
         self._inspect_runs()
         self._inspect_pointer()
 
@@ -124,19 +122,18 @@ class _Inspection:
                     self._name(path, str(error))
                 self.num_files += 1
 
-    def _inspect_files(self, progress: Callable[[int, int], None]) -> None:
+    def _inspect_files(self) -> None:
         wanted = {self.store.path(file): file for _, record in self.records for file in record.files}
         frames = {self.store.path(file) for _, record in self.records if record.is_of_frame for file in record.files}
         total = sum(file.size for file in wanted.values())
         for path, file in sorted(wanted.items()):
-            progress(self.num_bytes, total)
+            tell(self.num_bytes, total, "bytes")
             self.num_files += 1
             problem = self._problem(path, file)
             if problem is not None:
                 only = ": the rows of a data frame, which only lntx.fit with it computes again"
                 self.damaged[path] = f"it {problem}{only if path in frames else ''}"
             self.num_bytes += file.size
-        progress(total, total)
 
     def _inspect_runs(self) -> None:
         for name in run_names(self.store):

@@ -18,6 +18,7 @@ from lntx.config.schema import Pipeline, Section
 from lntx.errors import BadInput, LntxError
 from lntx.files import MAX_MODEL_BYTES, parse_json, read_regular, sha256_of
 from lntx.pipeline.table import TABLE, identify
+from lntx.progress import tell
 from lntx.stages import Stage
 from lntx.store.key import code_digest, digest_of
 from lntx.store.store import Store
@@ -87,7 +88,9 @@ def sweep(pipeline: Pipeline, over: Mapping[str, Sequence[Any]], *, root: Path, 
         with log.open("a", encoding="utf-8") as stream:
             if stream.tell() and not _ends_its_line(log):
                 stream.write("\n")
-            for place, row in train(waiting, root, (os.cpu_count() or 1) if processes is None else processes):
+            found = train(waiting, root, (os.cpu_count() or 1) if processes is None else processes)
+            for count, (place, row) in enumerate(found, start=1):
+                tell(count, len(waiting), "trials")
                 rows[place] = row
                 stream.write(json.dumps({"key": keys[place], "row": row.model_dump(mode="json")}) + "\n")
                 stream.flush()
