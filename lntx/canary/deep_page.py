@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lntx.canary.deep import DeepCanary, OperatorReport
+from lntx.report import plots
 from lntx.text import markdown
 
 _SHADES = ((1.0, "█"), (0.3, "▓"), (0.1, "▒"), (0.01, "░"))
@@ -56,7 +57,21 @@ def deep_table(canary: DeepCanary) -> str:
     notes = [f"> {markdown(text)}" for text in (canary.reason, *canary.warnings) if text]
     notes += [f"> not checked: {markdown(name)}: {markdown(why)}" for name, why in canary.unchecked.items()]
     parts = [f"# {deep_verdict_line(canary).split(':')[0]}", *notes, _table(deep_case_rows(canary))]
-    return "\n\n".join([*parts, "## Operators", LEGEND, _table(heat_rows(canary))]) + "\n"
+    parts += ["## Operators", LEGEND, _table(heat_rows(canary))]
+    shares = shares_of(canary)
+    if shares:
+        parts.append(f"![share of the rounding bound]({plots.as_png(plots.bound_shares(shares))})")
+    return "\n\n".join(parts) + "\n"
+
+
+def shares_of(canary: DeepCanary) -> dict[str, dict[str, float]]:
+    """Return the largest share of the bound by operator and format; operators that round nothing are left out."""
+    shares: dict[str, dict[str, float]] = {}
+    for row in canary.operators:
+        if row.dtype in _FORMATS and row.largest:
+            found = shares.setdefault(row.operator, {})
+            found[row.dtype] = max(row.largest, found.get(row.dtype, 0.0))
+    return shares
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

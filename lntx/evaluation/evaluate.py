@@ -30,6 +30,9 @@ FULL_DIGITS = 15.95
 # Relative tolerances of torch.testing.assert_close.
 RTOL = {"float64": 1e-7, "float32": 1.3e-6}
 
+# Loss surfaces of more coefficients are not drawn.
+_DRAWN = 20
+
 # A coefficient this small relative to its scale is 0 up to rounding.
 _ZERO = 1e-12
 
@@ -65,6 +68,7 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
         residual_sd=reference.residual_sd,
         residual_histogram=figures.histogram,
         residual_sample=figures.sample,
+        factor=reference.factor if len(coefficients) <= _DRAWN else None,
         **reference.model_dump(
             include={"r_squared", "adjusted_r_squared", "f_statistic", "f_p_value", "degrees_of_freedom"}
         ),

@@ -81,6 +81,9 @@ class Evaluation(Section):
     residual_sample: tuple[tuple[float, float], ...]
     """Fitted value and residual of some hundred rows at equal distances."""
 
+    factor: tuple[tuple[float, ...], ...] | None = None
+    """R of the QR factorisation of [x, 1], which gives the loss at any weights; None for more than 20 coefficients."""
+
     r_squared: float | None
     """R² of the exact solution."""
 

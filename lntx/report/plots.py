@@ -1,4 +1,5 @@
-"""The pictures of a report: loss by epoch, learned against true, residuals, digits over the last runs.
+"""The pictures of a report: loss by epoch, the weights' path over the loss, learned against true, residuals, digits
+over the last runs.
 
 Draws figures from numbers; reads no run and no file.
 """
@@ -8,9 +9,11 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from lntx.training.result import Epoch
 
@@ -21,8 +24,15 @@ if TYPE_CHECKING:
 # Placeholder for the text colour of the page that shows the picture.
 _INK = "#010203"
 _LEARNED, _WRONG = "#2a78c8", "#d1422f"
+# Told apart by colour-blind readers too (Okabe and Ito).
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 
 _EDGES = 5
+
+# Points along each axis of a loss surface, and its contours.
+_GRID, _CONTOURS = 101, 9
+
+_MOST_OPERATORS = 40
 
 
 def loss_curve(history: Sequence[Epoch]) -> Figure:
@@ -37,6 +47,45 @@ def loss_curve(history: Sequence[Epoch]) -> Figure:
         axes.set_yscale("log")
     else:
         axes.set_yscale("symlog", linthresh=min((loss for _, loss in points if loss > 0), default=1.0))
+    return figure
+
+
+def path_over_loss(
+    path: np.ndarray, solution: np.ndarray, factor: np.ndarray, minimum: float, names: Sequence[str]
+) -> Figure:
+    """Plot the weights of each epoch over the loss: contours for two coefficients, a curve for one.
+
+    Of more than two, the two that changed the loss most are drawn, with the others at the solution.
+
+    path: coefficients by epoch, shape (epochs + 1, p). solution: the least-squares coefficients, shape (p,).
+    factor: R with L(w) = minimum + ‖R (w - solution)‖², shape (p, p). minimum: the loss at the solution.
+    """
+    away = path - solution
+    lengths = np.linalg.norm(factor, axis=0)
+    chosen = np.sort(np.argsort(np.abs(away).max(axis=0) * lengths)[::-1][:2])
+    away, factor = away[:, chosen], factor[:, chosen]
+    if len(chosen) == 1:
+        return _path_over_curve(away[:, 0], float(solution[0]), float(lengths[0]), minimum, names[0])
+    figure, axes = _empty_axes(names[chosen[0]], names[chosen[1]])
+    reach = 1.15 * np.maximum(np.abs(away).max(axis=0), 1e-9 * np.maximum(np.abs(solution[chosen]), 1e-300))
+    across, up = np.meshgrid(*(np.linspace(-size, size, _GRID) for size in reach))
+    above = ((factor @ np.stack([across.ravel(), up.ravel()])) ** 2).sum(axis=0).reshape(across.shape)
+    # Evenly spaced: the loss is quadratic.
+    levels = above.max() * np.linspace(0.05, 1, _CONTOURS) ** 2
+    x, y = solution[chosen]
+    axes.contour(x + across, y + up, above, levels=levels, colors=_INK, linewidths=0.6, alpha=0.4)
+    axes.plot(x + away[:, 0], y + away[:, 1], "o-", markersize=3, linewidth=1, color=_LEARNED, label="epochs")
+    axes.plot(x, y, "x", markersize=7, color=_WRONG, label="least squares")
+    axes.legend(fontsize=8, framealpha=0, labelcolor=_INK)
+    return figure
+
+
+def _path_over_curve(away: np.ndarray, solution: float, length: float, minimum: float, name: str) -> Figure:
+    figure, axes = _empty_axes(name, "mean squared error")
+    reach = 1.15 * max(float(np.abs(away).max()), 1e-9 * abs(solution), 1e-300)
+    across = np.linspace(-reach, reach, _GRID)
+    axes.plot(solution + across, minimum + (length * across) ** 2, color=_INK, linewidth=0.8, alpha=0.5)
+    axes.plot(solution + away, minimum + (length * away) ** 2, "o-", markersize=3, linewidth=1, color=_LEARNED)
     return figure
 
 
@@ -100,6 +149,24 @@ def digits_trend(digits: Sequence[float | None], passed: Sequence[bool]) -> Figu
     return figure
 
 
+def bound_shares(shares: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Plot the largest share of the rounding bound of each operator, for each format; 1 is the limit.
+
+    shares: by operator, then by format. The forty operators with the largest shares are drawn, the largest on top.
+    """
+    ordered = sorted(shares, key=lambda operator: max(shares[operator].values()))[-_MOST_OPERATORS:]
+    figure, axes = _empty_axes("largest share of the rounding bound", "", height=0.8 + 0.17 * len(ordered), left=0.36)
+    formats = sorted({name for by_format in shares.values() for name in by_format}, reverse=True)
+    for name, colour in zip(formats, _COLOURS, strict=False):
+        points = [(by[name], place) for place, one in enumerate(ordered) if (by := shares[one]).get(name)]
+        axes.plot([x for x, _ in points], [y for _, y in points], "o", markersize=4, color=colour, label=name)
+    axes.set_xscale("log")
+    axes.axvline(1, color=_WRONG, linewidth=1)
+    axes.set_yticks(range(len(ordered)), ordered, fontsize=7)
+    axes.legend(fontsize=8, framealpha=0, labelcolor=_INK, loc="lower left")
+    return figure
+
+
 def as_png(figure: Figure) -> str:
     """Return the picture as a data URI, on white, for pages whose background is not known."""
     # The placeholder colour is almost black, so it can stay.
@@ -123,12 +190,13 @@ def as_svg(figure: Figure, label: str) -> str:
     return element.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
-def _empty_axes(x: str, y: str) -> tuple[Figure, Axes]:
+def _empty_axes(x: str, y: str, *, height: float = 3, left: float = 0.13) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 3))
+    figure = Figure(figsize=(6, height))
     # Fixed margins, wide enough for any tick label: computing them takes longer than drawing.
-    axes = figure.subplots(gridspec_kw={"left": 0.13, "right": 0.98, "bottom": 0.17, "top": 0.96})
+    margin = 0.51 / height
+    axes = figure.subplots(gridspec_kw={"left": left, "right": 0.98, "bottom": margin, "top": 1 - margin / 4})
     axes.set_xlabel(x, color=_INK)
     axes.set_ylabel(y, color=_INK)
     axes.ticklabel_format(useOffset=False)

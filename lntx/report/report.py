@@ -6,11 +6,13 @@ Reads results; decides nothing.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 from pydantic import Field
 
 from lntx import __version__, text
@@ -126,7 +128,7 @@ def html(page: Page) -> str:
     from markupsafe import Markup
 
     run = page.run
-    header, rows = _coefficients(run) if run.learned_weights is not None else ((), [])
+    header, rows = _coefficients(run) if run.learned_weights is not None else ((), ())
     template = Environment(
         loader=PackageLoader("lntx.report", "."),
         autoescape=True,
@@ -138,8 +140,7 @@ def html(page: Page) -> str:
         run=run,
         verdict=_verdict(run),
         header=header,
-        rows=rows[:_MAX_ROWS],
-        more=max(0, len(rows) - _MAX_ROWS),
+        rows=rows,
         figures=_figures(run),
         # Safe: drawn here, and all of its text is escaped by matplotlib.
         pictures=[(name, Markup(plots.as_svg(figure, name))) for name, figure in [*_pictures(page), *_over_time(page)]],
@@ -172,13 +173,15 @@ def _coefficients(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     if run.true_weights is None and run.reference_weights is not None:
         rows = [(row.name, _exact(value), *cells(row)) for row, value in zip(run.estimates, learned, strict=True)]
         return ("coefficient", "learned", *HEADER), rows
-    exact = None if run.reference_weights is None else _with(run.reference_weights, run.reference_bias)
-    true = None if run.true_weights is None else _with(run.true_weights, run.true_bias)
-    errors = None if run.standard_errors is None else (*run.standard_errors, run.bias_standard_error)
-    return ("coefficient", "learned", "exact least squares", "true", "standard error"), [
-        (name, _exact(value), _exact(_at(exact, j)), _exact(_at(true, j)), _number(_at(errors, j)))
-        for j, (name, value) in enumerate(zip((*names, "bias"), learned, strict=False))
-    ]
+    columns = {"learned": [_exact(value) for value in learned]}
+    if run.reference_weights is not None:
+        columns["exact least squares"] = [_exact(v) for v in _with(run.reference_weights, run.reference_bias)]
+    if run.true_weights is not None:
+        columns["true"] = [_exact(value) for value in _with(run.true_weights, run.true_bias)]
+    if run.standard_errors is not None:
+        columns["standard error"] = [_number(v) for v in (*run.standard_errors, run.bias_standard_error)]
+    header = ("coefficient", *columns)
+    return header, [*zip((*names, "bias"), *columns.values(), strict=False)]
 
 
 def _figures(run: Run) -> list[tuple[str, str]]:
@@ -210,6 +213,7 @@ def _pictures(page: Page) -> list[tuple[str, Figure]]:
     drawn = []
     if len(page.history) > 1:
         drawn.append(("loss by epoch", plots.loss_curve(page.history)))
+        drawn += _path(page)
     if run.learned_weights is not None and run.reference_weights is not None:
         known = run.true_weights is not None
         expected, bias = (run.true_weights, run.true_bias) if known else (run.reference_weights, run.reference_bias)
@@ -231,6 +235,26 @@ def _pictures(page: Page) -> list[tuple[str, Figure]]:
             drawn.append(("residual against fitted value", plots.residuals_against_fitted(sample)))
             drawn.append(("residuals against a normal law", plots.normal_quantiles(sample, run.residual_sd)))
     return drawn
+
+
+def _path(page: Page) -> list[tuple[str, Figure]]:
+    """Return the picture of the weights' path over the loss, if the surface is stored and the path is finite."""
+    run, evaluation = page.run, page.evaluation
+    if evaluation is None or evaluation.factor is None or run.reference_weights is None:
+        return []
+    path = np.array([epoch.coefficients for epoch in page.history])
+    if not np.isfinite(path).all():
+        return []
+    num_rows = evaluation.num_rows
+    spread = evaluation.residual_sd or 0.0
+    figure = plots.path_over_loss(
+        path,
+        np.array(_with(run.reference_weights, run.reference_bias)),
+        np.array(evaluation.factor) / math.sqrt(num_rows),
+        spread**2 * evaluation.degrees_of_freedom / num_rows,
+        [text.shown(name, text.MAX_NAME).replace("$", r"\$") for name in (*evaluation.features, "bias")],
+    )
+    return [("weights over the loss", figure)]
 
 
 def _over_time(page: Page) -> list[tuple[str, Figure]]:
@@ -268,10 +292,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _with(weights: tuple[float, ...], bias: float | None) -> tuple[float, ...]:
     return weights if bias is None else (*weights, bias)
-
-
-def _at(values: Sequence[float | None] | None, j: int) -> float | None:
-    return None if values is None else values[j]
 
 
 def _exact(value: float | None) -> str:
