@@ -11,7 +11,7 @@ BENCH := $(VENV)/.installed-bench
 # Two processes; a file's tests stay together, so that those who share a server share it.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: run test test-all bench bench-peers lint format clean
+.PHONY: run test test-all bench bench-peers docs lint format clean
 
 run: $(USER)
 	$(BIN)/lntx run
@@ -46,6 +46,10 @@ bench: $(BENCH)
 # The same work in other pipeline tools, each in an environment of its own under .venvs.
 bench-peers: $(USER)
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+# The site of docs/, into build/site.
+docs: $(DEV)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Write docs/reference.md from the code: commands, keys, exit codes. Run: python docs/reference.py"""
+"""Write docs/reference/ from the code: commands, keys, JSON, exit codes. Run: python docs/reference.py"""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from rich.console import Console
 
 from flows.cli.app import app, command
 from lntx.canary.deep import DeepCanary, DeepCase, OperatorReport
-from lntx.canary.results import Canary
+from lntx.canary.fleet import Fleet
+from lntx.canary.results import Canary, CaseReport
 from lntx.config.schema import Pipeline
+from lntx.doctor import Finding
 from lntx.errors import KINDS
+from lntx.runs.garbage import Collection
+from lntx.runs.history import Difference, RunSummary
 from lntx.runs.run import Run
+from lntx.runs.verify import Check
+from lntx.sweep.sweep import Sweep
+from lntx.sweep.trials import Row
 
-TARGET = Path(__file__).with_suffix(".md")
+FOLDER = Path(__file__).parent / "reference"
 _COMMON = {"--root", "--json", "--quiet", "--verbose"}
 _EXIT_CODES = (
     (0, "fine"),
@@ -32,32 +39,83 @@ _EXIT_CODES = (
 
 
 def main() -> None:
-    """Write the page."""
-    TARGET.write_text(page(), encoding="utf-8")
+    """Write the pages."""
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
 
 
-def page() -> str:
-    """The page."""
-    parts = ["# Reference", "Made by `python docs/reference.py` from the code; a test compares them.", "## Commands"]
-    parts.append("Each also takes `--root DIR`, `--json`, `--quiet` (`-q`), `--verbose` (`-v`) and `--help`.")
-    parts.append("Those that run something also take the keys below.")
+def pages() -> dict[str, str]:
+    """Return the pages by the name of their file."""
+    made = "Made from the code by `python docs/reference.py`; a test compares them."
+    commands = ["Each also takes `--root DIR`, `--json`, `--quiet` (`-q`), `--verbose` (`-v`) and `--help`."]
+    commands.append("Those that run something also take the keys of the [configuration](configuration.md).")
+    commands.append("`lntx --install-completion` makes the shell complete commands and options.")
     for name in sorted(one for one in app if not one.startswith("-")):
         what, options = _help(name)
-        parts += [f"### lntx {name}", what, _table(("option", "meaning"), options)]
-    parts += ["## Configuration", "As options (`--data.num-rows`), in TOML (`[data] num_rows`), in variables"]
-    parts[-1] += ' (`LNTX_DATA_NUM_ROWS`) and in Python (`data={"num_rows": …}`).'
+        commands += [f"## lntx {name}", what, _table(("option", "meaning"), options)]
+    keys = ["As options (`--data.num-rows`), in TOML (`[data] num_rows`), in variables"]
+    keys[-1] += ' (`LNTX_DATA_NUM_ROWS`) and in Python (`data={"num_rows": …}`).'
     for section, field in Pipeline.model_fields.items():
-        parts += [f"### {section}", _table(("key", "default", "meaning"), _keys(type(field.default)))]
-    parts += ["## JSON", "Of `lntx run`, `fit` and `show`:", _table(("key", "meaning"), _fields(Run))]
-    more = [row for row in _fields(Canary) if row not in _fields(Run)]
-    parts += ["Of `lntx canary` also:", _table(("key", "meaning"), more)]
-    parts += ["Of `lntx canary --deep`:", _table(("key", "meaning"), _fields(DeepCanary))]
-    parts += ["Each of its `cases`:", _table(("key", "meaning"), _fields(DeepCase))]
-    parts += ["Each of its `operators`:", _table(("key", "meaning"), _fields(OperatorReport))]
-    parts += ['An error is `{"error": {"kind": …, "message": …, "exit_code": …}}`, its kind one of']
-    parts[-1] += f" {', '.join(sorted(kind.kind for kind in KINDS))} or the name of an exception."
-    parts += ["## Exit codes", _table(("code", "meaning"), [(str(code), what) for code, what in _EXIT_CODES])]
-    return "\n\n".join(parts) + "\n"
+        keys += [f"## {section}", _table(("key", "default", "meaning"), _keys(type(field.default)))]
+    answers = [f"## {title}\n\n{_table(('key', 'meaning'), rows)}" for title, rows in _answers()]
+    answers.append("## Errors")
+    answers.append('An error is `{"error": {"kind": …, "message": …, "exit_code": …}}`, its kind one of')
+    answers[-1] += f" {', '.join(sorted(kind.kind for kind in KINDS))} or the name of an exception."
+    codes = _table(("code", "meaning"), [(str(code), what) for code, what in _EXIT_CODES])
+    return {
+        f"{name}.md": "\n\n".join([f"# {title}", made, *parts]) + "\n"
+        for name, title, parts in (
+            ("commands", "Commands", commands),
+            ("configuration", "Configuration", keys),
+            ("json", "JSON", ["Every command takes `--json`: one object on stdout.", *answers]),
+            ("exit-codes", "Exit codes", [codes]),
+        )
+    }
+
+
+def _answers() -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the keys of each object of --json."""
+    run, canary = _fields(Run), _fields(Canary)
+    return [
+        (
+            "lntx run, fit and show",
+            [*run, ("`lineage`", "Of `show` only: the steps from the export back to the rows.")],
+        ),
+        ("lntx canary", [("…", "The keys of `lntx run`."), *(row for row in canary if row not in run)]),
+        ("lntx canary: cases", _fields(CaseReport)),
+        ("lntx canary --deep", _fields(DeepCanary)),
+        ("lntx canary --deep: cases", _fields(DeepCase)),
+        ("lntx canary --deep: operators", _fields(OperatorReport)),
+        ("lntx canary --every-node", _fields(Fleet)),
+        ("lntx plan", [("`stages`", "By stage: `state` and `reason`.")]),
+        (
+            "lntx predict",
+            [
+                ("`prediction`, or `output` and `num_rows`", "The number, or the file that was written and its rows."),
+                ("`run`, `features`", "The run whose model answered, and its features."),
+            ],
+        ),
+        ("lntx sweep", _fields(Sweep)),
+        ("lntx sweep: trials", _fields(Row)),
+        ("lntx runs: runs", _fields(RunSummary)),
+        ("lntx diff", _fields(Difference)),
+        ("lntx report", [("`run`, `report`", "The run, and the file that was written.")]),
+        ("lntx verify", _fields(Check)),
+        ("lntx gc", _fields(Collection)),
+        ("lntx pin", [("`run`, `pinned`, `pins`", "The run, whether it is pinned, and all that are.")]),
+        (
+            "lntx doctor",
+            [("`problems`", "Their number."), *((f"`findings`: {name}", what) for name, what in _fields(Finding))],
+        ),
+        (
+            "lntx up",
+            [
+                ("`url`, `secret_file`, `logs`, `pid`", "The server, its password, its logs, its supervisor."),
+                ("`limits`", "What is kept, and how long."),
+            ],
+        ),
+        ("lntx down", [("`was_up`", "Whether there was a server.")]),
+    ]
 
 
 def _help(name: str) -> tuple[str, list[tuple[str, str]]]:
@@ -93,7 +151,12 @@ def _fields(model: type[BaseModel]) -> list[tuple[str, str]]:
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    # Brackets outside of code would be read as a link.
+    return re.sub(r"\[(?=default|choices|required)", r"\\[", text.replace("|", "\\|"))
 
 
 if __name__ == "__main__":

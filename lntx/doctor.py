@@ -5,7 +5,9 @@ Reads, and tries; changes nothing that stays. Knows no Prefect: the command adds
 
 from __future__ import annotations
 
+import base64
 import fcntl
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -20,6 +22,7 @@ from typing import Literal
 from lntx import __version__
 from lntx.config.schema import Section
 from lntx.files import network_disk
+from lntx.text import listed
 from lntx.workers import cores
 
 State = Literal["ok", "note", "problem"]
@@ -67,7 +70,7 @@ def examine(root: Path) -> Iterator[Finding]:
     yield Finding(name="lntx", state="ok", said=f"{__version__}, in {Path(__file__).parent}")
     yield from _packages()
     yield Finding(name="processor", state="ok", said=f"{platform.machine()}, {cores()} cores for this process")
-    for look in (_torch, _blas, _compiler, _environment, _disk, _file_system, _locks, _clock):
+    for look in (_own_files, _torch, _blas, _compiler, _environment, _disk, _file_system, _locks, _clock):
         try:
             yield from look(_nearest(root))
         except Exception as error:
@@ -98,6 +101,23 @@ def _packages() -> Iterator[Finding]:
             said=version if fits else f"{version}, where lntx needs {asked.specifier}",
             cure=None if fits else f"pip install '{asked.name}{asked.specifier}'",
         )
+
+
+def _own_files(_folder: Path) -> Iterator[Finding]:
+    """Compare the installed files with the digests that the installer wrote: another package could replace them."""
+    altered, count = [], 0
+    for file in importlib.metadata.files("lntx") or ():
+        if file.hash is not None and file.suffix == ".py":
+            count += 1
+            digest = hashlib.new(file.hash.mode, file.read_binary()).digest()
+            if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != file.hash.value:
+                altered.append(str(file))
+    if altered:
+        said = f"{listed(altered)} are not those of lntx: another package may have the same name"
+        cure = "install lntx again, in an environment without that package"
+        yield Finding(name="files of lntx", state="problem", said=said, cure=cure)
+    elif count:
+        yield Finding(name="files of lntx", state="ok", said=f"{count} modules are as they were installed")
 
 
 def _torch(_folder: Path) -> Iterator[Finding]:

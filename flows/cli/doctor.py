@@ -35,7 +35,8 @@ def doctor(*, common: Annotated[Common, Flat] = Common()) -> int:
         if one.cure is not None:
             say(f"{one.name}: {one.cure}")
     notes = sum(one.state == "note" for one in findings)
-    say(f"{len(problems)} problems, {notes} notes, {len(findings) - len(problems) - notes} things as they should be")
+    fine = len(findings) - len(problems) - notes
+    say(f"problems: {len(problems)}, notes: {notes}, as they should be: {fine}")
     return _PROBLEM if problems else 0
 
 

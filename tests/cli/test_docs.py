@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,9 @@ import pytest
 from flows.cli.app import app
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 COMMANDS = {name for name in app if not name.startswith("-")}
+_SHELL = re.compile(r"^```(?:console|sh)\n(.*?)^```", re.M | re.S)
 EVERYWHERE = {"--help", "-h", "--version", "--install-completion"}
 
 
@@ -22,7 +26,9 @@ def _options(command: str) -> set[str]:
 
 def _shown(text: str) -> list[str]:
     """Uses of the command: lines of a console, and text between backticks; a pipe or a comment ends one."""
-    lines = re.findall(r"^\$ (?:\S+/)?lntx (.*)$", text, re.M) + re.findall(r"`(?:\S+/)?lntx ([^`\n]+)`", text)
+    lines = re.findall(r"^(?:\$ )?(?:\S+/)?lntx (.*)$", "\n".join(_SHELL.findall(text)), re.M) + re.findall(
+        r"`(?:\S+/)?lntx ([^`\n]+)`", text
+    )
     return [re.split(r"[|#]", line)[0] for line in lines]
 
 
@@ -47,8 +53,29 @@ def test_every_command_is_shown_somewhere() -> None:
 
 def test_the_reference_is_what_the_code_says() -> None:
     """Every command, option, configuration key, JSON key and exit code."""
-    script = runpy.run_path(str(ROOT / "docs" / "reference.py"))
-    written = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    assert script["page"]() == written, "run: python docs/reference.py"
+    pages = runpy.run_path(str(ROOT / "docs" / "reference.py"))["pages"]()
+    for name, text in pages.items():
+        assert text == (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8"), "run: python docs/reference.py"
     for name in COMMANDS:
-        assert f"### lntx {name}\n" in written
+        assert f"## lntx {name}\n" in pages["commands.md"]
+        assert f"## lntx {name}" in pages["json.md"] or name in ("fit", "show")
+
+
+def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    for page in tmp_path.rglob("*.html"):
+        assert not re.search(r"<(?:script|img|link)[^>]* (?:src|href)=\"?https?://", page.read_text(encoding="utf-8"))
+
+
+def test_the_readme_fits_two_screens() -> None:
+    for name in ("README.md", "README.zh-CN.md"):
+        assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 150
