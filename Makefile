@@ -11,7 +11,7 @@ BENCH := $(VENV)/.installed-bench
 # Two processes; a file's tests stay together, so that those who share a server share it.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: run test test-all bench bench-peers docs lint format clean
+.PHONY: run test test-all notebooks bench bench-peers docs lint format clean
 
 run: $(USER)
 	$(BIN)/lntx run
@@ -21,6 +21,10 @@ test: $(DEV)
 
 test-all: $(DEV)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+# notebooks/*.ipynb from the .py beside each, with its outputs.
+notebooks: $(DEV)
+	$(BIN)/python notebooks/execute.py
 
 # The tables of docs/: numerics, tables, findings, performance. R is compared where it is installed: apt-get install
 # r-base-core. Fewer rounds and rows take less time: make bench ROUNDS=1 ROWS=10000000 MOST=10000000.

@@ -16,7 +16,6 @@ from flows.cli.app import app
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 COMMANDS = {name for name in app if not name.startswith("-")}
-_SHELL = re.compile(r"^```(?:console|sh)\n(.*?)^```", re.M | re.S)
 EVERYWHERE = {"--help", "-h", "--version", "--install-completion"}
 
 
@@ -26,9 +25,9 @@ def _options(command: str) -> set[str]:
 
 def _shown(text: str) -> list[str]:
     """Uses of the command: lines of a console, and text between backticks; a pipe or a comment ends one."""
-    lines = re.findall(r"^(?:\$ )?(?:\S+/)?lntx (.*)$", "\n".join(_SHELL.findall(text)), re.M) + re.findall(
-        r"`(?:\S+/)?lntx ([^`\n]+)`", text
-    )
+    lines = re.findall(r"^\$ (?:\S+/)?lntx (.*)$", text, re.M) + re.findall(r"`(?:\S+/)?lntx ([^`\n]+)`", text)
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
+        lines += re.findall(r"^lntx (.*)$", block, re.M)
     return [re.split(r"[|#]", line)[0] for line in lines]
 
 
