@@ -22,7 +22,7 @@ import httpx
 import orjson
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Crashed
@@ -32,6 +32,8 @@ from lntx.stages import STAGES
 logger = logging.getLogger("lntx.serving")
 
 _UNENDED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+# Names of the states of a run that was never started: a retried run is scheduled too, under another name.
+_DUE = ["Scheduled", "Late"]
 _VARIABLE = b"PREFECT__FLOW_RUN_ID="
 _SERVED = [
     *(f"lntx/{name}" for name in ("pipeline", *STAGES, "pipeline-scheduled")),
@@ -85,10 +87,26 @@ async def renew_late_runs(client: PrefectClient) -> None:
     for deployment in await served(client):
         late: dict[str, dict[str, Any]] = {
             "tags": {"all_": ["auto-scheduled"]},
-            "state": {"name": {"any_": ["Scheduled", "Late"]}},
+            "state": {"name": {"any_": _DUE}},
         }
         for run_id in await _runs(client, deployment, [StateType.SCHEDULED], late):
             await client.update_flow_run(run_id, parameters=deployment.parameters)
+
+
+async def one_per_schedule(client: PrefectClient, runs: list[FlowRun]) -> list[FlowRun]:
+    """Cancel all due runs of each schedule except the first, and return the rest of the runs, which are in order.
+
+    Runs that a person started or retried are never cancelled.
+    """
+    first: dict[UUID | None, UUID] = {}
+    extra = [
+        run.id
+        for run in runs
+        if run.auto_scheduled and "scheduled" in run.tags and run.state_name in _DUE
+        if first.setdefault(run.deployment_id, run.id) != run.id
+    ]
+    await _end(client, extra, Cancelled(message="an earlier run of the schedule was due too"))
+    return [run for run in runs if run.id not in extra]
 
 
 async def served(client: PrefectClient) -> list[DeploymentResponse]:
@@ -166,7 +184,9 @@ def _is_gone(run_id: UUID, kind: StateType, processes: Mapping[UUID, list[int]] 
 
 async def _end(client: PrefectClient, run_ids: Iterable[UUID], state: State[Any]) -> None:
     for run_id in run_ids:
-        await client.set_flow_run_state(run_id, state, force=True)
+        # A run may have been deleted meanwhile.
+        with contextlib.suppress(ObjectNotFound):
+            await client.set_flow_run_state(run_id, state, force=True)
 
 
 async def _hold_slots(client: PrefectClient, deployment: DeploymentResponse, slots: int) -> None:

@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, DeploymentStatus
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, DeploymentStatus, FlowRun
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.flows import Flow
@@ -33,11 +33,11 @@ from flows.gc import clean
 from flows.pipeline import pipeline
 from flows.server import alerts
 from flows.server.home import Home
-from flows.server.orphans import cancel_all, patient_client, renew_late_runs, served, settle_orphans
+from flows.server.orphans import cancel_all, one_per_schedule, patient_client, renew_late_runs, served, settle_orphans
 from flows.server.settings import LAST_WORDS_S, ServerOptions, is_healthy
 from flows.tasks import TASKS
 
-# If several scheduled runs are late, run only one.
+# A scheduled run that finds another running is cancelled.
 _ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 _RUNS_AT_ONCE = 4
 _POLL_S = 2.0
@@ -142,10 +142,24 @@ async def serve(home: Home) -> None:
 
 
 class _Runner(Runner):
-    """A runner that stops serving on SIGTERM; the caller then cancels its runs.
+    """A runner that starts one of several late runs of a schedule, and stops serving on SIGTERM.
 
-    Prefect's runner exits at once, and the runs that it ended are shown as running forever.
+    The caller then cancels its runs: Prefect's runner exits at once, and the runs that it ended are shown as running
+    forever.
     """
+
+    async def __aenter__(self) -> Self:
+        """Open the client; each fetch of due runs returns one per schedule."""
+        await super().__aenter__()
+        fetch = self._client.get_scheduled_flow_runs_for_deployments
+
+        async def fetch_one_per_schedule(*asked: Any, **more: Any) -> list[FlowRun]:
+            return await one_per_schedule(self._client, await fetch(*asked, **more))
+
+        # The concurrency limit is not enough: late runs beyond the runner's capacity wait for its next fetch, and a
+        # short run has ended by then.
+        self._client.get_scheduled_flow_runs_for_deployments = fetch_one_per_schedule  # type: ignore[method-assign]
+        return self
 
     async def serve(self) -> None:
         """Run scheduled runs until SIGTERM."""
