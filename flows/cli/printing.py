@@ -48,25 +48,13 @@ def print_run(run: Run) -> None:
 
 def print_coefficients(run: Run) -> None:
     """Print the coefficients: with what the evaluation says of them for a table, beside the true ones else."""
-    assert run.learned_weights is not None
-    names = [*(run.features or [f"weight {j}" for j in range(1, len(run.learned_weights) + 1)])]
     if run.true_weights is None and run.reference_weights is not None:
         print_estimates(run)
     else:
-        columns = {"learned": [*run.learned_weights, run.learned_bias]}
-        if run.reference_weights is not None:
-            columns["exact"] = [*run.reference_weights, run.reference_bias]
-        if run.true_weights is not None:
-            columns["true"] = [*run.true_weights, run.true_bias]
-        if run.learned_bias is not None:
-            names.append("bias")
-        rows = [
-            [name, *(_number(values[j]) for values in columns.values())]
-            for j, name in enumerate(names[:_MAX_COEFFICIENTS])
-        ]
-        print_table([["", *columns], *rows])
-    if len(names) > _MAX_COEFFICIENTS:
-        say(f"… and {len(names) - _MAX_COEFFICIENTS} more (--json has them all)")
+        print_table(run.compared[: _MAX_COEFFICIENTS + 1])
+    hidden = len(run.compared) - 1 - _MAX_COEFFICIENTS
+    if hidden > 0:
+        say(f"… and {hidden} more (--json has them all)")
 
 
 def print_estimates(run: Run) -> None:
@@ -222,10 +210,6 @@ def print_collection(collection: Collection) -> None:
 
 def _short(value: object) -> str:
     return "none" if value is None else shown(value, 40)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else repr(value)
 
 
 def print_table(rows: Sequence[Sequence[str]], *, within: int = MAX_MESSAGE) -> None:

@@ -27,13 +27,14 @@ def run_canary(
 ) -> Canary:
     """Compute everything in temporary roots, without cache, and judge it; a wrong answer is a result (`verdict`).
 
-    order: level 1 by default. root: the bits of correct trainings are stored here, under artifacts/canary/. fault:
-    planted in one case, once; then no bits are stored.
+    order: level 1 by default. root: the bits of correct trainings are stored here, under artifacts/canary/; LNTX_ROOT
+    or the current directory by default. fault: planted in one case, once; then no bits are stored.
 
     Raises: LntxError: the machine lacks the device or the space.
     """
     asked = order or Order()
-    witness = None if fault is not None or asked.seed is not None else witness_at(Path(root or "."))
+    home = Path(root or os.environ.get("LNTX_ROOT") or ".")
+    witness = None if fault is not None or asked.seed is not None else witness_at(home)
     done: list[Judged] = []
     with named_if_interrupted(done):
         for repetition in range(1, asked.repeat + 1):

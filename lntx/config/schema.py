@@ -250,7 +250,7 @@ class Train(Settings):
     """Device for training; auto: the CPU."""
 
     learning_rate: Literal["auto"] | Positive = "auto"
-    """Step size of SGD; auto: derived from the curvature of the loss."""
+    """Step size of SGD, in the coordinates of train.precondition; auto: derived from the curvature of the loss."""
 
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of SGD."""

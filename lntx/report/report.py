@@ -168,20 +168,15 @@ def _verdict(run: Run) -> str:
 def _coefficients(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the header and rows of the table of coefficients: with tests and intervals where there is no truth."""
     assert run.learned_weights is not None
-    names = run.features or tuple(f"weight {j}" for j in range(1, len(run.learned_weights) + 1))
-    learned = _with(run.learned_weights, run.learned_bias)
+    head, *compared = run.compared
     if run.true_weights is None and run.reference_weights is not None:
-        rows = [(row.name, _exact(value), *cells(row)) for row, value in zip(run.estimates, learned, strict=True)]
+        rows = [(row.name, learned, *cells(row)) for row, (_, learned, _) in zip(run.estimates, compared, strict=True)]
         return ("coefficient", "learned", *HEADER), rows
-    columns = {"learned": [_exact(value) for value in learned]}
-    if run.reference_weights is not None:
-        columns["exact least squares"] = [_exact(v) for v in _with(run.reference_weights, run.reference_bias)]
-    if run.true_weights is not None:
-        columns["true"] = [_exact(value) for value in _with(run.true_weights, run.true_bias)]
-    if run.standard_errors is not None:
-        columns["standard error"] = [_number(v) for v in (*run.standard_errors, run.bias_standard_error)]
-    header = ("coefficient", *columns)
-    return header, [*zip((*names, "bias"), *columns.values(), strict=False)]
+    if run.standard_errors is None:
+        return ("coefficient", *head[1:]), [*map(tuple, compared)]
+    errors = (*run.standard_errors, run.bias_standard_error)
+    rows = [(*row, _number(error)) for row, error in zip(compared, errors, strict=False)]
+    return ("coefficient", *head[1:], "standard error"), rows
 
 
 def _figures(run: Run) -> list[tuple[str, str]]:
@@ -292,10 +287,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _with(weights: tuple[float, ...], bias: float | None) -> tuple[float, ...]:
     return weights if bias is None else (*weights, bias)
-
-
-def _exact(value: float | None) -> str:
-    return "–" if value is None else repr(value)
 
 
 def _number(value: object) -> str:

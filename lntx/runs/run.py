@@ -12,9 +12,10 @@ from pydantic import AfterValidator, Field, PrivateAttr
 from lntx.config.schema import Format, Pipeline, Section
 from lntx.errors import BadInput
 from lntx.evaluation.inference import Estimate, estimates
-from lntx.runs.tables import as_html, coefficient_frame, history_frame, told_apart
+from lntx.runs.tables import HEADER, as_html, cells, coefficient_frame, history_frame, told_apart
 from lntx.stages import Blame, Stage
 from lntx.store.places import ResultPath, RunName, Sha256
+from lntx.text import listed, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,9 +192,37 @@ class Run(Section, use_attribute_docstrings=True):
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        return as_html(
-            [repr(self), *([self.reason] if self.reason else []), *self.warnings, *self.summary], self.estimates
-        )
+        said = [repr(self), *([self.reason] if self.reason else []), *self.warnings]
+        if self.true_weights is not None or not self.estimates:
+            return as_html(said, self.compared)
+        return as_html([*said, *self.summary], [["", *HEADER], *([row.name, *cells(row)] for row in self.estimates)])
+
+    @property
+    def compared(self) -> list[list[str]]:
+        """The learned, the exact and the true coefficients with all digits, as far as they are known: a row for each
+        feature and one called bias, the head first.
+        """
+        if self.learned_weights is None:
+            return []
+        names = self.features or [f"weight {j}" for j in range(1, len(self.learned_weights) + 1)]
+        columns: dict[str, list[str]] = {"": [*names, "bias"][: len(names) + (self.learned_bias is not None)]}
+        for name, weights, bias in (
+            ("learned", self.learned_weights, self.learned_bias),
+            ("exact", self.reference_weights, self.reference_bias),
+            ("true", self.true_weights, self.true_bias),
+        ):
+            if weights is not None:
+                columns[name] = ["–" if value is None else repr(value) for value in (*weights, bias)]
+        return [[*columns], *map(list, zip(*columns.values(), strict=False))]
+
+    def export_path(self, file_format: Format = "safetensors") -> Path:
+        """Return the path of the exported file of a format.
+
+        Raises: BadInput: the run did not export this format.
+        """
+        if file_format not in self.exports:
+            raise BadInput(f"run {self.run} has no export {quoted(file_format)}: it has {listed(self.exports)}")
+        return (self._root or Path()) / self.exports[file_format]
 
     @property
     def estimates(self) -> list[Estimate]:

@@ -65,15 +65,16 @@ def told_apart(features: Sequence[str], taken: Sequence[str]) -> list[str]:
     return names
 
 
-def as_html(words: Sequence[str], rows: Sequence[Estimate]) -> str:
-    """Return a table of coefficients and sentences below it, for a notebook."""
+def as_html(words: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return sentences and a table below them, its head first, for a notebook."""
 
     def line(tag: str, values: Sequence[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(escape(value))}</{tag}>" for value in values) + "</tr>"
 
     said = "".join(f"<p>{html.escape(escape(word))}</p>" for word in words)
-    if not rows:
+    if len(rows) < 2:
         return said
-    body = "".join(line("td", (row.name, *cells(row))) for row in rows[:_SHOWN_ROWS])
-    more = f"<p>… and {len(rows) - _SHOWN_ROWS} more</p>" if len(rows) > _SHOWN_ROWS else ""
-    return f"<table>{line('th', ('', *HEADER))}{body}</table>{more}{said}"
+    head, *others = rows
+    body = "".join(line("td", row) for row in others[:_SHOWN_ROWS])
+    more = f"<p>… and {len(others) - _SHOWN_ROWS} more</p>" if len(others) > _SHOWN_ROWS else ""
+    return f"{said}<table>{line('th', head)}{body}</table>{more}"
