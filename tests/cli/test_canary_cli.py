@@ -22,7 +22,7 @@ def test_a_right_stack_exits_0_with_the_run_s_keys(cli: Cli, tmp_path: Path) -> 
     shown = cli("canary", "--local")
     assert shown.code == 0
     assert shown.out.splitlines()[0].split() == ["case", "verdict", "epochs", "seconds"]
-    assert shown.out.splitlines()[-1] == "PASS  1 of 1 right"
+    assert shown.out.splitlines()[-1] == "PASS  1 of 1 right; next: lntx canary --level 2 tries more"
 
 
 def test_a_planted_fault_exits_3_and_a_missed_one_1(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def test_a_run_prints_stages_weights_and_the_verdict_last(process: Cli) -> None:
     ]  # fmt: skip
     assert lines[5].split() == ["learned", "exact", "true"]
     assert lines[6].split() == ["x", "3.7", "3.7", "3.7"]
-    assert re.fullmatch(r"PASS  15\.95 digits, 3 epochs, run \S+", lines[-1])
+    assert re.fullmatch(r"PASS  15\.95 digits, 3 epochs, run \S+; next: lntx report", lines[-1])
     again = process("--json", "run", "--local")
     assert again.code == 0
     assert {stage["state"] for stage in again.json["stages"].values()} == {"cached"}
@@ -119,15 +119,20 @@ def test_nist_files_are_fitted_to_their_digits(cli: Cli) -> None:
         (["run", "--data.weights", "nan"], "data.weights.0 must be a finite number, got nan"),
         (["run", "--data.weights", "inf"], "data.weights.0 must be a finite number, got inf"),
         (["run", "--train.learning-rate", "fast"], "train.learning_rate must be 'auto' or a number"),
+        (["run", "--train.precondition", "qrr"], "got 'qrr': did you mean qr?"),
+        (["fit", str(DATA / "Norris.csv"), "--target", "yy"], "has no column 'yy': did you mean y?"),
+        (["canary", "--inject", "flipped-row-bits"], "did you mean flipped-row-bit?"),
+        (["sweep", "--over", "train.sed=1"], "unknown key train.sed: did you mean train.seed?"),
+        (["rnu"], 'Did you mean "run"?'),
         (["run", "--train.learning-rate", "1"], "must be below the stable limit"),
         (["run", "--train.device", "cuda"], "train.device is cuda, but torch finds no CUDA device"),
         (["run", "--train.bias", "--data.low", "5", "--data.high", "5"], "feature 'x' is constant (5)"),
         (["run", "--train.bias", "--data.num-rows", "1"], "1 row is too few for 2 weights"),
-        (["run", "--preset", "tutorail"], "preset must be one of tutorial"),
+        (["run", "--preset", "tutorail"], "got 'tutorail': did you mean tutorial?"),
         (["run", "--config", "none.toml"], "config file none.toml: No such file or directory"),
         (["run", "--from", "trian"], '"trian"'),
         (["run", "--only", "train", "--until", "export"], "cannot be combined"),
-        (["run", "--force", "trian"], "--force must name stages"),
+        (["run", "--force", "trian"], "got 'trian': did you mean train?"),
         (["run", "--data.path", "none.csv", "--data.target", "y"], "none.csv cannot be read: No such file"),
         (["fit", "none.csv", "--target", "y"], "none.csv cannot be read: No such file"),
         (["fit", str(DATA / "Norris.csv"), "--target", "z"], "has no column 'z'"),
@@ -238,6 +243,7 @@ def test_a_signal_ends_the_run_with_its_code_and_no_traceback(tmp_path: Path, nu
     _, err = process.communicate(timeout=200)
     assert process.returncode == code
     assert "Traceback" not in err
+    assert ("the same command goes on" in err) == (number == signal.SIGINT)
     assert list((tmp_path / "data").glob("*.parquet")) == []
 
 

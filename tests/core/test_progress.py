@@ -8,25 +8,35 @@ import pytest
 
 import lntx
 from lntx.data import dataset
-from lntx.progress import heard_by
+from lntx.progress import heard_by, tell
+
+Told = list[tuple[int, int, str]]
 
 
-def _told(root: Path, **settings: object) -> list[tuple[float, str]]:
-    told: list[tuple[float, str]] = []
-    with heard_by(lambda part, what: told.append((part, what))):
+def _told(root: Path, **settings: object) -> Told:
+    told: Told = []
+    with heard_by(lambda *words: told.append(words)):
         lntx.run(root=root, **settings)
     return told
 
 
 def test_rows_and_epochs_are_told(tmp_path: Path) -> None:
     told = _told(tmp_path, data={"num_rows": 200_000})
-    assert told[0] == (65536 / 200_000, "rows: 65,536 of 200,000")
-    assert (1.0, "rows: 200,000 of 200,000") in told
-    assert "epochs, at most: 1 of 1,000" in [what for _, what in told]
-    assert all(0 < part <= 1 for part, _ in told)
+    assert told[0] == (65536, 200_000, "rows")
+    assert (200_000, 200_000, "rows") in told
+    assert (1, 1000, "epochs, at most") in told
+    assert all(0 < done <= total for done, total, _ in told)
 
 
 def test_passes_over_rows_that_are_not_kept_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "MEMORY_BYTES", 10_000)
     told = _told(tmp_path, data={"num_rows": 5000})
-    assert (1.0, "rows of this pass: 5,000 of 5,000") in told
+    assert (5000, 5000, "rows of this pass") in told
+
+
+def test_listeners_around_each_other_all_hear() -> None:
+    inner: Told = []
+    outer: Told = []
+    with heard_by(lambda *words: outer.append(words)), heard_by(lambda *words: inner.append(words)):
+        tell(1, 2, "rows")
+    assert inner == outer == [(1, 2, "rows")]

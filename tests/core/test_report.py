@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lntx
@@ -49,6 +51,9 @@ def _page(root: Path, name: str | None = None) -> Page:
     return gather_page(store, read_run(store, name))
 
 
+DRAWN = ["loss by epoch", "weights over the loss", "learned against true", "residuals"]
+
+
 def test_the_html_needs_nothing_else(root: Path) -> None:
     """One file without script, request or link, for light and dark and for a phone."""
     text = html(_page(root))
@@ -61,9 +66,10 @@ def test_the_html_needs_nothing_else(root: Path) -> None:
     assert not re.search(r"@import|url\((?!#)", text)
     assert "prefers-color-scheme: dark" in text
     assert ("name", "viewport") in outline.attributes
-    assert outline.tags.count("svg") == 4
+    assert outline.tags.count("svg") == 5
     labels = [value for name, value in outline.attributes if name == "aria-label"]
-    assert labels == ["loss by epoch", "learned against true", "residuals", "digits over the last runs"]
+    assert labels == [*DRAWN, "digits over the last runs"]
+    assert text.index("<h2>Figures") < text.index("<h2>Pictures")
     ids = re.findall(r'id="([^"]+)"', text)
     assert len(ids) == len(set(ids)), "pictures share no id"
     referred = {link[1:] for link in links} | set(re.findall(r"url\(#([^)]+)\)", text))
@@ -80,7 +86,7 @@ def test_html_and_markdown_tell_the_same_figures(root: Path) -> None:
         assert figure in outline.text
         assert figure in text or figure == "data.noise"
     pictures = re.findall(r"!\[([^\]]+)\]\(data:image/png;base64,([^)]+)\)", text)
-    assert [name for name, _ in pictures] == ["loss by epoch", "learned against true", "residuals"]
+    assert [name for name, _ in pictures] == DRAWN
     assert "## Digits over the last runs\n\n`✗█` 2 runs, the latest last (✗ failed); fewest digits" in text
     assert all(base64.b64decode(content).startswith(b"\x89PNG") for _, content in pictures)
 
@@ -89,7 +95,7 @@ def test_a_wrong_answer_says_why_first(root: Path) -> None:
     names = sorted(path.stem for path in (root / "artifacts" / "runs").glob("*.json"))
     page = _page(root, names[0])
     text = html(page)
-    assert '<h1 class="fail">FAIL · training</h1>' in text
+    assert f'<h1 class="fail">FAIL · training · run {names[0]}</h1>' in text
     assert "too few steps" in text
     assert page.last_runs == ()
 
@@ -103,7 +109,7 @@ def test_pictures_of_the_same_results_are_drawn_once(tmp_path: Path) -> None:
     write_run(store, first.model_copy(update={"report": f"artifacts/reports/{first.run}.md"}))
     again = lntx.run(root=tmp_path)
     page = gather_page(store, again, reuse=True)
-    assert (page.history, [*page.drawn]) == ((), ["loss by epoch", "learned against true", "residuals"])
+    assert (page.history, [*page.drawn]) == ((), DRAWN)
     assert re.findall(r"!\[.*", markdown(page)) == re.findall(r"!\[.*", markdown(gather_page(store, again)))
     other = lntx.run(root=tmp_path, train={"seed": 5})
     assert gather_page(store, other, reuse=True).drawn == {}
@@ -128,6 +134,32 @@ def test_names_of_a_file_are_text_and_no_markup(tmp_path: Path) -> None:
     text = html(_page(tmp_path / "root"))
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)" in text
+
+
+def test_every_feature_is_in_the_html_and_no_column_is_empty(tmp_path: Path) -> None:
+    lntx.run(data={"num_features": 60}, root=tmp_path)
+    text = html(_page(tmp_path))
+    assert "<td>x60</td>" in text
+    assert '<th scope="col">true</th>' in text
+    lntx.run(data={"num_features": 60}, until="train", train={"seed": 1}, root=tmp_path)
+    assert '<th scope="col">exact</th>' not in html(_page(tmp_path))
+
+
+@pytest.mark.parametrize("weights", [[3.7], [3.7, -1.2], [1.0, 2.0, 3.0]])
+def test_the_path_lies_on_the_loss_that_was_trained(tmp_path: Path, weights: list[float]) -> None:
+    """The surface comes from the exact sums, the losses of the path from training."""
+    run = lntx.run(data={"weights": weights, "noise": 0.5, "bias": 1.0}, root=tmp_path)
+    page = _page(tmp_path)
+    assert page.evaluation is not None
+    assert page.evaluation.factor is not None
+    assert run.reference_weights is not None
+    assert run.residual_sd is not None
+    solution = np.array([*run.reference_weights, run.reference_bias])
+    least = run.residual_sd**2 * page.evaluation.degrees_of_freedom / page.evaluation.num_rows
+    for before, after in itertools.pairwise(page.history):
+        # The loss of an epoch is that of the weights before its step.
+        above = np.array(page.evaluation.factor) @ (np.array(before.coefficients) - solution)
+        assert least + above @ above / page.evaluation.num_rows == pytest.approx(after.loss, rel=1e-9)
 
 
 def test_residuals_are_counted_once_each(root: Path) -> None:

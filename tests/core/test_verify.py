@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import lntx
+from lntx.progress import heard_by
 from lntx.runs.history import list_runs
 from lntx.runs.records import load_run, run_path
 from lntx.runs.verify import mend_history, verify
@@ -87,12 +88,13 @@ def test_what_is_removed_meanwhile_is_no_damage(tmp_path: Path) -> None:
     lntx.run(**SMALL, train={"seed": 1}, root=tmp_path)
     calls: list[int] = []
 
-    def collect(_done: int, _all: int) -> None:
+    def collect(_done: int, _total: int, _what: str) -> None:
         if not calls:
             collect_garbage(Store(tmp_path), keep=1)
         calls.append(1)
 
-    assert verify(Store(tmp_path), progress=collect).damaged == ()
+    with heard_by(collect):
+        assert verify(Store(tmp_path)).damaged == ()
     assert calls
 
 
