@@ -1,7 +1,5 @@
 """The canary as a Prefect flow: the pipeline's tasks in a temporary root, then a judgement of the answer."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import Annotated, Any
 
@@ -13,7 +11,7 @@ from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 from pydantic import Field
 
-from flows.tasks import TASKS, root, send_core_logs
+from flows.tasks import TASKS, root, send_core_logs, wrong_answer
 from lntx.canary.attempt import Attempt, Judged
 from lntx.canary.cases import Case
 from lntx.canary.faults import Fault, find_fault
@@ -147,7 +145,7 @@ def _concluded(found: Canary) -> State[Any]:
             return Completed(name="FaultCaught", message=_headline(found), data=found)
         return Failed(name="FaultMissed", message=_headline(found), data=found)
     if found.verdict == "fail":
-        return Failed(name="WrongAnswer", message=shown(f"{found.blame}: {found.reason}", MAX_MESSAGE), data=found)
+        return wrong_answer(found, f"{found.blame}: {found.reason}")
     return Completed(message=_headline(found), data=found)
 
 

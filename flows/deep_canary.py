@@ -1,7 +1,5 @@
 """The deep canary as a Prefect flow: a task for each network and format, then a table of all operators."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from prefect import flow, tags, task
@@ -13,7 +11,7 @@ from prefect.utilities.urls import url_for
 from pydantic import Field
 
 from flows.canary import INJECTED, TAG
-from flows.tasks import root, send_core_logs
+from flows.tasks import root, send_core_logs, wrong_answer
 from lntx.canary.deep import Checked, DeepCanary, DeepOrder, Piece, pieces, prove_fault, prove_piece, settle_deep_order
 from lntx.canary.deep import sum_up_deep as sum_up
 from lntx.canary.deep_page import deep_table, deep_verdict_line
@@ -104,5 +102,5 @@ def _concluded(found: DeepCanary, headline: str) -> State[Any]:
             return Completed(name="FaultCaught", message=shown(headline, MAX_MESSAGE), data=found)
         return Failed(name="FaultMissed", message=shown(headline, MAX_MESSAGE), data=found)
     if found.verdict == "fail":
-        return Failed(name="WrongAnswer", message=shown(f"{found.blame}: {found.reason}", MAX_MESSAGE), data=found)
+        return wrong_answer(found, f"{found.blame}: {found.reason}")
     return Completed(message=headline, data=found)

@@ -1,7 +1,5 @@
 """The canary on every node of a Ray cluster as a Prefect flow: one task for each node and each GPU."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from prefect import flow, tags, task
@@ -12,7 +10,7 @@ from pydantic import Field
 
 from flows.canary import TAG
 from flows.engines import working
-from flows.tasks import root, send_core_logs
+from flows.tasks import root, send_core_logs, wrong_answer
 from lntx.canary.fleet import PlaceReport, fleet_page, headline, report_of, sum_up_places, work_in
 from lntx.canary.levels import Level
 from lntx.canary.order import Order, settle_order
@@ -53,7 +51,7 @@ async def canary_nodes(
         return Failed(name=error.kind, message=str(error), data=error)
     await acreate_markdown_artifact(fleet_page(found), key="lntx-canary-nodes", description=headline(found))
     if found.verdict == "fail":
-        return Failed(name="WrongAnswer", message=shown(found.reason or "", MAX_MESSAGE), data=found)
+        return wrong_answer(found, found.reason or "")
     return Completed(message=headline(found), data=found)
 
 

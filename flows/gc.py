@@ -1,7 +1,5 @@
 """Garbage collection as a Prefect flow, for a schedule."""
 
-from __future__ import annotations
-
 import logging
 from typing import Annotated, Any
 

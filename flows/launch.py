@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State
 from flows.connection import connected
 from flows.pipeline import pipeline as pipeline_flow
 from lntx.config.schema import Pipeline
-from lntx.errors import LntxError
+from lntx.errors import LntxError, WrongAnswer
 from lntx.pipeline.work import import_ahead
 from lntx.runs.run import Run
 from lntx.stages import Stage
@@ -138,4 +138,5 @@ def _tells_more(record: logging.LogRecord) -> bool:
 
 
 async def _outcome(state: Awaitable[State[Any]]) -> object:
-    return await (await state).aresult(raise_on_failure=False)
+    came = await (await state).aresult(raise_on_failure=False)
+    return came.found if isinstance(came, WrongAnswer) else came

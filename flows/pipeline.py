@@ -1,7 +1,5 @@
 """The pipeline as a Prefect flow: the stages in order, one report, one verdict."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +14,7 @@ from pydantic import Field
 
 from flows.engines import is_ray, working
 from flows.folders import refuse_other_folders
-from flows.tasks import TASKS, Force, root, send_core_logs
+from flows.tasks import TASKS, Force, root, send_core_logs, wrong_answer
 from lntx.config.loading import validate
 from lntx.config.schema import Data, Evaluate, Export, Train
 from lntx.errors import LntxError
@@ -27,7 +25,7 @@ from lntx.runs.run import Run
 from lntx.stages import STAGES, Stage, select
 from lntx.store.leases import running
 from lntx.store.store import Store
-from lntx.text import MAX_MESSAGE, MAX_NAME, shown
+from lntx.text import MAX_NAME, shown
 
 
 def _run_name() -> str:
@@ -59,8 +57,10 @@ async def pipeline(
     until: Stage | None = None,
     only: Stage | None = None,
     force: Annotated[list[Force], Field(max_length=1 + len(STAGES))] | None = None,
-) -> State[Any]:
+) -> Any:
     """Run the stages and conclude with a verdict.
+
+    Returns: the run. Raises: WrongAnswer, or another LntxError.
 
     Args:
         data: The rows: generated from known weights, or read from a file.
@@ -115,7 +115,7 @@ async def _run_tasks(store: Store, request: Request) -> State[Any]:
         (store.root / run.report).read_text(encoding="utf-8"), key="lntx-report", description=_headline(run)
     )
     if run.verdict == "fail":
-        return Failed(name="WrongAnswer", message=shown(f"{run.blame}: {run.reason}", MAX_MESSAGE), data=run)
+        return wrong_answer(run, f"{run.blame}: {run.reason}")
     return Completed(message=_headline(run), data=run)
 
 

@@ -18,7 +18,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed, Failed
 
 from flows.progress import shown
-from lntx.errors import LntxError
+from lntx.errors import LntxError, WrongAnswer
 from lntx.pipeline.outcome import Outcome, Request
 from lntx.pipeline.runner import obtain
 from lntx.stages import Stage
@@ -103,6 +103,17 @@ def _failed(outcome: Outcome) -> State[Any]:
 
 
 _STATES = {"ran": _ran, "cached": _cached, "skipped": _skipped, "failed": _failed}
+
+
+def wrong_answer(found: object, message: str) -> State[Any]:
+    """Return the state of a flow that found a wrong answer.
+
+    Its data is an error, which Prefect raises in a flow that calls this one; for a run it would raise a TypeError.
+    """
+    error = WrongAnswer(message)
+    error.found = found
+    return Failed(name=error.kind, message=str(error), data=error)
+
 
 TASKS = {stage: _stage_task(stage) for stage in TABLE}
 """One task per stage, in order."""

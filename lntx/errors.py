@@ -37,6 +37,9 @@ class WrongAnswer(LntxError):
     kind = "WrongAnswer"
     exit_code = 3
 
+    found: object = None
+    """The run or canary with that verdict, if there is one."""
+
 
 class NotFresh(LntxError):
     """A stage outside the selection has no stored result for the selected stages to use."""

@@ -9,15 +9,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 from flowing import run_flow, run_id, state_names, task_runs
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
+from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 
 import lntx
 from flows import progress as headway
 from flows import tasks
+from flows.canary import canary
+from flows.deep_canary import deep_canary
+from flows.fleet import canary_nodes
+from flows.gc import clean
 from flows.pipeline import pipeline
 from lntx.config.schema import PRESETS, Data, Train
 from lntx.errors import BadInput
@@ -154,6 +160,13 @@ def test_a_retry_that_helps_ends_well(
     state, run = run_flow(pipeline, tmp_path)
     assert run.verdict == "pass"
     assert task_runs(client, state)["train"].run_count == 2
+
+
+@pytest.mark.parametrize("flow", [pipeline, canary, deep_canary, canary_nodes, clean], ids=lambda flow: flow.name)
+def test_a_script_that_serves_itself_can_call_it(flow: Flow[..., Any]) -> None:
+    """Prefect pickles the script's flow with the flows that it calls."""
+    copy = cloudpickle.loads(cloudpickle.dumps(flow))
+    assert set(copy.validate_parameters({})) == set(parameter_schema(flow).properties)
 
 
 def test_every_field_of_the_run_form_is_described() -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from pool import beside, prefect, run_deployed
 from prefect.client.orchestration import SyncPrefectClient
 from prefect_server import Server
 
@@ -22,24 +21,16 @@ pytestmark = [pytest.mark.flow, pytest.mark.slow, pytest.mark.timeout(600)]
 PROJECT = Path(__file__).parents[2]
 
 
-def _prefect(*words: str, env: dict[str, str], cwd: Path) -> None:
-    command = [sys.executable, "-m", "prefect", *words]
-    done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_a_worker_runs_the_deployments(server: Server, client: SyncPrefectClient, tmp_path: Path) -> None:
     """From another folder, by name: nothing is fetched."""
     root = tmp_path / "root"
     root.mkdir()
     shutil.copy(PROJECT / "prefect.yaml", tmp_path)
     env = {**os.environ, **server.env, "PREFECT_HOME": str(tmp_path / "home"), "LNTX_ROOT": str(root)}
-    _prefect("work-pool", "create", "lntx", "--type", "process", env=env, cwd=tmp_path)
-    _prefect("--no-prompt", "deploy", "--all", env=env, cwd=tmp_path)
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "lntx"]
-    log = (tmp_path / "worker.log").open("w")
-    worker = subprocess.Popen(command, env=env, cwd="/", stdout=log, stderr=subprocess.STDOUT)
-    try:
+    prefect("work-pool", "create", "lntx", "--type", "process", env=env, cwd=tmp_path)
+    prefect("--no-prompt", "deploy", "--all", env=env, cwd=tmp_path)
+    log = tmp_path / "worker.log"
+    with beside("-m", "prefect", "worker", "start", "--pool", "lntx", env=env, cwd=Path("/"), log=log):
         for name, states in (
             (
                 "pipeline",
@@ -47,21 +38,13 @@ def test_a_worker_runs_the_deployments(server: Server, client: SyncPrefectClient
             ),
             ("train", {"generate": "Cached", "train": "Cached"}),
         ):
-            deployment = client.read_deployment_by_name(f"lntx/{name}")
-            run = client.create_flow_run_from_deployment(deployment.id)
-            deadline = time.monotonic() + 180
-            while not (found := client.read_flow_run(run.id)).state or not found.state.is_final():
-                assert time.monotonic() < deadline, (tmp_path / "worker.log").read_text()
-                time.sleep(0.5)
+            found = run_deployed(client, f"lntx/{name}", log)
+            assert found.state is not None
             assert found.state.name == "Completed", found.state.message
             deadline = time.monotonic() + 30
-            while _states(client, run.id) != states:
-                assert time.monotonic() < deadline, _states(client, run.id)
+            while _states(client, found.id) != states:
+                assert time.monotonic() < deadline, _states(client, found.id)
                 time.sleep(0.5)
-    finally:
-        worker.terminate()
-        worker.wait(60)
-        log.close()
 
 
 def _states(client: SyncPrefectClient, run_id: object) -> dict[str, str]:
