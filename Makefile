@@ -27,7 +27,7 @@ notebooks: $(DEV)
 	$(BIN)/python notebooks/execute.py
 
 # The tables of docs/: numerics, tables, findings, performance. R is compared where it is installed: apt-get install
-# r-base-core. Fewer rounds and rows take less time: make bench ROUNDS=1 ROWS=10000000 MOST=10000000.
+# r-base-core. Fewer rounds and rows take less time: make bench ROUNDS=1 ROWS=10000000 MOST=1000000.
 ROUNDS ?= 5
 ROWS ?= 100000000
 MOST ?= 1000000000
@@ -36,10 +36,10 @@ bench: $(BENCH)
 	$(BIN)/python benchmarks/float32_sums.py
 	$(BIN)/python benchmarks/false_alarms.py
 	$(BIN)/python benchmarks/agreement.py
-	$(BIN)/python benchmarks/frames.py
+	$(BIN)/python benchmarks/frames.py --rounds $(ROUNDS)
 	$(BIN)/python benchmarks/findings
 	$(BIN)/python -m benchmarks.proof_models
-	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/startup.py --rounds $(ROUNDS)
 	$(BIN)/python -m benchmarks.service --rounds $(ROUNDS)
 	$(BIN)/python -m benchmarks.rows --rounds $(ROUNDS) --rows $(ROWS)
 	$(BIN)/python -m benchmarks.cost --most $(MOST) --into build/bench

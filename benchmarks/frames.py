@@ -1,12 +1,13 @@
 """A million rows by ten columns from a data frame: seconds and peak memory, as a Markdown table.
 
-Run: make bench, or python benchmarks/frames.py [ROWS]. Each fit is a process of its own, which makes the frame, imports
+Run: make bench, or python benchmarks/frames.py [--rows ROWS]. Each fit is a process of its own, which makes the frame, imports
 its library, and then fits; rounds are interleaved, and medians are shown. Memory is that over frame and imports. R
 reads the same rows from a CSV file, which is not timed.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import shutil
@@ -15,8 +16,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-ROUNDS = 5
 
 _FRAME = """
 import json, resource, sys, time, tempfile
@@ -59,21 +58,25 @@ cat(sprintf("[%.6g, %.6g]", took, sum(gc()[, 6]) - before))
 
 
 def main() -> None:
-    rows = sys.argv[1] if len(sys.argv) > 1 else "1000000"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", default="1000000")
+    asked = parser.parse_args()
+    rows = asked.rows
     found: dict[str, list[list[float]]] = {name: [] for name in _FITS}
     with tempfile.TemporaryDirectory() as folder:
         if shutil.which("Rscript"):
             found["R lm and summary"] = []
             path = Path(folder) / "table.csv"
             _run([sys.executable, "-c", f"{_FRAME}\nframe.to_csv(sys.argv[2], index=False)", rows, str(path)])
-        for _ in range(ROUNDS):
+        for _ in range(asked.rounds):
             for name, (setup, fit) in _FITS.items():
                 code = f"{_FRAME}\n{setup}\n{_MEASURE.format(fit=fit)}"
                 found[name].append(json.loads(_run([sys.executable, "-c", code, rows])))
             if "R lm and summary" in found:
                 found["R lm and summary"].append(json.loads(_run(["Rscript", "-e", _R, str(path)])))
     base = statistics.median(seconds for seconds, _ in found["statsmodels OLS"])
-    print(f"{int(rows):,} rows × 10 columns, medians of {ROUNDS} rounds, {platform.machine()}, Python "
+    print(f"{int(rows):,} rows × 10 columns, medians of {asked.rounds} rounds, {platform.machine()}, Python "
           f"{platform.python_version()}\n")  # fmt: skip
     print("| fit | seconds | by statsmodels | MB over the frame |")
     print("|---|---|---|---|")

@@ -1,11 +1,12 @@
 """Seconds of whole commands beside what a user would run instead, as a Markdown table with goals.
 
-Run: make bench, or python benchmarks/startup.py. Each round runs everything once, in one order; medians are shown. The
-plain script trains the same model in torch, exports it, and checks the export in a fresh process.
+Run: make bench, or python benchmarks/startup.py [--rounds 5]. Each round runs everything once, in one order; medians
+are shown. The plain script trains the same model in torch, exports it, and checks the export in a fresh process.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -14,8 +15,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-ROUNDS = 5
 
 _PLAIN = """
 import subprocess, sys, torch
@@ -47,18 +46,21 @@ _BESIDE = {
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
     taken: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         warm = Path(folder) / "warm"
         _lntx(("run", "--local"), warm)
-        for number in range(ROUNDS):
+        for number in range(rounds):
             for name, code in (("plain", _PLAIN), ("base", _BASE), ("torch", "import torch")):
                 command = [sys.executable, "-c", code, str(Path(folder) / f"{number}.pt2")]
                 taken.setdefault(name, []).append(_seconds(command))
             for name, words, _, _ in _COMMANDS:
                 root = Path(folder) / f"cold-{number}" if name.endswith("cold") else warm
                 taken.setdefault(name, []).append(_lntx(words, root))
-    print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, medians of {ROUNDS}\n")
+    print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, medians of {rounds}\n")
     print("| command | seconds | beside | seconds | ratio | goal |")
     print("|---|---|---|---|---|---|")
     for name, _, beside, goal in _COMMANDS:

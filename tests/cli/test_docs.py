@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commandline import Cli
 
 from flows.cli.app import app
 
@@ -58,6 +59,24 @@ def test_the_reference_is_what_the_code_says() -> None:
     for name in COMMANDS:
         assert f"## lntx {name}\n" in pages["commands.md"]
         assert f"## lntx {name}" in pages["json.md"] or name in ("fit", "show")
+
+
+def test_what_commands_print_as_json_stands_in_the_reference(cli: Cli) -> None:
+    pages = runpy.run_path(str(ROOT / "docs" / "reference.py"))["pages"]()
+    parts = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", pages["json.md"], re.M | re.S))
+    for seed in ("0", "1"):
+        run = cli("run", "--local", "--train.seed", seed, "--json").json["run"]
+    other = cli("runs", "--json").json["runs"][1]["run"]
+    for command in (
+        "show", "plan", "predict 3", "runs", f"diff {run} {other}", "report", "verify", "gc --keep 1 --dry-run",
+        "pin " + run, "doctor", "down", "sweep --over train.seed=0,1", "canary --local",
+    ):  # fmt: skip
+        name = command.split()[0]
+        shown = parts["lntx run, fit and show" if name == "show" else f"lntx {name}"]
+        if name == "canary":
+            shown += parts["lntx run, fit and show"]
+        for key in cli(*command.split(), "--json").json:
+            assert f"`{key}" in shown or f" {key}`" in shown or f", {key}" in shown, f"{name}: {key}"
 
 
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -> None:
