@@ -1,8 +1,8 @@
 """A million rows by ten columns from a data frame: seconds and peak memory, as a Markdown table.
 
-Run: make bench, or python benchmarks/frames.py [--rows ROWS]. Each fit is a process of its own, which makes the frame, imports
-its library, and then fits; rounds are interleaved, and medians are shown. Memory is that over frame and imports. R
-reads the same rows from a CSV file, which is not timed.
+Run: make bench, or python benchmarks/frames.py [--rows ROWS] [--rounds 5]. Each fit is a process of its own, which
+makes the frame, imports its library, and then fits; rounds are interleaved, and medians are shown. Memory is that over
+frame and imports. R reads the same rows from a CSV file, which is not timed.
 """
 
 from __future__ import annotations

@@ -97,6 +97,7 @@ def _answers() -> list[tuple[str, list[tuple[str, str]]]]:
         ),
         ("lntx sweep", _fields(Sweep)),
         ("lntx sweep: trials", _fields(Row)),
+        ("lntx runs", [("`runs`", "The runs, the latest first.")]),
         ("lntx runs: runs", _fields(RunSummary)),
         ("lntx diff", _fields(Difference)),
         ("lntx report", [("`run`, `report`", "The run, and the file that was written.")]),

@@ -107,4 +107,5 @@ def print_deep(canary: DeepCanary) -> None:
     if canary.fault is not None:
         said = f"blamed on {canary.fault.operator}" if canary.fault.caught else "not seen"
         say(f"{canary.fault.name}: {said}, expected {canary.fault.expected}")
-    say(deep_verdict_line(canary))
+    is_fixed = canary.verdict == "pass" and canary.blind_seed is None and canary.fault is None
+    say(f"{deep_verdict_line(canary)}{'; next: lntx canary --deep --blind draws others' if is_fixed else ''}")

@@ -27,6 +27,7 @@ from lntx.config.loading import explain
 from lntx.config.schema import MAX_SEED, Section
 from lntx.errors import BadInput
 from lntx.files import read_json, write_json
+from lntx.progress import tell
 from lntx.proof.faults import PROOF_FAULTS, ProofFault, find_proof_fault, is_caught, prove_with
 from lntx.proof.nets import build, loss_of, pairs, prove_net
 from lntx.proof.result import Proof
@@ -263,8 +264,11 @@ def run_deep(order: DeepOrder, *, root: str | Path | None = None) -> DeepCanary:
     """
     if order.inject is not None:
         return sum_up_deep(order, [prove_fault(order)])
-    repetitions = range(1, order.repeat + 1)
-    done = [prove_piece(order, piece, repetition) for repetition in repetitions for piece in pieces(order)]
+    work = [(piece, repetition) for repetition in range(1, order.repeat + 1) for piece in pieces(order)]
+    done: list[Checked] = []
+    for piece, repetition in work:
+        done.append(prove_piece(order, piece, repetition))
+        tell(len(done), len(work), "networks")
     return sum_up_deep(order, done, root=root)
 
 
@@ -337,7 +341,8 @@ def prove_fault(order: DeepOrder, fault: ProofFault | None = None) -> Checked:
 
 def prove_faults(order: DeepOrder) -> Iterator[DeepFault]:
     """Plant every fault in turn, and yield its outcome."""
-    for fault in PROOF_FAULTS.values():
+    for number, fault in enumerate(PROOF_FAULTS.values()):
+        tell(number, len(PROOF_FAULTS), "faults")
         found = prove_fault(order, fault).fault
         assert found is not None
         yield found
