@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import html
 import logging
 import re
@@ -48,6 +47,8 @@ def listed(names: Iterable[object]) -> str:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """Return ": did you mean …?" with the most similar known word; nothing if no word is similar."""
+    import difflib
+
     close = difflib.get_close_matches(word[:MAX_NAME], list(known), n=1, cutoff=0.5)
     return f": did you mean {shown(close[0], MAX_NAME)}?" if close else ""
 

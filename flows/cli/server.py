@@ -185,7 +185,8 @@ def _pipeline(configuration: Configuration) -> dict[str, dict[str, object]]:
 
 def _start(home: Home) -> ServerState:
     """Start the supervisor in a new session, and wait until everything is up."""
-    print("lntx: starting a Prefect server, about ten seconds", file=sys.stderr)
+    if sys.stderr.isatty():
+        print("starting a Prefect server, about ten seconds", file=sys.stderr)
     log = home.logs / "start.log"
     with log.open("w", encoding="utf-8") as handle:
         process = subprocess.Popen(
