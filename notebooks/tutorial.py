@@ -24,7 +24,6 @@
 # Every number in the text is printed by a cell. Seeds are fixed, so you get the same numbers.
 
 # %%
-import logging
 import math
 import os
 import shutil
@@ -44,8 +43,6 @@ import lntx
 folder = tempfile.TemporaryDirectory()
 # All files of lntx go into this folder; the last cell removes it.
 os.environ["LNTX_ROOT"] = folder.name
-# Verdicts are printed below; without this line, lntx also logs the wrong ones.
-logging.getLogger("lntx").setLevel(logging.CRITICAL)
 torch.set_num_threads(1)
 plt.rcParams.update({"figure.dpi": 90, "figure.facecolor": "white", "savefig.facecolor": "white", "axes.grid": True})
 plt.rcParams.update({"grid.alpha": 0.25, "axes.axisbelow": True})

@@ -21,7 +21,6 @@
 # 文中的每个数字都由某个单元格打印出来。随机种子是固定的，你会得到同样的数字。
 
 # %%
-import logging
 import math
 import os
 import shutil
@@ -41,8 +40,6 @@ import lntx
 folder = tempfile.TemporaryDirectory()
 # lntx 的所有文件都写到这个文件夹，最后一个单元格会删除它。
 os.environ["LNTX_ROOT"] = folder.name
-# 结论会在下文打印；如果没有这一行，lntx 还会把不通过的结论写进日志。
-logging.getLogger("lntx").setLevel(logging.CRITICAL)
 torch.set_num_threads(1)
 plt.rcParams.update({"figure.dpi": 90, "figure.facecolor": "white", "savefig.facecolor": "white", "axes.grid": True})
 plt.rcParams.update({"grid.alpha": 0.25, "axes.axisbelow": True})
