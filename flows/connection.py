@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import prefect
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import (
@@ -23,6 +26,7 @@ from prefect.settings import (
     PREFECT_SERVER_EPHEMERAL_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     PREFECT_UI_URL,
+    get_current_settings,
     temporary_settings,
 )
 
@@ -98,9 +102,6 @@ def _check(url: str) -> None:
 
 @contextlib.contextmanager
 def _embedded(root: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
-    # Imported here: half of Prefect's import time, and only an embedded server needs it.
-    from prefect.server.api.server import SubprocessASGIServer
-
     home = Path(os.environ.get("PREFECT_HOME") or root / "artifacts" / ".prefect").resolve()
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -119,8 +120,34 @@ def _embedded(root: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
     with temporary_settings(settings):
         # Two servers that migrate one new database at once lock each other out.
         with locked(home / ".starting.lock"), ThreadPoolExecutor(1) as pool:
-            # Prefect's clients find this one instance, and Prefect stops it at exit, once logs and events are sent.
-            starting = pool.submit(contextvars.copy_context().run, SubprocessASGIServer().start)
-            meanwhile()
-            starting.result()
+            waiting = pool.submit(contextvars.copy_context().run, meanwhile)
+            # In this thread: the server ends with the thread that started it.
+            _start_server()
+            waiting.result()
         yield
+
+
+def _start_server() -> None:
+    """Start an embedded server, which Ctrl-C in the terminal does not reach: the run needs it to end in order."""
+    # Imported here: half of Prefect's import time, and only an embedded server needs it.
+    from prefect.server.api import server
+
+    class Server(server.SubprocessASGIServer):
+        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+            folder = str(Path(prefect.__file__).parent)
+            words = ["--app-dir", folder, "--factory", "prefect.server.api.server:create_app"]
+            words += ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "flows.server.tethered", "uvicorn", *words],
+                env={
+                    **os.environ,
+                    "PREFECT_UI_ENABLED": "0",
+                    "PREFECT__SERVER_EPHEMERAL": "1",
+                    "PREFECT__SERVER_FINAL": "1",
+                    **get_current_settings().to_environment_variables(exclude_unset=True),
+                },
+                process_group=0,
+            )
+
+    # Prefect's clients find this one instance, and Prefect stops it at exit, once logs and events are sent.
+    Server().start()

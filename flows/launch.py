@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from lntx.canary.order import Order
     from lntx.canary.results import Canary
 
+_TOLD_ONCE = ("Finished in state", "Task run failed with state", "Crash detected! Execution was aborted")
+
 _R = TypeVar("_R", "Run", "Canary", "DeepCanary", "Fleet")
 
 
@@ -48,7 +51,8 @@ def run_flow(
     Raises: LntxError: a stage or the server refused the run. Any other exception that a stage raised.
     """
     with tags("lntx"):
-        state = pipeline_flow(
+        state = functools.partial(
+            pipeline_flow,
             data=pipeline.data,
             train=pipeline.train,
             evaluate=pipeline.evaluate,
@@ -73,7 +77,8 @@ def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
     from lntx.canary.results import Canary
 
     with tags("lntx", TAG, *([INJECTED] if inject is not None else [])):
-        state = canary_flow(
+        state = functools.partial(
+            canary_flow,
             level=order.level,
             seed=order.seed,
             repeat=order.repeat,
@@ -94,7 +99,7 @@ def run_fleet_flow(order: Order, root: Path) -> Fleet:
     from lntx.canary.fleet import Fleet
 
     with tags("lntx", TAG):
-        state = canary_nodes(level=order.level, seed=order.seed, return_state=True)
+        state = functools.partial(canary_nodes, level=order.level, seed=order.seed, return_state=True)
         return _bring_back(state, Fleet, root)
 
 
@@ -108,20 +113,26 @@ def run_deep_canary_flow(order: DeepOrder, root: Path) -> DeepCanary:
     from lntx.canary.deep import DeepCanary
 
     with tags("lntx", TAG, *([INJECTED] if order.inject is not None else [])):
-        state = deep_canary(**order.model_dump(), return_state=True)
+        state = functools.partial(deep_canary, **order.model_dump(), return_state=True)
         return _bring_back(state, DeepCanary, root)
 
 
 def _bring_back(
-    state: Awaitable[State[Any]], kind: type[_R], root: Path, *, meanwhile: Callable[[], object] = lambda: None
+    start: Callable[[], Awaitable[State[Any]]],
+    kind: type[_R],
+    root: Path,
+    *,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> _R:
-    """Await a flow run that has not started yet, and return its result."""
+    """Start a flow run and return its result."""
     Store(root).prepare()
     os.environ["LNTX_ROOT"] = str(root.absolute())
     for handler in logging.getLogger().handlers:
         handler.addFilter(_tells_more)
+    # The verdict is the last line.
+    logging.getLogger("prefect").addFilter(lambda record: not str(record.msg).startswith("Stopping temporary server"))
     with connected(root, meanwhile=meanwhile) as stays:
-        came = asyncio.run(_outcome(state))
+        came = asyncio.run(_outcome(start))
     if isinstance(came, BaseException):
         raise came
     if not isinstance(came, kind):
@@ -133,10 +144,10 @@ def _bring_back(
 def _tells_more(record: logging.LogRecord) -> bool:
     """Whether a log line is not the failure of a run or a task, which the command itself reports once."""
     is_engine = record.name in ("prefect.flow_runs", "prefect.task_runs")
-    says_failed = record.getMessage().startswith(("Finished in state", "Task run failed with state"))
+    says_failed = record.getMessage().startswith(_TOLD_ONCE)
     return not (is_engine and says_failed and record.levelno >= logging.ERROR)
 
 
-async def _outcome(state: Awaitable[State[Any]]) -> object:
-    came = await (await state).aresult(raise_on_failure=False)
+async def _outcome(start: Callable[[], Awaitable[State[Any]]]) -> object:
+    came = await (await start()).aresult(raise_on_failure=False)
     return came.found if isinstance(came, WrongAnswer) else came

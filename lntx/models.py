@@ -80,7 +80,8 @@ class Model:
         """
         if self.inputs is not None and self.inputs.levels:
             names = listed(self.inputs.levels)
-            raise BadInput(f"the model has categories ({names}): give a table, with --input or as a data frame")
+            advice = "give a table, with --input FILE --output FILE, or a data frame in Python"
+            raise BadInput(f"the model has categories ({names}): {advice}")
         if self.features is not None and rows.shape[1] != len(self.features):
             raise BadInput(
                 f"the model takes {len(self.features)} numbers ({listed(self.features)}), got {rows.shape[1]}"

@@ -49,8 +49,11 @@ def meant(word: str, known: Iterable[str]) -> str:
     """Return ": did you mean …?" with the most similar known word; nothing if no word is similar."""
     import difflib
 
-    close = difflib.get_close_matches(word[:MAX_NAME], list(known), n=1, cutoff=0.5)
-    return f": did you mean {shown(close[0], MAX_NAME)}?" if close else ""
+    close = difflib.get_close_matches(word[:MAX_NAME], list(known), n=1, cutoff=0.6)
+    if not close:
+        return ""
+    name = close[0] if re.fullmatch(r"[\w.-]+", close[0]) else quoted(close[0], MAX_NAME)
+    return f": did you mean {name}?"
 
 
 def markdown(value: object) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cyclopts import CycloptsError, UnknownOptionError
+from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from flows.cli.app import COMMANDS, app, command, print_json
@@ -24,7 +24,7 @@ from flows.cli.signals import ended_by_signals
 from lntx.config.loading import KEYS, explain, unknown
 from lntx.errors import BadInput, LntxError
 from lntx.stages import STAGES
-from lntx.text import EscapedLines, shown
+from lntx.text import MAX_NAME, EscapedLines, quoted, shown
 
 _INTERRUPTED = 130
 _GOES_ON = {"run", "fit", "sweep"}
@@ -92,8 +92,23 @@ def _usage(error: CycloptsError) -> str:
     if isinstance(cause, ValidationError):
         name = cause.title.removeprefix("nullable[").removesuffix("]")
         return str(BadInput(*explain(cause, section=SECTIONS.get(name))))
-    if isinstance(error, UnknownOptionError) and error.token.keyword is not None:
-        return unknown("option", error.token.keyword, [f"--{key.replace('_', '-')}" for key in KEYS])
+    if isinstance(error, UnknownOptionError):
+        own = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
+        keys = [f"--{key.replace('_', '-')}" for key in KEYS]
+        takes_keys = any(name in own for name in ("--config", *keys))
+        return unknown("option", error.token.keyword or error.token.value, [*own, *(keys if takes_keys else ())])
+    if isinstance(error, MissingArgumentError) and error.argument is not None and error.command_chain:
+        command = " ".join(error.command_chain)
+        what = error.argument.name if error.argument.names else "a word"
+        return f"lntx {command} needs {what}: see lntx {command} --help"
+    words = error.unused_tokens or [""]
+    if isinstance(error, UnknownCommandError) and (words[0] in STAGES or words[0].startswith("-")):
+        if words[0] in STAGES:
+            return f"{words[0]} is a stage: lntx run --only {words[0]}"
+        return f"options come after the command, such as lntx run {shown(words[0], MAX_NAME)}"
+    if isinstance(error, UnusedCliTokensError):
+        advice = f": for one stage, lntx run --only {words[0]}" if words[0] in STAGES else ""
+        return f"unexpected word {quoted(words[0], MAX_NAME)}{advice}"
     return shown(str(error).splitlines()[0])
 
 
@@ -151,4 +166,6 @@ def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
     core.setLevel(logging.INFO)
     core.propagate = False
     core.addHandler(handler)
+    # No usage data is sent.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR" if quiet else "INFO")

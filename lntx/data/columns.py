@@ -118,7 +118,7 @@ class Problems:
         if self._target is None:
             remedy = _PREDICTING.get(kind, "the model was fitted on numbers there: correct it")
         elif column == self._target and "--data.exclude" in remedy:
-            remedy = "choose another target, or correct it"
+            remedy = "correct it (separators of thousands are no part of a number), or choose another target"
         nulls = "" if self._table.csv is None else "take the word for a missing value with --data.nulls, "
         advice = remedy.format(column=name, nulls=nulls)
         rows = "" if count.rows == 0 else f" in row {count.first}{count.example}"

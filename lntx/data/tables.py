@@ -168,7 +168,7 @@ def files_of(path: str) -> tuple[Path, ...]:
                 "name those to read with a glob"
             )
     if not found:
-        raise BadInput(f"{shown(path)} holds no Parquet file")
+        raise BadInput(f"{shown(path)} holds no Parquet file: several CSV files are no table, name one of them")
     for one in found:
         if kind_of(one) != "Parquet":
             raise BadInput(f"several files must all be Parquet, got {quoted(str(one))}")
@@ -184,7 +184,8 @@ def kind_of(path: Path) -> Literal["Parquet", "CSV"]:
         # pyarrow knows compression by suffixes in small letters alone.
         if path.name.endswith(suffix) or path.suffix.lower() == suffix:
             return "Parquet" if kind == "Parquet" else "CSV"
-    raise BadInput(f"a table must end in {', '.join(SUFFIXES)}, got {quoted(str(path))}")
+    advice = ": save the sheet as CSV" if path.suffix.lower() in (".xlsx", ".xls", ".ods") else ""
+    raise BadInput(f"a table must end in {', '.join(SUFFIXES)}, got {quoted(str(path))}{advice}")
 
 
 def open_table(path: str | os.PathLike[str], csv: Csv) -> Table:
@@ -301,7 +302,7 @@ def _place(error: Exception) -> str:
     if "Empty CSV file" in said:
         return ": it has no rows"
     if isinstance(error, UnicodeError) or "UTF8" in said:
-        return ": it is not text of that encoding: name another with --data.encoding, such as latin-1"
+        return ": it is not text of that encoding: name another with --data.encoding, such as cp1252 (Windows)"
     return ": it is damaged, or of another format"
 
 

@@ -98,6 +98,8 @@ def markdown(page: Page) -> str:
     """Return the page as Markdown with embedded pictures."""
     run = page.run
     parts = [f"# {_verdict(run)}"]
+    if run.verdict == "pass":
+        parts.append(_certificate(run))
     if run.reason:
         parts.append(f"> {text.markdown(run.reason)}")
     parts += [f"> Warning: {text.markdown(warning)}" for warning in run.warnings]
@@ -139,6 +141,7 @@ def html(page: Page) -> str:
     return template.render(
         run=run,
         verdict=_verdict(run),
+        certificate=_certificate(run),
         header=header,
         rows=rows,
         figures=_figures(run),
@@ -159,6 +162,13 @@ def _stored(store: Store, run: Run, stage: Stage, prefix: str, read: Callable[[P
             except (OSError, ValueError):
                 return None
     return None
+
+
+def _certificate(run: Run) -> str:
+    """Return what a pass says, in one sentence; empty for another verdict."""
+    if run.verdict != "pass":
+        return ""
+    return f"The trained weights agree with the exact least-squares solution to {run.digits:.4g} digits."
 
 
 def _verdict(run: Run) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +71,25 @@ def test_without_a_server_an_embedded_one_keeps_its_database_under_the_root(
     with sqlite3.connect(database) as connection:
         assert connection.execute("select state_name from flow_run").fetchall() == [("Completed",)]
         assert connection.execute("select count(*) from task_run").fetchone() == (4,)
+
+
+def test_ctrl_c_ends_a_run_on_an_embedded_server_in_order(tmp_path: Path) -> None:
+    """A terminal sends it to all processes of the command: the server must outlive the run."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", "--data.num-rows", "300000000", "--root", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Beginning flow run" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    # Without its server, Prefect tries for minutes to send its events.
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert rest.splitlines()[-1] == "lntx: interrupted: the same command goes on from what is stored"
+    assert "Traceback" not in rest
+    assert "ConnectError" not in rest
