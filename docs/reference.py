@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import io
+import itertools
 import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,14 +32,52 @@ FOLDER = Path(__file__).parent / "reference"
 _COMMON = {"--root", "--json", "--quiet", "--verbose"}
 _EXIT_CODES = (
     (0, "fine"),
-    (1, "an error; a planted fault that was missed"),
-    (2, "bad input or usage, known before the first step"),
+    (1, "an error; a problem that `doctor` found; a planted fault that was missed"),
+    (2, "bad input or usage; for `sweep` also: no combination could be trained"),
     (3, "a wrong answer; a planted fault that was caught"),
-    (4, "something is not fresh"),
-    (5, "stored bytes are damaged"),
-    (130, "interrupted"),
-    (143, "terminated"),
+    (4, "`plan`: a stage is not fresh; with `--from` or `--only`: the result of an earlier stage is not stored"),
+    (5, "stored bytes are damaged; not of `verify --heal`, which has moved them away"),
+    (130, "interrupted (Ctrl-C)"),
+    (143, "terminated (SIGTERM)"),
 )
+
+_COMMON_MEANING = (
+    ("`--root DIR`", "Folder that contains data/ and artifacts/. [default: LNTX_ROOT, else the current directory]"),
+    ("`--json`", "Print one JSON object on stdout ([JSON](json.md))."),
+    ("`--quiet`, `-q`", "Log errors only."),
+    ("`--verbose`, `-v`", "Log everything, and show tracebacks."),
+    ("`--help`", "Show the help of the command."),
+)
+_JSON = (
+    "Every command takes `--json`: one object on stdout; only `lntx up --systemd` still prints its unit. Where this "
+    "page says None, JSON has `null`."
+)
+_LAYERS = """\
+A key can be given in four places. If it is in several, the later one in this list wins:
+
+1. `--preset NAME`: a named configuration. `tutorial` is the only one.
+2. `--config FILE`: a TOML file, with one table per section.
+3. An environment variable, `LNTX_SECTION_KEY`: `LNTX_DATA_NUM_ROWS=5000`. A list is JSON, or values with commas between
+   them: `LNTX_DATA_WEIGHTS=3.7,-1.2`. `null` stands for `None`.
+4. An option, `--section.key`, with a hyphen for each underscore: `--data.num-rows 5000`. For a list, repeat the option.
+
+An unknown key is refused in each of them. In Python, a section is an argument: `lntx.run(data={"num_rows": 5000})`; it
+wins over the environment, too. A file with all four sections:
+
+```toml
+[data]
+weights = [3.7, -1.2]
+num_rows = 5000
+
+[train]
+learning_rate = 0.01
+
+[evaluate]
+false_alarm_rate = 1e-9
+
+[export]
+formats = ["safetensors"]
+```"""
 
 
 def main() -> None:
@@ -47,27 +89,29 @@ def main() -> None:
 def pages() -> dict[str, str]:
     """Return the pages by the name of their file."""
     made = "Made from the code by `python docs/reference.py`; a test compares them."
-    commands = ["Each also takes `--root DIR`, `--json`, `--quiet` (`-q`), `--verbose` (`-v`) and `--help`."]
-    commands.append("Those that run something also take the keys of the [configuration](configuration.md).")
+    commands = ["Every command also takes these options:", _table(("option", "meaning"), _COMMON_MEANING)]
+    commands.append(
+        "`run`, `fit`, `plan`, `sweep` and `up` take the keys of the [configuration](configuration.md), too."
+    )
     commands.append("`lntx --install-completion` makes the shell complete commands and options.")
     for name in sorted(one for one in app if not one.startswith("-")):
         what, options = _help(name)
-        commands += [f"## lntx {name}", what, _table(("option", "meaning"), options)]
-    keys = ["As options (`--data.num-rows`), in TOML (`[data] num_rows`), in variables"]
-    keys[-1] += ' (`LNTX_DATA_NUM_ROWS`) and in Python (`data={"num_rows": …}`).'
+        commands += [f"## lntx {name}", what, *([_table(("option", "meaning"), options)] if options else [])]
+    keys = [_LAYERS]
     for section, field in Pipeline.model_fields.items():
         keys += [f"## {section}", _table(("key", "default", "meaning"), _keys(type(field.default)))]
     answers = [f"## {title}\n\n{_table(('key', 'meaning'), rows)}" for title, rows in _answers()]
     answers.append("## Errors")
     answers.append('An error is `{"error": {"kind": …, "message": …, "exit_code": …}}`, its kind one of')
-    answers[-1] += f" {', '.join(sorted(kind.kind for kind in KINDS))} or the name of an exception."
+    kinds = sorted({*(kind.kind for kind in KINDS), "DiskFull", "Interrupted", "NotPermitted", "Running"})
+    answers[-1] += f" {', '.join(kinds)} or the name of an exception."
     codes = _table(("code", "meaning"), [(str(code), what) for code, what in _EXIT_CODES])
     return {
         f"{name}.md": "\n\n".join([f"# {title}", made, *parts]) + "\n"
         for name, title, parts in (
             ("commands", "Commands", commands),
             ("configuration", "Configuration", keys),
-            ("json", "JSON", ["Every command takes `--json`: one object on stdout.", *answers]),
+            ("json", "JSON", [_JSON, *answers]),
             ("exit-codes", "Exit codes", [codes]),
         )
     }
@@ -147,7 +191,21 @@ def _keys(section: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
 
 
 def _fields(model: type[BaseModel]) -> list[tuple[str, str]]:
-    return [(f"`{name}`", " ".join((field.description or "").split())) for name, field in model.model_fields.items()]
+    said = {name: text for base in reversed(model.__mro__) for name, text in _docstrings(base).items()}
+    return [(f"`{name}`", " ".join(said.get(name, "").split())) for name in model.model_fields]
+
+
+def _docstrings(model: type) -> dict[str, str]:
+    """Return the text under each field of a class; only the models of the configuration carry it at run time."""
+    if not issubclass(model, BaseModel) or model is BaseModel:
+        return {}
+    body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0].body  # type: ignore[attr-defined]
+    return {
+        field.target.id: text.value.value
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

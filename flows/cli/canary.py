@@ -59,7 +59,7 @@ def canary(
         repeat: Number of repetitions; they show whether a wrong answer is deterministic or intermittent.
         inject: A fault to plant, to check that it is caught; "list" lists the faults, "all" tries each of them and
             prints a table.
-        device: Device to train on; auto is the CPU.
+        device: Device to train on; auto: the CPU.
         deep: Check every operator of a training step instead: five networks in six formats, each result within its
             bound for rounding errors; ten seconds.
         compiled: With --deep: check code of torch.compile, too.

@@ -152,7 +152,7 @@ def gc(
 
     Args:
         keep: Number of the latest runs to keep.
-        older_than: Delete only what is older than this: 30d, 12h, 90m.
+        older_than: Delete only what is older than this: 30d, 12h, 90m; also s (seconds) and w (weeks).
         damaged: Empty artifacts/.damaged/ too.
         dry_run: Show what would be deleted, and delete nothing.
     """

@@ -66,7 +66,7 @@ def up(
         timezone: Time zone of the cron schedules, such as Europe/Berlin.
         webhook: URL that alerts are posted to: failed, crashed, wrong answer, no passing canary.
         dead_man_hours: Hours without a passing canary after which an alert is raised. [default: 6, or twice the
-            longest time between two canaries]
+            longest time between two canaries if that is longer]
         database: URL of a PostgreSQL database for a team, postgresql+asyncpg://USER:PASSWORD@HOST/NAME. [default:
             SQLite under the root]
         retention_days: Age in days after which Prefect deletes flow runs and events.
