@@ -51,6 +51,7 @@ def test_blocks_that_are_not_run_are_few_and_need_what_a_test_has_not() -> None:
     outside = {
         "fleet.md",
         "gpu.md",
+        "install.md",
         "own-flow.md",
         "own-table.md",
         "postgresql.md",
