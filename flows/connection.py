@@ -104,7 +104,9 @@ def _check(url: str) -> None:
 def _embedded(root: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
     home = Path(os.environ.get("PREFECT_HOME") or root / "artifacts" / ".prefect").resolve()
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        # As private as the server of lntx up: it holds parameters and logs.
+        home.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise LntxError(f"cannot write to {shown(home)}: {error.strerror}") from None
     refuse_other_database(home)

@@ -132,7 +132,8 @@ def _torch(_folder: Path) -> Iterator[Finding]:
         said = f"torch is built for CUDA {torch.version.cuda}, and finds no device"
         yield Finding(name="GPU", state="problem", said=said, cure="nvidia-smi (it says what the driver finds)")
     else:
-        yield Finding(name="GPU", state="ok", said="none")
+        why = "" if torch.version.cuda else ": torch is built without CUDA"
+        yield Finding(name="GPU", state="ok", said=f"none{why}")
 
 
 def _blas(_folder: Path) -> Iterator[Finding]:

@@ -22,11 +22,12 @@ _COLUMN = "prediction"
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 
 
-def write_predictions(model: Model, source: Path, target: Path) -> int:
+def write_predictions(model: Model, source: Path, target: Path, *, dialect: Csv | None = None) -> int:
     """Copy a table and append a column `prediction`.
 
     source: Parquet or CSV. target: Parquet or CSV, by its suffix; replaced atomically at the end. Purely numeric CSV
     columns become numbers in Parquet, if the numbers are written back as the same text, decimal comma aside.
+    dialect: how the source is written; by default as the file of the fit, else with commas and points.
 
     Returns: the number of rows.
 
@@ -35,7 +36,7 @@ def write_predictions(model: Model, source: Path, target: Path) -> int:
     is_csv = target.suffix.lower() == ".csv"
     if not is_csv and target.suffix.lower() not in (".parquet", ".pq"):
         raise BadInput(f"--output must end in .csv or .parquet, got {quoted(str(target))}")
-    table = _open(source, model)
+    table = open_table(source, dialect) if dialect is not None else _open(source, model)
     if _COLUMN in table.names:
         raise BadInput(f"{table.where} already has a column {quoted(_COLUMN)}: rename it")
     types = _number_types(table) if table.csv is not None and not is_csv else {}

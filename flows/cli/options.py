@@ -100,12 +100,14 @@ _ONE_OF = {"weights": "FLOAT", "features": "COLUMN", "exclude": "COLUMN", "categ
 """What one value of a key that takes several is called in the help."""
 
 
-def _flags(section: type[Section]) -> type[BaseModel]:
+def _flags(section: type[Section], name_of_model: str, only: Sequence[str] = ()) -> type[BaseModel]:
     """Return a model of a section's keys without defaults and rules: it shows which keys were given, and the rules
-    apply after all layers are merged.
+    apply after all layers are merged. only: the keys; all by default.
     """
     fields: dict[str, Any] = {}
     for name, field in section.model_fields.items():
+        if only and name not in only:
+            continue
         kind: Any = bool if name == "bias" and section is Train else field.annotation
         default = "none" if field.default is None else field.default
         shown = ", ".join(map(str, default)) if isinstance(default, tuple) else default
@@ -120,15 +122,22 @@ def _flags(section: type[Section]) -> type[BaseModel]:
             Annotated[kind | None, Parameter(metavar=typed)],
             Field(None, description=f"{field.description}{more} [default: {shown}]"),
         )
-    return create_model(f"{section.__name__}Flags", **fields)
+    return create_model(name_of_model, **fields)
 
 
-DataFlags = _flags(Data)
-TrainFlags = _flags(Train)
-EvaluateFlags = _flags(Evaluate)
-ExportFlags = _flags(Export)
+DataFlags = _flags(Data, "DataFlags")
+TrainFlags = _flags(Train, "TrainFlags")
+EvaluateFlags = _flags(Evaluate, "EvaluateFlags")
+ExportFlags = _flags(Export, "ExportFlags")
+DialectFlags = _flags(Data, "DialectFlags", ("delimiter", "decimal", "encoding", "nulls"))
 
-SECTIONS = {"DataFlags": "data", "TrainFlags": "train", "EvaluateFlags": "evaluate", "ExportFlags": "export"}
+SECTIONS = {
+    "DataFlags": "data",
+    "DialectFlags": "data",
+    "TrainFlags": "train",
+    "EvaluateFlags": "evaluate",
+    "ExportFlags": "export",
+}
 """The section of each model of flags."""
 
 
@@ -156,6 +165,13 @@ class Configuration:
         for name, values in more.items():
             flags[name] |= values
         return settle(preset=self.preset, file=self.config, environment=os.environ, overrides=flags)
+
+
+def read_dialect(flags: BaseModel) -> Data:
+    """Return the keys that say how a CSV file is written, checked. Raises: BadInput."""
+    # Keys of a file need one; its name plays no part.
+    file = {"path": "rows.csv", "target": "y"}
+    return settle(overrides={"data": {**file, **_said("data", flags)}}).data
 
 
 def _said(section: str, flags: BaseModel | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from flows.cli.app import Flat, Local, print_json
-from flows.cli.options import Common, Configuration, Range, Where, Whole
+from flows.cli.options import Common, Configuration, DialectFlags, Range, Where, Whole, read_dialect
 from flows.cli.outputs import refuse_output
 from flows.cli.printing import print_plan, print_run, print_sweep, say
 from flows.engines import is_ray, working
@@ -137,6 +137,7 @@ def predict(
     output: Path | None = None,
     run_: Annotated[str | None, Parameter(name="--run")] = None,
     model: Path | None = None,
+    csv: Annotated[DialectFlags | None, Parameter(name="data")] = None,  # type: ignore[valid-type]
     trust: Annotated[list[str] | None, Parameter(metavar="SHA256")] = None,
     force: Annotated[bool, Parameter(negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
@@ -149,6 +150,7 @@ def predict(
         output: The file for the table with a column of predictions: Parquet or CSV, by its suffix.
         run_: The run whose model is used.
         model: The model file to use.
+        csv: How a CSV file at --input is written, if not as the file of the fit.
         trust: sha256 of a .pt2 file that this root did not export, to load it anyway: it can run code.
         force: Replace an existing file at --output.
     """
@@ -159,6 +161,13 @@ def predict(
     if (input_ is None) != (output is None):
         raise BadInput("--input and --output go together: a table in, a table out")
     store = Store(common.folder)
+    written = None
+    if csv is not None:
+        if input_ is None:
+            raise BadInput("--data.… says how the file at --input is written: add --input FILE")
+        from lntx.data.tables import Csv
+
+        written = Csv.of(read_dialect(csv))
     if input_ is not None and output is not None:
         from lntx.data.tables import files_of
 
@@ -174,11 +183,11 @@ def predict(
     if input_ is not None and output is not None:
         from lntx.predictions import write_predictions
 
-        count = write_predictions(found, input_, output)
+        count = write_predictions(found, input_, output, dialect=written)
         if common.json:
             print_json({"output": str(output), "num_rows": count, **which})
         else:
-            say(f"{count} predictions in {output}")
+            say(f"{count} prediction{'' if count == 1 else 's'} in {output}")
         return 0
     import numpy as np
 

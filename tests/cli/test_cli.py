@@ -217,6 +217,18 @@ def test_a_table_is_predicted_by_its_columns_names(cli: Cli, tmp_path: Path, suf
     assert cli("predict", "2", "1").out == "4\n"
 
 
+def test_a_table_to_predict_may_be_written_in_another_way(cli: Cli, tmp_path: Path) -> None:
+    cli("run", "--local")
+    (tmp_path / "in.csv").write_bytes("x;prix €\n1,5;ä\n".encode("cp1252"))
+    words = ["predict", "--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
+    refused = cli(*words)
+    assert "--data.delimiter" in refused.err or "--data.encoding" in refused.err
+    done = cli(*words, "--data.delimiter", ";", "--data.decimal", ",", "--data.encoding", "cp1252")
+    assert done.out.startswith("1 prediction in ")
+    assert (tmp_path / "out.csv").read_text(encoding="cp1252") == "x;prix €;prediction\n1,5;ä;5,550000000000001\n"
+    assert "add --input FILE" in cli("predict", "3", "--data.delimiter", ";").err
+
+
 def test_unusable_parquet_is_refused(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"y": [1.0, 2.0, 3.0], "a": [1, 2, None]}), path)
