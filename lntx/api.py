@@ -79,6 +79,10 @@ def fit(
 
     Raises: BadInput: the table, a column or the configuration cannot be used.
     """
+    for name in options:
+        for section in (Data, Train):
+            if name in section.model_fields:
+                raise BadInput(f"fit takes {name} as {section.__name__.lower()}={{{name!r}: …}}")
     keys = {**_keys(data or {}), "target": target}
     if features is not None:
         keys["features"] = features

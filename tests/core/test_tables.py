@@ -387,3 +387,11 @@ def test_levels_of_equal_numbers_are_equal_and_an_index_is_no_feature(tmp_path: 
         assert stopped.features == ("a",), "known although it was not evaluated"
     periods = frame.assign(code=pd.period_range("2024-01", periods=6, freq="M"))
     assert "column 'code' is neither a number nor text" in _refused(periods, tmp_path, categories=["code"])[0]
+
+
+def test_a_key_in_the_place_of_an_option_is_told_where_it_goes(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": [1.0, 2.0, 4.0], "y": [1.0, 2.0, 3.0]})
+    with pytest.raises(BadInput, match=r"fit takes missing as data={'missing': …}"):
+        lntx.fit(frame, target="y", missing="drop", root=tmp_path)
+    with pytest.raises(BadInput, match=r"fit takes momentum as train={'momentum': …}"):
+        lntx.fit(frame, target="y", momentum=0.5, root=tmp_path)
