@@ -29,7 +29,6 @@ from lntx.sweep.sweep import Sweep
 from lntx.sweep.trials import Row
 
 FOLDER = Path(__file__).parent / "reference"
-_COMMON = {"--root", "--json", "--quiet", "--verbose"}
 _EXIT_CODES = (
     (0, "fine"),
     (1, "an error; a problem that `doctor` found; a planted fault that was missed"),
@@ -41,13 +40,6 @@ _EXIT_CODES = (
     (143, "terminated (SIGTERM)"),
 )
 
-_COMMON_MEANING = (
-    ("`--root DIR`", "Folder that contains data/ and artifacts/. [default: LNTX_ROOT, else the current directory]"),
-    ("`--json`", "Print one JSON object on stdout ([JSON](json.md))."),
-    ("`--quiet`, `-q`", "Log errors only."),
-    ("`--verbose`, `-v`", "Log everything, and show tracebacks."),
-    ("`--help`", "Show the help of the command."),
-)
 _JSON = (
     "Every command takes `--json`: one object on stdout; only `lntx up --systemd` still prints its unit. Where this "
     "page says None, JSON has `null`."
@@ -89,13 +81,17 @@ def main() -> None:
 def pages() -> dict[str, str]:
     """Return the pages by the name of their file."""
     made = "Made from the code by `python docs/reference.py`; a test compares them."
-    commands = ["Every command also takes these options:", _table(("option", "meaning"), _COMMON_MEANING)]
+    common = [*_options("runs"), ("`--help -h`", "Show the help of the command.")]
+    commands = ["Every command also takes these options:", _table(("option", "meaning"), common)]
     commands.append(
         "`run`, `fit`, `plan`, `sweep` and `up` take the keys of the [configuration](configuration.md), too."
     )
     commands.append("`lntx --install-completion` makes the shell complete commands and options.")
     for name in sorted(one for one in app if not one.startswith("-")):
-        what, options = _help(name)
+        options = [row for row in _options(name) if row not in common]
+        if any(row[0].startswith("`--config") for row in options):
+            options = [row for row in options if not re.match(r"`--(data|train|evaluate|export)\.", row[0])]
+        what = _first_paragraphs(_help(name))
         commands += [f"## lntx {name}", what, *([_table(("option", "meaning"), options)] if options else [])]
     keys = [_LAYERS]
     for section, field in Pipeline.model_fields.items():
@@ -163,18 +159,21 @@ def _answers() -> list[tuple[str, list[tuple[str, str]]]]:
     ]
 
 
-def _help(name: str) -> tuple[str, list[tuple[str, str]]]:
-    """What a command does, and its own options with their meaning, as its help says them."""
+def _help(name: str) -> str:
+    """Return the help of a command."""
     stream = io.StringIO()
     command(name)
     app.help_print([name], console=Console(file=stream, width=1000, color_system=None))
-    text = stream.getvalue()
+    return stream.getvalue()
+
+
+def _options(name: str) -> list[tuple[str, str]]:
+    """Return the options of a command with their meaning, as its help says them."""
     options = []
-    for line in re.findall(r"^│ (.*?) *│$", text, re.M):
+    for line in re.findall(r"^│ (.*?) *│$", _help(name), re.M):
         words, _, meaning = line.strip().removeprefix("* ").strip().partition("  ")
-        if words.split()[0] not in _COMMON and not re.match(r"--(data|train|evaluate|export)\.", words):
-            options.append((f"`{words}`", meaning.strip().removesuffix(" [default: False]")))
-    return _first_paragraphs(text), options
+        options.append((f"`{words}`", meaning.strip().removesuffix(" [default: False]")))
+    return options
 
 
 def _first_paragraphs(text: str) -> str:

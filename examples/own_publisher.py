@@ -19,7 +19,7 @@ from lntx.runs.run import Run
 
 @task(retries=3, retry_delay_seconds=10)
 def publish(run: Run, folder: Path) -> Path:
-    """Copy the export by renames alone: readers see the old model or the new one, and a retry starts anew."""
+    """Copy the export by renames alone: readers see the old model or the new one, and a retry starts again."""
     source = root() / run.exports["safetensors"]
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as unfinished:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import os
 import subprocess
 import sys
@@ -52,7 +51,7 @@ def connected(root: Path, *, meanwhile: Callable[[], object]) -> Iterator[bool]:
     """
     url = PREFECT_API_URL.value()
     if url:
-        _check(url)
+        check(url)
         yield True
         return
     home = Home(root)
@@ -67,7 +66,7 @@ def connected(root: Path, *, meanwhile: Callable[[], object]) -> Iterator[bool]:
         }
         os.environ.update(without_proxy(os.environ))
         with temporary_settings(settings):
-            _check(own.api_url)
+            check(own.api_url)
             yield True
         return
     with _embedded(root, meanwhile):
@@ -84,8 +83,8 @@ def _running(home: Home) -> ServerState | None:
     return own
 
 
-def _check(url: str) -> None:
-    """Send a request that needs the right credentials."""
+def check(url: str) -> None:
+    """Send a request that needs the right credentials. Raises: ServerUnreachable."""
     advice = "start it, or unset PREFECT_API_URL for an embedded one"
     try:
         with get_client(sync_client=True) as client:
@@ -122,7 +121,7 @@ def _embedded(root: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
     with temporary_settings(settings):
         # Two servers that migrate one new database at once lock each other out.
         with locked(home / ".starting.lock"), ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(contextvars.copy_context().run, meanwhile)
+            waiting = pool.submit(meanwhile)
             # In this thread: the server ends with the thread that started it.
             _start_server()
             waiting.result()

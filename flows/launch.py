@@ -51,7 +51,7 @@ def run_flow(
     Raises: LntxError: a stage or the server refused the run. Any other exception that a stage raised.
     """
     with tags("lntx"):
-        state = functools.partial(
+        start = functools.partial(
             pipeline_flow,
             data=pipeline.data,
             train=pipeline.train,
@@ -63,7 +63,7 @@ def run_flow(
             force=force,
             return_state=True,
         )
-        return _bring_back(state, Run, root, meanwhile=lambda: import_ahead(work))
+        return _bring_back(start, Run, root, meanwhile=lambda: import_ahead(work))
 
 
 def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
@@ -77,7 +77,7 @@ def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
     from lntx.canary.results import Canary
 
     with tags("lntx", TAG, *([INJECTED] if inject is not None else [])):
-        state = functools.partial(
+        start = functools.partial(
             canary_flow,
             level=order.level,
             seed=order.seed,
@@ -86,7 +86,7 @@ def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
             device=order.device,
             return_state=True,
         )
-        return _bring_back(state, Canary, root)
+        return _bring_back(start, Canary, root)
 
 
 def run_fleet_flow(order: Order, root: Path) -> Fleet:
@@ -99,8 +99,8 @@ def run_fleet_flow(order: Order, root: Path) -> Fleet:
     from lntx.canary.fleet import Fleet
 
     with tags("lntx", TAG):
-        state = functools.partial(canary_nodes, level=order.level, seed=order.seed, return_state=True)
-        return _bring_back(state, Fleet, root)
+        start = functools.partial(canary_nodes, level=order.level, seed=order.seed, return_state=True)
+        return _bring_back(start, Fleet, root)
 
 
 def run_deep_canary_flow(order: DeepOrder, root: Path) -> DeepCanary:
@@ -113,8 +113,8 @@ def run_deep_canary_flow(order: DeepOrder, root: Path) -> DeepCanary:
     from lntx.canary.deep import DeepCanary
 
     with tags("lntx", TAG, *([INJECTED] if order.inject is not None else [])):
-        state = functools.partial(deep_canary, **order.model_dump(), return_state=True)
-        return _bring_back(state, DeepCanary, root)
+        start = functools.partial(deep_canary, **order.model_dump(), return_state=True)
+        return _bring_back(start, DeepCanary, root)
 
 
 def _bring_back(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +11,9 @@ from flows.cli.app import Flat, print_json
 from flows.cli.options import Common
 from flows.cli.printing import print_table, say
 from flows.server.home import Home
+from flows.server.settings import is_healthy
 from lntx.doctor import Finding, examine
+from lntx.errors import ServerUnreachable
 
 _PROBLEM = 1
 
@@ -44,16 +44,19 @@ def _server(root: Path) -> Iterator[Finding]:
     url = os.environ.get("PREFECT_API_URL")
     home = Home(root)
     own = home.running() if home.folder.is_dir() else None
-    if url is None and own is None:
-        said = "none is up for this root: a run starts its own"
-        yield Finding(name="Prefect server", state="ok", said=said, cure=None)
-        return
-    api = url or (own.api_url if own is not None else "")
-    try:
-        with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:
-            fine = answer.status == 200
-        said = f"{api} is healthy" if fine else f"{api} answers with status {answer.status}"
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        fine, said = False, f"{api} does not answer ({error})"
-    cure = None if fine else "unset PREFECT_API_URL, or start it" if url else "lntx down && lntx up"
-    yield Finding(name="Prefect server", state="ok" if fine else "problem", said=said, cure=cure)
+    if url is not None:
+        # Imported here: it imports Prefect.
+        from flows.connection import check
+
+        try:
+            check(url)
+            yield Finding(name="Prefect server", state="ok", said=f"{url} answers")
+        except ServerUnreachable as error:
+            yield Finding(name="Prefect server", state="problem", said=str(error), cure="unset PREFECT_API_URL")
+    elif own is None:
+        yield Finding(name="Prefect server", state="ok", said="none is up for this root: a run starts its own")
+    elif is_healthy(own.api_url):
+        yield Finding(name="Prefect server", state="ok", said=f"{own.api_url} answers")
+    else:
+        said = f"{own.api_url} does not answer"
+        yield Finding(name="Prefect server", state="problem", said=said, cure="lntx down && lntx up")

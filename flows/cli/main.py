@@ -98,9 +98,9 @@ def _usage(error: CycloptsError) -> str:
         takes_keys = any(name in own for name in ("--config", *keys))
         return unknown("option", error.token.keyword or error.token.value, [*own, *(keys if takes_keys else ())])
     if isinstance(error, MissingArgumentError) and error.argument is not None and error.command_chain:
-        command = " ".join(error.command_chain)
+        name = " ".join(error.command_chain)
         what = error.argument.name if error.argument.names else "a word"
-        return f"lntx {command} needs {what}: see lntx {command} --help"
+        return f"lntx {name} needs {what}: see lntx {name} --help"
     words = error.unused_tokens or [""]
     if isinstance(error, UnknownCommandError) and (words[0] in STAGES or words[0].startswith("-")):
         if words[0] in STAGES:

@@ -140,12 +140,16 @@ def _setting(value: object) -> str:
 
 
 def _options(settings: Mapping[str, object]) -> str:
-    """Return settings as options of the command line, exactly."""
-    return " ".join(
-        f"--{key.replace('_', '-')} {shlex.quote(str(one))}"
-        for key, value in settings.items()
-        for one in (value if isinstance(value, (list, tuple)) else [value])
-    )
+    """Return settings as options of the command line, exactly. None is every default that it can be."""
+    words = []
+    for key, value in settings.items():
+        section, name = key.replace("_", "-").split(".")
+        if isinstance(value, bool):
+            words.append(f"--{section}.{'' if value else 'no-'}{name}")
+        elif value is not None:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [f"--{section}.{name} {shlex.quote(str(one))}" for one in values]
+    return " ".join(words)
 
 
 def print_runs(runs: Sequence[RunSummary]) -> None:

@@ -121,7 +121,7 @@ class _Closed(ParameterSchema):
 async def serve(home: Home) -> None:
     """Create the alerts and the deployments, and serve until asked to stop."""
     options = ServerOptions.model_validate(home.read_options())
-    while not await asyncio.to_thread(is_healthy, options):
+    while not await asyncio.to_thread(is_healthy, options.api_url):
         # The supervisor ends this process if the server does not come up.
         await asyncio.sleep(0.1)
     async with patient_client() as client:

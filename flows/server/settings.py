@@ -166,12 +166,12 @@ def _without_prefect() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 
-def is_healthy(options: ServerOptions) -> bool:
-    """Whether the server answers."""
+def is_healthy(api_url: str) -> bool:
+    """Whether the server of `lntx up` answers."""
     try:
         # Without a proxy: the server is on loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{options.api_url}/health", timeout=5) as answer:
+        with opener.open(f"{api_url}/health", timeout=5) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -78,7 +78,7 @@ def supervise(home: Home) -> None:
             server.start()
             # It imports while the server starts, and waits for it.
             runner.start()
-            _wait_until(lambda: is_healthy(options), server, _HEALTHY_WITHIN_S)
+            _wait_until(lambda: is_healthy(options.api_url), server, _HEALTHY_WITHIN_S)
             _wait_until(ready.exists, runner, _SERVED_WITHIN_S)
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             home.write_state(ServerState(pid=os.getpid(), url=options.url, started_at=now))

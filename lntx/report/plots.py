@@ -68,12 +68,22 @@ def path_over_loss(
         return _path_over_curve(away[:, 0], float(solution[0]), float(lengths[0]), minimum, names[0])
     figure, axes = _empty_axes(names[chosen[0]], names[chosen[1]])
     reach = 1.15 * np.maximum(np.abs(away).max(axis=0), 1e-9 * np.maximum(np.abs(solution[chosen]), 1e-300))
-    across, up = np.meshgrid(*(np.linspace(-size, size, _GRID) for size in reach))
-    above = ((factor @ np.stack([across.ravel(), up.ravel()])) ** 2).sum(axis=0).reshape(across.shape)
-    # Evenly spaced: the loss is quadratic.
-    levels = above.max() * np.linspace(0.05, 1, _CONTOURS) ** 2
+    # In units of the reach, and of the largest height: squares of large weights could overflow.
+    steps = np.linspace(-1, 1, _GRID)
+    grid = np.stack([axis.ravel() for axis in np.meshgrid(steps, steps)])
+    height = np.linalg.norm((factor / np.abs(factor).max()) @ (reach[:, None] / reach.max() * grid), axis=0)
+    height = height.reshape(_GRID, _GRID) / height.max()
     x, y = solution[chosen]
-    axes.contour(x + across, y + up, above, levels=levels, colors=_INK, linewidths=0.6, alpha=0.4)
+    # Evenly spaced in the root of the loss, which is quadratic.
+    axes.contour(
+        x + reach[0] * steps,
+        y + reach[1] * steps,
+        height,
+        levels=np.linspace(0.05, 1, _CONTOURS),
+        colors=_INK,
+        linewidths=0.6,
+        alpha=0.4,
+    )
     axes.plot(x + away[:, 0], y + away[:, 1], "o-", markersize=3, linewidth=1, color=_LEARNED, label="epochs")
     axes.plot(x, y, "x", markersize=7, color=_WRONG, label="least squares")
     axes.legend(fontsize=8, framealpha=0, labelcolor=_INK)

@@ -98,8 +98,7 @@ def markdown(page: Page) -> str:
     """Return the page as Markdown with embedded pictures."""
     run = page.run
     parts = [f"# {_verdict(run)}"]
-    if run.verdict == "pass":
-        parts.append(_certificate(run))
+    parts += _certificate(run)
     if run.reason:
         parts.append(f"> {text.markdown(run.reason)}")
     parts += [f"> Warning: {text.markdown(warning)}" for warning in run.warnings]
@@ -164,11 +163,10 @@ def _stored(store: Store, run: Run, stage: Stage, prefix: str, read: Callable[[P
     return None
 
 
-def _certificate(run: Run) -> str:
-    """Return what a pass says, in one sentence; empty for another verdict."""
-    if run.verdict != "pass":
-        return ""
-    return f"The trained weights agree with the exact least-squares solution to {run.digits:.4g} digits."
+def _certificate(run: Run) -> list[str]:
+    """Return what a pass says, in one sentence; nothing for another verdict."""
+    said = f"The trained weights agree with the exact least-squares solution to {run.digits or 0:.4g} digits."
+    return [said] if run.verdict == "pass" else []
 
 
 def _verdict(run: Run) -> str:

@@ -27,11 +27,12 @@ def _throw_aways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
 
 
-def test_a_right_stack_passes_and_leaves_its_bits_alone(tmp_path: Path) -> None:
+def test_a_right_stack_passes_and_leaves_its_bits_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is published, nothing cached, nothing left in the throw-away root; the bits are kept, once."""
     root = tmp_path / "root"
     first = run_canary(root=root)
-    again = run_canary(root=root)
+    monkeypatch.setenv("LNTX_ROOT", str(root))
+    again = run_canary()
     assert (first.verdict, first.blame, first.reason, first.drift, first.root) == ("pass", None, None, (), None)
     assert first.learned_weights == pytest.approx((3.7, -1.2, 0.5), rel=1e-14)
     assert (first.true_weights, first.true_bias, first.gradient, first.precondition) == (

@@ -13,6 +13,8 @@ import pytest
 from commandline import Cli
 
 from flows.cli.app import app
+from lntx.config.loading import KEYS
+from lntx.config.schema import Pipeline
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
@@ -21,7 +23,11 @@ EVERYWHERE = {"--help", "-h", "--version", "--install-completion"}
 
 
 def _options(command: str) -> set[str]:
-    return {name for argument in app[command].assemble_argument_collection() for name in argument.names} | EVERYWHERE
+    return {
+        name
+        for argument in app[command].assemble_argument_collection(default_parameter=app.default_parameter)
+        for name in argument.names
+    } | EVERYWHERE
 
 
 def _shown(text: str) -> list[str]:
@@ -56,8 +62,16 @@ def test_the_reference_is_what_the_code_says() -> None:
     pages = runpy.run_path(str(ROOT / "docs" / "reference.py"))["pages"]()
     for name, text in pages.items():
         assert text == (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8"), "run: python docs/reference.py"
+    parts = dict(re.findall(r"^## lntx (.*?)\n(.*?)(?=^## |\Z)", pages["commands.md"], re.M | re.S))
+    common = pages["commands.md"].split("\n## ")[0]
     for name in COMMANDS:
-        assert f"## lntx {name}\n" in pages["commands.md"]
+        shown = common + parts[name]
+        for option in _options(name) - EVERYWHERE:
+            key = option.removeprefix("--").removeprefix("no-").replace(".no-", ".").replace("-", "_")
+            if "--config" in _options(name) and key in KEYS:
+                assert f"| `{key.split('.')[1]}` |" in pages["configuration.md"], option
+            elif option.startswith("-") and key not in Pipeline.model_fields:
+                assert re.search(rf"`(?:[^`]* )?{option}(?: [^`]*)?`", shown), f"{name}: {option}"
         assert f"## lntx {name}" in pages["json.md"] or name in ("fit", "show")
 
 
@@ -76,7 +90,7 @@ def test_what_commands_print_as_json_stands_in_the_reference(cli: Cli) -> None:
         if name == "canary":
             shown += parts["lntx run, fit and show"]
         for key in cli(*command.split(), "--json").json:
-            assert f"`{key}" in shown or f" {key}`" in shown or f", {key}" in shown, f"{name}: {key}"
+            assert f"`{key}`" in shown or f"`{key}:" in shown or f"`{key}`:" in shown, f"{name}: {key}"
 
 
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -> None:

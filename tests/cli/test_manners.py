@@ -41,9 +41,18 @@ def test_lists_fit_80_columns_and_say_what_differed(cli: Cli) -> None:
 
 
 def test_the_best_trial_is_run_by_the_line_that_the_sweep_prints(cli: Cli) -> None:
-    swept = cli("sweep", "--over", "train.learning_rate=0.001:0.03:x4", "--over", "data.weights=[1.5,2]")
+    swept = cli(
+        "sweep",
+        "--over",
+        "train.learning_rate=0.001:0.03:x4",
+        "--over",
+        "data.weights=[1.5,2]",
+        "--over",
+        "train.bias=true",
+    )
     line = swept.out.splitlines()[-1]
     words = shlex.split(line.removeprefix("next: lntx ").removesuffix(" trains the best"))
+    assert "--train.bias" in words
     assert cli(*words, "--local").code == 0
 
 

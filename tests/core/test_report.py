@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import lntx
+from lntx.errors import BadInput
 from lntx.pipeline.conclude import write_report_file
 from lntx.report.report import Page, gather_page, html, markdown
 from lntx.runs.records import read_run, write_run
@@ -169,3 +170,20 @@ def test_residuals_are_counted_once_each(root: Path) -> None:
     assert histogram is not None
     assert sum(histogram) == page.run.num_rows
     assert max(histogram) == max(histogram[15:27]), "most lie about zero"
+
+
+@pytest.mark.parametrize("size", ["1e-90", "1e90"])
+def test_pictures_of_very_small_and_very_large_rows_are_drawn(tmp_path: Path, size: str) -> None:
+    rows = {"distribution": "uniform", "low": float(size), "high": 9 * float(size), "weights": [3.0, -2.0]}
+    lntx.run(data=rows, train={"bias": False}, root=tmp_path)
+    assert "weights over the loss" in html(_page(tmp_path))
+
+
+def test_a_notebook_shows_what_was_learned_and_the_export_is_found(tmp_path: Path) -> None:
+    wrong = lntx.run(preset="tutorial", root=tmp_path)
+    assert wrong.learned_weights is not None
+    assert f"<td>{wrong.learned_weights[0]!r}</td>" in wrong._repr_html_()
+    with pytest.raises(BadInput, match="has no export 'safetensors'"):
+        wrong.export_path()
+    right = lntx.run(root=tmp_path)
+    assert tuple(lntx.load_model(right.export_path()).weights) == (3.7,)

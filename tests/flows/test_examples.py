@@ -122,7 +122,7 @@ def test_the_publisher_copies_the_export(client: SyncPrefectClient, tmp_path: Pa
     assert current == folder / "current"
     assert current.readlink() == Path(export.name)
     assert current.read_bytes() == export.read_bytes()
-    # Whoever may read the export may read what is served.
+    # Who may read the export may read what is served.
     assert current.stat().st_mode == export.stat().st_mode
 
     run_flow(published, root, folder=folder)

@@ -56,7 +56,7 @@ def test_a_run_shows_its_stages_and_its_report(service: Service, browser: Browse
     browser.click("//a[contains(@href, '/artifacts/artifact/')]")
     browser.wait(lambda: len(browser.pictures()) >= 3 and all(complete for _, complete in browser.pictures()))
     assert all(width > 0 for width, _ in browser.pictures())
-    for said in ("PASS", "exact", "Digits over the last runs", "Learned against true", "Residuals"):
+    for said in ("PASS", "standard error", "Digits over the last runs", "Learned against true", "Residuals"):
         assert said in browser.text
     browser.screenshot("report", height=1950)
 
