@@ -16,7 +16,8 @@ from lntx.canary.attempt import Attempt, Judged
 from lntx.canary.cases import Case
 from lntx.canary.faults import Fault, find_fault
 from lntx.canary.levels import Device, Level
-from lntx.canary.order import Order, refuse_repeated_fault, settle_order, sum_up
+from lntx.canary.not_run import NotRun, count_not_run
+from lntx.canary.order import Order, Result, refuse_repeated_fault, settle_order, sum_up
 from lntx.canary.page import canary_table
 from lntx.canary.results import Canary
 from lntx.canary.run import keep_one, named_if_interrupted, witness_at
@@ -90,15 +91,15 @@ async def canary(
 
 
 async def _run_cases(order: Order, fault: Fault | None, witness: Store | None) -> Canary:
-    done: list[Judged] = []
-    with named_if_interrupted(done):
+    results: list[Result] = []
+    with named_if_interrupted(results):
         for repetition in range(1, order.repeat + 1):
             for case in order.cases(repetition, for_fault=fault is not None):
-                done.append(keep_one(done, await _run_case(case, repetition, fault, witness)))
-    return sum_up(order, done, fault)
+                results.append(keep_one(results, await _run_case(case, repetition, fault, witness)))
+    return sum_up(order, results, fault)
 
 
-async def _run_case(case: Case, repetition: int, fault: Fault | None, witness: Store | None) -> Judged:
+async def _run_case(case: Case, repetition: int, fault: Fault | None, witness: Store | None) -> Result:
     attempt = Attempt(case, repetition=repetition)
     try:
         store = attempt.begin()
@@ -115,7 +116,10 @@ async def _run_stages(attempt: Attempt) -> None:
     for stage, stage_task in TASKS.items():
         named = stage_task.with_options(task_run_name=f"{stage}: {attempt.case.name}")
         state = named(attempt.request, attempt.outcomes, return_state=True)
-        if not attempt.take(stage, await state.aresult(raise_on_failure=False)):
+        outcome = await state.aresult(raise_on_failure=False)
+        if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+            raise outcome
+        if not attempt.take(stage, outcome):
             return
 
 
@@ -123,23 +127,35 @@ async def _run_stages(attempt: Attempt) -> None:
 def _judge_task(attempt: Attempt, witness: Store | None) -> State[Any]:
     send_core_logs()
     judged = attempt.conclude(witness)
+    if not isinstance(judged, Judged):
+        return without_answer(judged)
     report = judged.report
     if report.verdict == "fail":
         return Failed(name="WrongAnswer", message=shown(f"{report.blame}: {report.reason}", MAX_MESSAGE), data=judged)
     return Completed(message="everything is as it should be", data=judged)
 
 
-async def _judge(attempt: Attempt, witness: Store | None) -> Judged:
+async def _judge(attempt: Attempt, witness: Store | None) -> Result:
     state = _judge_task(attempt, witness, return_state=True)
-    came = await state.aresult(raise_on_failure=False)
-    if isinstance(came, BaseException):
-        raise came
-    assert isinstance(came, Judged)
-    return came
+    result = await state.aresult(raise_on_failure=False)
+    if isinstance(result, BaseException):
+        raise result
+    assert isinstance(result, Judged | NotRun)
+    return result
+
+
+def without_answer(result: NotRun) -> State[Any]:
+    """Return the state of a task whose case was not run to its end."""
+    message = shown(result.sentence, MAX_MESSAGE)
+    if result.cause == "build":
+        return Completed(name="NotRun", message=message, data=result)
+    return Failed(name="Failed", message=message, data=result)
 
 
 def _concluded(found: Canary) -> State[Any]:
     """Return the flow's state: a planted fault that is caught is not a wrong answer."""
+    if found.verdict is None:
+        return Failed(name=LntxError.kind, message=shown(found.reason or "", MAX_MESSAGE), data=found)
     if found.fault is not None:
         if found.fault.is_right:
             return Completed(name="FaultCaught", message=_headline(found), data=found)
@@ -155,4 +171,4 @@ def _headline(found: Canary) -> str:
         return f"{found.fault.name}: {said}, expected {found.fault.expected}"
     right = sum(case.verdict == "pass" for case in found.cases)
     drift = f", drift in {len(found.drift)}" if found.drift else ""
-    return f"{right} of {len(found.cases)} right{drift}"
+    return f"{right} of {len(found.cases)} right{drift}{count_not_run(found.not_run)}"

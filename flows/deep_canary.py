@@ -10,9 +10,19 @@ from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 from pydantic import Field
 
-from flows.canary import INJECTED, TAG
+from flows.canary import INJECTED, TAG, without_answer
 from flows.tasks import root, send_core_logs, wrong_answer
-from lntx.canary.deep import Checked, DeepCanary, DeepOrder, Piece, pieces, prove_fault, prove_piece, settle_deep_order
+from lntx.canary.deep import (
+    Checked,
+    DeepCanary,
+    DeepOrder,
+    Piece,
+    Result,
+    pieces,
+    prove_fault,
+    prove_piece,
+    settle_deep_order,
+)
 from lntx.canary.deep import sum_up_deep as sum_up
 from lntx.canary.deep_page import deep_table, deep_verdict_line
 from lntx.canary.levels import Device
@@ -67,18 +77,18 @@ async def deep_canary(
     return _concluded(found, headline)
 
 
-async def _prove(order: DeepOrder) -> list[Checked]:
+async def _prove(order: DeepOrder) -> list[Result]:
     if order.inject is not None:
         return [prove_fault(order)]
-    done: list[Checked] = []
+    results: list[Result] = []
     for repetition in range(1, order.repeat + 1):
         for piece in pieces(order):
             state = _prove_task(order, piece, repetition, return_state=True)
-            came: Any = await state.aresult(raise_on_failure=False)
-            if isinstance(came, BaseException):
-                raise came
-            done.append(came)
-    return done
+            result: Any = await state.aresult(raise_on_failure=False)
+            if isinstance(result, BaseException):
+                raise result
+            results.append(result)
+    return results
 
 
 def _task_name() -> str:
@@ -90,6 +100,8 @@ def _task_name() -> str:
 def _prove_task(order: DeepOrder, piece: Piece, repetition: int) -> State[Any]:
     send_core_logs()
     checked = prove_piece(order, piece, repetition)
+    if not isinstance(checked, Checked):
+        return without_answer(checked)
     if checked.case.verdict == "fail":
         return Failed(name="WrongAnswer", message=shown(checked.case.reason or "", MAX_MESSAGE), data=checked)
     return Completed(message=f"{checked.case.calls} operator calls, none over its bound", data=checked)
@@ -97,6 +109,8 @@ def _prove_task(order: DeepOrder, piece: Piece, repetition: int) -> State[Any]:
 
 def _concluded(found: DeepCanary, headline: str) -> State[Any]:
     """Return the flow's state: a planted fault that is caught is not a wrong answer."""
+    if found.verdict is None:
+        return Failed(name=LntxError.kind, message=shown(headline, MAX_MESSAGE), data=found)
     if found.fault is not None:
         if found.fault.is_right:
             return Completed(name="FaultCaught", message=shown(headline, MAX_MESSAGE), data=found)

@@ -52,6 +52,8 @@ async def canary_nodes(
     await acreate_markdown_artifact(fleet_page(found), key="lntx-canary-nodes", description=headline(found))
     if found.verdict == "fail":
         return wrong_answer(found, found.reason or "")
+    if found.verdict is None:
+        return Failed(name=LntxError.kind, message=shown(found.reason or "", MAX_MESSAGE), data=found)
     return Completed(message=headline(found), data=found)
 
 
@@ -61,6 +63,8 @@ def _place_task(cluster: Cluster, place: Place, order: Order) -> State[Any]:
     report = report_of(place, found)
     if report.verdict == "fail":
         return Failed(name="WrongAnswer", message=shown(report.reason or "", MAX_MESSAGE), data=report)
+    if report.verdict is None:
+        return Failed(name="Failed", message=shown(report.reason or "", MAX_MESSAGE), data=report)
     return Completed(message="everything is as it should be", data=report)
 
 

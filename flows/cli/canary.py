@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from flows.cli.app import Flat, Local, print_json
-from flows.cli.canary_printing import print_canary, print_fault_results, print_faults, print_fleet
-from flows.cli.deep import deep_canary, list_deep_faults, try_deep_faults
+from flows.cli.canary_printing import print_canary, print_faults, print_fleet, show_faults
+from flows.cli.deep import deep_canary, exit_code, list_deep_faults, try_deep_faults
 from flows.cli.options import Common, Where, Whole
 from flows.cli.outputs import refuse_output
 from flows.engines import is_ray, working
 from lntx.canary.levels import Device, Level
-from lntx.errors import BadInput, WrongAnswer
+from lntx.errors import BadInput, LntxError, WrongAnswer
 from lntx.store.store import Store
 
 if TYPE_CHECKING:
     from lntx.canary.order import Order
     from lntx.canary.results import Canary
 
-_MISSED = 1
 _EARLIER_JUNIT = b"<?xml version='1.0' encoding='utf-8'?>\n<testsuites>\n  <testsuite name=\"lntx canary\""
 
 
@@ -122,9 +121,7 @@ def _told(found: Canary, common: Common, junit: Path | None) -> int:
         from lntx.canary.junit import write_junit
 
         write_junit(found, junit)
-    if found.fault is not None and not found.fault.caught:
-        return _MISSED
-    return WrongAnswer.exit_code if found.verdict == "fail" else 0
+    return exit_code(found)
 
 
 @contextlib.contextmanager
@@ -182,7 +179,7 @@ def _every_node(order: Order, common: Common, *, local: bool) -> int:
         print_json(found.model_dump(mode="json"))
     else:
         print_fleet(found)
-    return WrongAnswer.exit_code if found.verdict == "fail" else 0
+    return WrongAnswer.exit_code if found.verdict == "fail" else LntxError.exit_code if found.verdict is None else 0
 
 
 def _list_faults(common: Common) -> int:
@@ -201,22 +198,18 @@ def _list_faults(common: Common) -> int:
 
 def _try_faults(order: Order, junit: Path | None, common: Common) -> int:
     """Plant every fault, one after the other, in this process."""
+    from lntx.canary.not_run import NotRun, by_cause
     from lntx.canary.run import run_faults
 
     with _without_log():
-        found = [*run_faults(order)]
+        results = [*run_faults(order)]
+    faults = [result for result in results if not isinstance(result, NotRun)]
+    not_run, unfinished = by_cause(results)
     if junit is not None:
         from lntx.canary.junit import write_faults_junit
 
-        write_faults_junit(found, junit)
-    missed = sum(not fault.caught for fault in found)
-    blamed_wrongly = sum(fault.caught and not fault.is_right for fault in found)
-    if common.json:
-        rows = [fault.model_dump(mode="json") for fault in found]
-        print_json({"faults": rows, "missed": missed, "blamed_wrongly": blamed_wrongly})
-    else:
-        print_fault_results(found)
-    return 0 if missed == blamed_wrongly == 0 else _MISSED
+        write_faults_junit(faults, junit, not_run, unfinished)
+    return show_faults(faults, not_run, unfinished, common)
 
 
 @contextlib.contextmanager

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flows.cli.app import print_json
+from flows.cli.options import Common
 from flows.cli.printing import print_table, say
+from lntx.errors import LntxError
 
 if TYPE_CHECKING:
+    from lntx.canary.deep import DeepFault
     from lntx.canary.faults import Fault
     from lntx.canary.fleet import Fleet
+    from lntx.canary.not_run import NotRun
     from lntx.canary.results import Canary, FaultReport
 
 
@@ -25,6 +30,8 @@ def print_canary(canary: Canary) -> None:
     for case in canary.cases:
         for warning in case.warnings:
             say(f"warning: {case.name}: {warning}")
+    for not_run in (*canary.not_run, *canary.unfinished):
+        say(not_run.sentence)
     if canary.blind_seed is not None:
         say(f"drawn blind: --seed {canary.blind_seed} draws it again")
     if canary.root is not None:
@@ -37,7 +44,7 @@ def print_canary(canary: Canary) -> None:
 
 def _next(canary: Canary) -> str:
     """Return the next command after a canary that passed."""
-    if canary.verdict == "fail" or canary.fault is not None:
+    if canary.verdict != "pass" or canary.fault is not None:
         return ""
     if canary.blind_seed is None and canary.level < 3:
         return f"; next: lntx canary --level {canary.level + 1} tries more"
@@ -61,14 +68,27 @@ def print_faults(faults: Sequence[Fault]) -> None:
     print_table([["fault", "blame", "what goes wrong", "not seen below"], *rows])
 
 
-def print_fault_results(faults: Sequence[FaultReport]) -> None:
-    """Print the outcome of each planted fault."""
-    rows = [
-        [fault.name, "yes" if fault.caught else "NO", fault.blame or "–", fault.expected, "" if fault.is_right else "!"]
-        for fault in faults
-    ]
-    print_table([["fault", "caught", "blame", "expected", ""], *rows])
+def show_faults(
+    faults: Sequence[FaultReport] | Sequence[DeepFault],
+    not_run: Sequence[NotRun],
+    unfinished: Sequence[NotRun],
+    common: Common,
+) -> int:
+    """Print the outcomes of planted faults; return 0 if each is caught and blamed on the right part, else 1."""
     missed = sum(not fault.caught for fault in faults)
     wrongly = sum(fault.caught and not fault.is_right for fault in faults)
-    say()
-    say(f"{len(faults)} faults: {missed} missed, {wrongly} blamed wrongly")
+    if common.json:
+        lists = {"faults": faults, "not_run": not_run, "unfinished": unfinished}
+        rows = {name: [row.model_dump(mode="json") for row in listed] for name, listed in lists.items()}
+        print_json({**rows, "missed": missed, "blamed_wrongly": wrongly})
+    else:
+        table = [["fault", "caught", "blame", "expected", ""]]
+        for fault in faults:
+            caught = "yes" if fault.caught else "NO"
+            table.append([fault.name, caught, fault.culprit or "–", fault.expected, "" if fault.is_right else "!"])
+        print_table(table)
+        say()
+        for case in (*not_run, *unfinished):
+            say(case.sentence)
+        say(f"{len(faults)} faults: {missed} missed, {wrongly} blamed wrongly")
+    return 0 if faults and not (missed or wrongly or unfinished) else LntxError.exit_code

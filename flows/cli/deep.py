@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.app import print_json
+from flows.cli.canary_printing import show_faults
 from flows.cli.options import Common
 from flows.cli.printing import print_table, say
-from lntx.errors import WrongAnswer
+from lntx.errors import LntxError, WrongAnswer
 
 if TYPE_CHECKING:
-    from lntx.canary.deep import DeepCanary, DeepFault, DeepOrder
-
-_MISSED = 1
+    from lntx.canary.deep import DeepCanary, DeepOrder
+    from lntx.canary.results import Canary
 
 
 def deep_canary(order: DeepOrder, common: Common, *, local: bool, junit: Path | None) -> int:
@@ -35,9 +34,14 @@ def deep_canary(order: DeepOrder, common: Common, *, local: bool, junit: Path | 
         print_deep(found)
     if junit is not None:
         write_deep_junit(found, junit)
-    if found.fault is not None and not found.fault.caught:
-        return _MISSED
-    return WrongAnswer.exit_code if found.verdict == "fail" else 0
+    return exit_code(found)
+
+
+def exit_code(canary: Canary | DeepCanary) -> int:
+    """Return the exit code of a canary: 0, 3 for a wrong answer, 1 for a missed fault or no verdict."""
+    if canary.verdict == "fail":
+        return WrongAnswer.exit_code
+    return LntxError.exit_code if canary.verdict is None or canary.fault is not None else 0
 
 
 def list_deep_faults(common: Common) -> int:
@@ -59,34 +63,14 @@ def try_deep_faults(order: DeepOrder, common: Common, junit: Path | None) -> int
     """Plant every fault in turn; return 0 if each is caught and rightly blamed."""
     from lntx.canary.deep import prove_faults
     from lntx.canary.junit import write_deep_faults_junit
+    from lntx.canary.not_run import NotRun, by_cause
 
-    found = [*prove_faults(order)]
+    results = [*prove_faults(order)]
+    faults = [result for result in results if not isinstance(result, NotRun)]
+    not_run, unfinished = by_cause(results)
     if junit is not None:
-        write_deep_faults_junit(found, junit)
-    missed = sum(not fault.caught for fault in found)
-    wrongly = sum(fault.caught and not fault.is_right for fault in found)
-    if common.json:
-        rows = [fault.model_dump(mode="json") for fault in found]
-        print_json({"faults": rows, "missed": missed, "blamed_wrongly": wrongly})
-    else:
-        _print_fault_results(found)
-        say()
-        say(f"{len(found)} faults: {missed} missed, {wrongly} blamed wrongly")
-    return 0 if missed == wrongly == 0 else _MISSED
-
-
-def _print_fault_results(found: Sequence[DeepFault]) -> None:
-    rows = [
-        [
-            fault.name,
-            "yes" if fault.caught else "NO",
-            fault.operator or "–",
-            fault.expected,
-            "" if fault.is_right else "!",
-        ]
-        for fault in found
-    ]
-    print_table([["fault", "caught", "blame", "expected", ""], *rows])
+        write_deep_faults_junit(faults, junit, not_run, unfinished)
+    return show_faults(faults, not_run, unfinished, common)
 
 
 def print_deep(canary: DeepCanary) -> None:
@@ -102,6 +86,8 @@ def print_deep(canary: DeepCanary) -> None:
         say(f"not checked: {name}: {why}")
     for warning in canary.warnings:
         say(f"warning: {warning}")
+    for case in (*canary.not_run, *canary.unfinished):
+        say(case.sentence)
     if canary.blind_seed is not None:
         say(f"drawn blind: --seed {canary.blind_seed} draws it again")
     if canary.fault is not None:

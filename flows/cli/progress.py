@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from lntx.progress import heard_by
 
 _AFTER_S = 2.0
-_TERMINAL_S, _LOG_S = 0.2, 10.0
+_EVERY_S = 0.2
 
 
 @contextlib.contextmanager
 def progress_shown() -> Iterator[None]:
-    """Within the block, show progress of work that takes longer than two seconds: in a terminal on one line that
-    changes, elsewhere as a line every ten seconds.
+    """Within the block, show progress of work that takes longer than two seconds, in a terminal on one line that
+    changes. Elsewhere show nothing.
     """
-    with heard_by(_meter.hear):
+    with heard_by(_meter.hear) if sys.stderr.isatty() else contextlib.nullcontext():
         yield
 
 
@@ -38,22 +38,21 @@ class _Meter:
 
     def hear(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
-        is_terminal = sys.stderr.isatty()
         if self._next is None:
-            self._next = now + (_AFTER_S if is_terminal else _LOG_S)
+            self._next = now + _AFTER_S
         if self._work != (total, what) or done < self._start[1]:
             self._work, self._start = (total, what), (now, done)
         if now < self._next:
             return
-        self._next = now + (_TERMINAL_S if is_terminal else _LOG_S)
+        self._next = now + _EVERY_S
         line = f"{what}: {done:,} of {total:,}"
         seconds, units = now - self._start[0], done - self._start[1]
         if units and seconds:
             rate = units / seconds
             line += f", {rate:,.0f}/s, " if rate >= 10 else f", {rate:.2g}/s, "
             line += f"{_duration((total - done) / rate)} left"
-        self._is_on_screen = is_terminal
-        _print(f"\x1b[2K{line}\r" if is_terminal else f"{line}\n")
+        self._is_on_screen = True
+        _print(f"\x1b[2K{line}\r")
 
     def clear(self) -> None:
         if self._is_on_screen:

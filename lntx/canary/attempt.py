@@ -14,7 +14,9 @@ from pathlib import Path
 
 from lntx.canary.cases import Case
 from lntx.canary.checks.judge import Broken, Judgement, judge
-from lntx.canary.drift import Drift, watch
+from lntx.canary.drift import Drift, has_kept_bits, watch
+from lntx.canary.not_run import NotRun, find_cause
+from lntx.canary.plain import run_plainly
 from lntx.canary.results import CaseReport
 from lntx.pipeline.outcome import Outcome, Request
 from lntx.pipeline.runner import begin
@@ -73,25 +75,42 @@ class Attempt:
         find_device(self.case.pipeline.train)
         return begin(self.request)
 
-    def take(self, stage: Stage, came: Outcome | BaseException) -> bool:
+    def take(self, stage: Stage, outcome: Outcome | Exception) -> bool:
         """Record the outcome of a stage; return whether the next stage may run."""
-        if isinstance(came, BaseException):
-            self.broken = Broken(stage=stage, error=came)
+        if isinstance(outcome, Exception):
+            self.broken = Broken(stage=stage, error=outcome)
             return False
-        self.outcomes[stage] = came
+        self.outcomes[stage] = outcome
         return True
 
-    def conclude(self, witness: Store | None) -> Judged:
+    def conclude(self, witness: Store | None) -> Judged | NotRun:
         """Judge the case. Of a correct case only the bits are kept; the files of a wrong case stay.
 
         witness: store for the bits; None to keep no bits.
         """
-        store = Store(self.root)
         try:
-            judgement = judge(self.case, store, self.outcomes, self.broken)
+            return self._concluded(witness)
         except BaseException:
             self.discard()
             raise
+
+    def _concluded(self, witness: Store | None) -> Judged | NotRun:
+        store = Store(self.root)
+        broken = self.broken
+        try:
+            judgement = judge(self.case, store, self.outcomes, broken)
+        except Exception as error:
+            self.discard()
+            # Nothing of the case is left to be done without the canary.
+            return find_cause(self.case.name, error, lambda: None)
+        if judgement is None:
+            assert broken is not None
+            self.discard()
+            cause = find_cause(self.case.name, broken.error, lambda: run_plainly(broken.stage, self.case.pipeline))
+            if witness is not None and cause.cause == "build":
+                device = find_device(self.case.pipeline.train).type
+                return cause.model_copy(update={"ran_before": has_kept_bits(witness, self.case, device)})
+            return cause
         report = self._report(judgement)
         said = report.model_dump(include={"verdict", "blame", "reason", "warnings"})
         run = judgement.run.model_copy(update=said)

@@ -6,6 +6,7 @@ Keeps the usual share of the bound of each operator per kind of device under `ar
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import logging
 import secrets
@@ -13,7 +14,7 @@ import shutil
 import statistics
 import sysconfig
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,13 +24,14 @@ from pydantic import Field, ValidationError
 from lntx import __version__
 from lntx.canary.drift import device_kind
 from lntx.canary.levels import Device
+from lntx.canary.not_run import NotRun, by_cause, find_cause, reason_without_verdict
 from lntx.config.loading import explain
 from lntx.config.schema import MAX_SEED, Section
 from lntx.errors import BadInput
 from lntx.files import read_json, write_json
 from lntx.progress import tell
 from lntx.proof.faults import PROOF_FAULTS, ProofFault, find_proof_fault, is_caught, prove_with
-from lntx.proof.nets import build, loss_of, pairs, prove_net
+from lntx.proof.nets import Net, build, loss_of, pairs, prove_net, train_plainly
 from lntx.proof.result import Proof
 from lntx.stages import Blame
 from lntx.store.key import digest_of
@@ -154,12 +156,17 @@ class DeepFault(Section):
     seconds: float
     """Duration in seconds."""
 
+    @property
+    def culprit(self) -> str | None:
+        """What was blamed."""
+        return self.operator
+
 
 class DeepCanary(Section):
     """The outcome of a deep canary."""
 
-    verdict: Literal["pass", "fail"]
-    """Whether everything was right."""
+    verdict: Literal["pass", "fail"] | None
+    """Whether everything that ran was right; None if nothing was wrong, and the canary failed or nothing ran."""
 
     blame: Blame | None
     """The part that is wrong: training."""
@@ -168,10 +175,16 @@ class DeepCanary(Section):
     """The operator, the step or the memory that is wrong first."""
 
     reason: str | None
-    """What is wrong first: phase, operator, element, value, true value, bound."""
+    """What is wrong first: phase, operator, element, value, true value, bound; or why there is no verdict."""
 
     warnings: tuple[str, ...]
     """Operators whose share of the bound is unusual; the verdict does not depend on it."""
+
+    not_run: tuple[NotRun, ...]
+    """Networks that this build cannot run; the verdict does not depend on them."""
+
+    unfinished: tuple[NotRun, ...]
+    """Networks in which the canary itself failed."""
 
     blind_seed: int | None
     """Seed that draws the networks again; None for fixed networks."""
@@ -265,11 +278,11 @@ def run_deep(order: DeepOrder, *, root: str | Path | None = None) -> DeepCanary:
     if order.inject is not None:
         return sum_up_deep(order, [prove_fault(order)])
     work = [(piece, repetition) for repetition in range(1, order.repeat + 1) for piece in pieces(order)]
-    done: list[Checked] = []
+    results: list[Result] = []
     for piece, repetition in work:
-        done.append(prove_piece(order, piece, repetition))
-        tell(len(done), len(work), "networks")
-    return sum_up_deep(order, done, root=root)
+        results.append(prove_piece(order, piece, repetition))
+        tell(len(results), len(work), "networks")
+    return sum_up_deep(order, results, root=root)
 
 
 class Checked:
@@ -281,8 +294,12 @@ class Checked:
         self.fault = fault
 
 
-def prove_piece(order: DeepOrder, piece: Piece, repetition: int = 1) -> Checked:
-    """Check one network in one format."""
+Result = Checked | NotRun
+"""The outcome of a piece."""
+
+
+def prove_piece(order: DeepOrder, piece: Piece, repetition: int = 1) -> Result:
+    """Check one network in one format. An error of torch is an outcome too."""
     how, net, mode = piece
     base = _FIXED_SEED if order.seed is None else order.seed
     number = pairs().index((net, mode))
@@ -292,18 +309,29 @@ def prove_piece(order: DeepOrder, piece: Piece, repetition: int = 1) -> Checked:
     logger.info("deep canary: %s, %s, %s", how, net, mode)
     started = time.perf_counter()
     device = "cuda" if order.device == "cuda" else "cpu"
+    name = f"{net}; {mode}" + ("" if how == "eager" else f"; {'two ' if how == 'processes' else ''}{how}")
+    prove, plain = _work(how, net, mode, seed, device)
     # Two threads wait for each other longer than such small networks compute.
     with _threads(1 if order.seed is None else 1 + seed % 2):
-        if how == "processes":
-            from lntx.proof.processes import prove_processes
-
-            proof = prove_processes(net, mode, seed=seed)
-        elif how == "compiled":
-            proof = _prove_compiled(net, mode, seed)
-        else:
-            proof = prove_net(build(net, mode, seed, device), seed=seed)
-    name = f"{net}; {mode}" + ("" if how == "eager" else f"; {'two ' if how == 'processes' else ''}{how}")
+        try:
+            proof = prove()
+        except Exception as error:
+            return find_cause(name, error, plain)
     return Checked(_case(name, repetition, proof, started), proof)
+
+
+def _work(how: str, net: str, mode: str, seed: int, device: str) -> tuple[Callable[[], Proof], Callable[[], object]]:
+    """Return what checks a network, and what takes the same steps without a check."""
+    if how == "processes":
+        from lntx.proof.processes import prove_processes, train_in_processes
+
+        return lambda: prove_processes(net, mode, seed=seed), lambda: train_in_processes(net, mode, seed)
+    if how == "compiled":
+        return lambda: _prove_compiled(net, mode, seed), lambda: _compiled_step(_for_compiler(net, mode, seed))
+    return (
+        lambda: prove_net(build(net, mode, seed, device), seed=seed),
+        lambda: train_plainly(build(net, mode, seed, device)),
+    )
 
 
 @contextlib.contextmanager
@@ -319,12 +347,16 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def prove_fault(order: DeepOrder, fault: ProofFault | None = None) -> Checked:
+def prove_fault(order: DeepOrder, fault: ProofFault | None = None) -> Result:
     """Plant a fault in its network, and check whether it is seen."""
     planted = fault or find_proof_fault(order.inject or "")
     started = time.perf_counter()
+    seed = _FIXED_SEED if order.seed is None else order.seed
     with _threads(1):
-        proof = prove_with(planted, seed=_FIXED_SEED if order.seed is None else order.seed)
+        try:
+            proof = prove_with(planted, seed=seed)
+        except Exception as error:
+            return find_cause(planted.name, error, lambda: train_plainly(build(planted.net, planted.mode, seed)))
     case = _case(f"{planted.net}; {planted.mode}", 1, proof, started)
     report = DeepFault(
         name=planted.name,
@@ -339,13 +371,16 @@ def prove_fault(order: DeepOrder, fault: ProofFault | None = None) -> Checked:
     return Checked(case, proof, report)
 
 
-def prove_faults(order: DeepOrder) -> Iterator[DeepFault]:
+def prove_faults(order: DeepOrder) -> Iterator[DeepFault | NotRun]:
     """Plant every fault in turn, and yield its outcome."""
     for number, fault in enumerate(PROOF_FAULTS.values()):
         tell(number, len(PROOF_FAULTS), "faults")
-        found = prove_fault(order, fault).fault
-        assert found is not None
-        yield found
+        result = prove_fault(order, fault)
+        if isinstance(result, Checked):
+            assert result.fault is not None
+            yield result.fault
+        else:
+            yield result
 
 
 def _case(name: str, repetition: int, proof: Proof, started: float) -> DeepCase:
@@ -370,11 +405,13 @@ def _prove_compiled(net: str, mode: str, seed: int) -> Proof:
     if missing is not None:
         proof.miss("compiled region", missing)
         return proof
-    import dataclasses
-
-    import torch
-
     from lntx.proof.compiled import checking_backend
+
+    _compiled_step(_for_compiler(net, mode, seed), backend=checking_backend(proof))
+    return proof
+
+
+def _for_compiler(net: str, mode: str, seed: int) -> Net:
     from lntx.proof.nets import soften
 
     built = build(net, mode, seed)
@@ -382,11 +419,17 @@ def _prove_compiled(net: str, mode: str, seed: int) -> Proof:
     built.module.eval()
     # Nor with sharp attention and small variances: bounds that pass through a whole region grow there without limit.
     soften(built)
+    return built
+
+
+def _compiled_step(net: Net, backend: Any = "inductor") -> None:
+    """Compile a network, and take its loss and its gradients."""
+    import torch
+
     torch._dynamo.reset()
-    module: Any = torch.compile(built.module, backend=checking_backend(proof))
-    loss, _ = loss_of(dataclasses.replace(built, module=module))
+    module: Any = torch.compile(net.module, backend=backend)
+    loss, _ = loss_of(dataclasses.replace(net, module=module))
     loss.backward()
-    return proof
 
 
 def no_compiler() -> str | None:
@@ -399,30 +442,38 @@ def no_compiler() -> str | None:
     return None if importlib.util.find_spec("torch._inductor") else "torch has no compiler"
 
 
-def sum_up_deep(order: DeepOrder, done: Sequence[Checked], *, root: str | Path | None = None) -> DeepCanary:
+def sum_up_deep(order: DeepOrder, results: Sequence[Result], *, root: str | Path | None = None) -> DeepCanary:
     """Return one result for all networks, and keep the shares of the bound if all are right."""
-    wrong = [one for one in done if one.case.verdict == "fail"]
-    rows = _merged(one.proof for one in done)
-    unchecked = {name: one.why for found in done for name, one in found.proof.unchecked.items()}
+    checked = [result for result in results if isinstance(result, Checked)]
+    wrong = [result.case for result in checked if result.case.verdict == "fail"]
+    not_run, unfinished = by_cause(results)
+    rows = _merged(result.proof for result in checked)
     device = device_kind("cuda" if order.device == "cuda" else "cpu")
     versions = _versions()
+    usual = None if root is None else _Usual(Store(root), device, versions["kernels"])
+    if usual is not None:
+        not_run = [case.model_copy(update={"ran_before": case.name in usual.cases}) for case in not_run]
     warnings: tuple[str, ...] = ()
-    if root is not None and not wrong and order.seed is None:
-        warnings = _compare_with_usual(Store(root), device, versions, rows)
+    if usual is not None and checked and not wrong and order.seed is None:
+        # Of fixed networks: with other sizes, other shares are usual.
+        warnings = usual.compare({result.case.name for result in checked}, rows)
+    reason = wrong[0].reason if wrong else reason_without_verdict(len(checked), not_run, unfinished)
     return DeepCanary(
-        verdict="fail" if wrong else "pass",
-        blame=wrong[0].case.blame if wrong else None,
-        operator=wrong[0].case.operator if wrong else None,
-        reason=wrong[0].case.reason if wrong else None,
+        verdict="fail" if wrong else "pass" if reason is None else None,
+        blame=wrong[0].blame if wrong else None,
+        operator=wrong[0].operator if wrong else None,
+        reason=reason,
         warnings=warnings,
+        not_run=tuple(not_run),
+        unfinished=tuple(unfinished),
         blind_seed=order.seed,
         repetitions=order.repeat,
-        recurrence=_recurrence(order, [one.case for one in wrong]),
-        cases=tuple(one.case for one in done),
+        recurrence=_recurrence(order, wrong),
+        cases=tuple(result.case for result in checked),
         operators=tuple(rows),
-        unchecked=unchecked,
-        fault=done[0].fault if done else None,
-        seconds=round(sum(one.case.seconds for one in done), 3),
+        unchecked={name: row.why for result in checked for name, row in result.proof.unchecked.items()},
+        fault=checked[0].fault if checked else None,
+        seconds=round(sum(result.case.seconds for result in checked), 3),
         device=device,
         versions=versions,
     )
@@ -473,42 +524,45 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _compare_with_usual(
-    store: Store, device: str, versions: dict[str, str], rows: Sequence[OperatorReport]
-) -> tuple[str, ...]:
-    """Return a warning for each operator whose median share is unusual, and keep the shares.
+class _Usual:
+    """What earlier canaries on this kind of device kept: the networks that ran, and the shares of the bound."""
 
-    Of fixed networks: with other sizes, other shares are usual.
-    """
-    kind = {"device": device, "kernels": versions["kernels"]}
-    key = digest_of(kind)
-    path = store.artifacts / "canary" / f"deep-{key[:16]}.json"
-    now = {"/".join((row.phase, row.operator, row.dtype)): row.median for row in rows}
-    try:
-        store.locks.mkdir(parents=True, exist_ok=True)
-        with store.lock(f"canary-deep-{key}"):
-            records = _load(path)
-            if not records and path.exists():
-                store.set_aside(path)
-            write_json(path, {**kind, "records": [*records, now][-_KEPT:]})
-    except OSError as error:
-        logger.warning("the shares of this canary are not kept: %s", error)
-        return ()
-    told = []
-    for name, share in now.items():
-        usual = [record[name] for record in records if name in record]
-        if usual and share > max(_UNUSUAL * statistics.median(usual), _WORTH_TELLING):
-            phase, operator, dtype = name.split("/")
-            times = share / max(statistics.median(usual), 1e-12)
-            told.append(
-                f"{operator} ({dtype}, {phase}) takes {share:.2g} of its bound, {times:.0f} times the usual share"
-            )
-    return tuple(told)
+    def __init__(self, store: Store, device: str, kernels: str) -> None:
+        self._store = store
+        self._kind = {"device": device, "kernels": kernels}
+        self._key = digest_of(self._kind)
+        self._path = store.artifacts / "canary" / f"deep-{self._key[:16]}.json"
+        self.cases, _ = self._load()
 
+    def compare(self, cases: set[str], rows: Sequence[OperatorReport]) -> tuple[str, ...]:
+        """Return a warning for each operator whose median share is unusual; keep the shares and names of the cases."""
+        shares = {"/".join((row.phase, row.operator, row.dtype)): row.median for row in rows}
+        try:
+            self._store.locks.mkdir(parents=True, exist_ok=True)
+            with self._store.lock(f"canary-deep-{self._key}"):
+                names, records = self._load()
+                if not records and self._path.exists():
+                    self._store.set_aside(self._path)
+                content = {"cases": sorted(names | cases), "records": [*records, shares][-_KEPT:]}
+                write_json(self._path, {**self._kind, **content})
+        except OSError as error:
+            logger.warning("the shares of this canary are not kept: %s", error)
+            return ()
+        warnings = []
+        for name, share in shares.items():
+            usual = [record[name] for record in records if name in record]
+            if usual and share > max(_UNUSUAL * statistics.median(usual), _WORTH_TELLING):
+                phase, operator, dtype = name.split("/")
+                times = share / max(statistics.median(usual), 1e-12)
+                warnings.append(
+                    f"{operator} ({dtype}, {phase}) takes {share:.2g} of its bound, {times:.0f} times the usual share"
+                )
+        return tuple(warnings)
 
-def _load(path: Path) -> list[dict[str, float]]:
-    try:
-        records = read_json(path)["records"]
-        return [{str(name): float(share) for name, share in one.items()} for one in records]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return []
+    def _load(self) -> tuple[set[str], list[dict[str, float]]]:
+        try:
+            content = read_json(self._path)
+            records = [{str(name): float(share) for name, share in row.items()} for row in content["records"]]
+            return {str(name) for name in content["cases"]}, records
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return set(), []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lntx.canary.deep import DeepCanary, OperatorReport
+from lntx.canary.not_run import count_not_run
 from lntx.report import plots
 from lntx.text import markdown
 
@@ -37,7 +38,10 @@ def deep_verdict_line(canary: DeepCanary) -> str:
     """Return PASS or FAIL, and the reason."""
     if canary.verdict == "pass":
         calls = sum(case.calls for case in canary.cases)
-        return f"PASS  {len(canary.cases)} networks, {calls:,} operator calls, none over its bound"
+        none = f"none over its bound{count_not_run(canary.not_run)}"
+        return f"PASS  {len(canary.cases)} networks, {calls:,} operator calls, {none}"
+    if canary.verdict is None:
+        return f"NO VERDICT  {canary.reason}"
     recurrence = "" if canary.recurrence is None else f", {canary.recurrence}"
     return f"FAIL  {canary.blame}{recurrence}: {canary.reason}"
 
@@ -55,6 +59,7 @@ def deep_case_rows(canary: DeepCanary) -> list[list[str]]:
 def deep_table(canary: DeepCanary) -> str:
     """Return the results as Markdown."""
     notes = [f"> {markdown(text)}" for text in (canary.reason, *canary.warnings) if text]
+    notes += [f"> {markdown(case.sentence)}" for case in (*canary.not_run, *canary.unfinished)]
     notes += [f"> not checked: {markdown(name)}: {markdown(why)}" for name, why in canary.unchecked.items()]
     parts = [f"# {deep_verdict_line(canary).split(':')[0]}", *notes, _table(deep_case_rows(canary))]
     parts += ["## Operators", LEGEND, _table(heat_rows(canary))]

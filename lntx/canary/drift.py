@@ -70,9 +70,7 @@ def signature(history: Sequence[Epoch]) -> tuple[str, ...]:
 
 def watch(store: Store, case: Case, device: str, history: Sequence[Epoch]) -> Drift | None:
     """Compare a correct training with the last one of the same case on the same kind of device, and store its bits."""
-    kind = {"config": case.pipeline.model_dump(mode="json"), "device": device_kind(device)}
-    key = digest_of(kind)
-    path = store.artifacts / "canary" / f"{key[:16]}.json"
+    kind, key, path = _place(store, case, device)
     now = {"at": _now(), "versions": _versions(case), "bits": list(signature(history))}
     try:
         store.locks.mkdir(parents=True, exist_ok=True)
@@ -89,6 +87,18 @@ def watch(store: Store, case: Case, device: str, history: Sequence[Epoch]) -> Dr
         logger.warning("the bits of this canary are not kept: %s", error)
         return None
     return drift
+
+
+def has_kept_bits(store: Store, case: Case, device: str) -> bool:
+    """Whether a training of the case was correct on this kind of device before."""
+    return bool(_load(_place(store, case, device)[2]))
+
+
+def _place(store: Store, case: Case, device: str) -> tuple[dict[str, Any], str, Path]:
+    """Return what the bits depend on, its digest, and the file of the bits."""
+    kind = {"config": case.pipeline.model_dump(mode="json"), "device": device_kind(device)}
+    key = digest_of(kind)
+    return kind, key, store.artifacts / "canary" / f"{key[:16]}.json"
 
 
 def device_kind(device: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from lntx.canary.drift import device_kind
+from lntx.canary.not_run import NotRun
 from lntx.canary.order import Order
 from lntx.canary.results import CaseReport
 from lntx.canary.run import run_canary
@@ -30,8 +31,8 @@ class PlaceReport(Section):
     kind: str | None
     """Model of the processor or of the GPU; None if the canary did not come to an end."""
 
-    verdict: Literal["pass", "fail"]
-    """Whether all cases were right."""
+    verdict: Literal["pass", "fail"] | None
+    """Whether all cases that ran were right; None if no case was wrong, and the canary failed or nothing ran."""
 
     blame: Blame | None
     """The part that is wrong in the first wrong case."""
@@ -40,20 +41,26 @@ class PlaceReport(Section):
     """What is wrong there, or why the canary did not come to an end."""
 
     cases: tuple[CaseReport, ...]
-    """Reports of all cases."""
+    """Reports of all cases that ran."""
+
+    not_run: tuple[NotRun, ...] = ()
+    """Cases that the libraries of this place cannot run."""
+
+    unfinished: tuple[NotRun, ...] = ()
+    """Cases in which the canary itself failed."""
 
 
 class Fleet(Section):
     """The outcome of a canary on every node."""
 
-    verdict: Literal["pass", "fail"]
-    """Whether all nodes are right."""
+    verdict: Literal["pass", "fail"] | None
+    """Whether all nodes are right; None if none is wrong, and some gave no answer."""
 
     reason: str | None
-    """The wrong places, and what is wrong there."""
+    """The places that are wrong or gave no answer, and why."""
 
     drift: tuple[str, ...]
-    """Sentences about places whose bits differ from those of other places of their kind."""
+    """Sentences about places whose bits differ from those of their kind, and about cases that a place cannot run."""
 
     places: tuple[PlaceReport, ...]
     """Reports of all places, by name."""
@@ -66,10 +73,7 @@ def canary_in(order: Order) -> PlaceReport:
     return PlaceReport(
         place="",
         kind=device_kind("cuda" if order.device == "cuda" else "cpu"),
-        verdict="fail" if found.verdict == "fail" else "pass",
-        blame=found.blame,
-        reason=found.reason,
-        cases=found.cases,
+        **{name: getattr(found, name) for name in ("verdict", "blame", "reason", "cases", "not_run", "unfinished")},
     )
 
 
@@ -84,7 +88,7 @@ def report_of(place: Place, found: PlaceReport | Exception) -> PlaceReport:
         return found.model_copy(update={"place": place.name})
     said = str(found).splitlines()[0] if str(found) else ""
     reason = f"the canary did not come to an end ({type(found).__name__}: {shown(said)})"
-    return PlaceReport(place=place.name, kind=None, verdict="fail", blame=None, reason=reason, cases=())
+    return PlaceReport(place=place.name, kind=None, verdict=None, blame=None, reason=reason, cases=())
 
 
 def run_on_every_node(cluster: Cluster, order: Order) -> Fleet:
@@ -96,18 +100,27 @@ def run_on_every_node(cluster: Cluster, order: Order) -> Fleet:
 def sum_up_places(reports: Iterable[PlaceReport]) -> Fleet:
     """Return one result for all places."""
     places = tuple(reports)
-    wrong = [one for one in places if one.verdict == "fail"]
-    reason = "; ".join(f"{one.place}: {f'{one.blame}: ' if one.blame else ''}{one.reason}" for one in wrong)
-    return Fleet(verdict="fail" if wrong else "pass", reason=reason or None, drift=tuple(_drift(places)), places=places)
+    verdicts = {place.verdict for place in places}
+    bad = [place for place in places if place.verdict != "pass"]
+    reason = "; ".join(f"{place.place}: {f'{place.blame}: ' if place.blame else ''}{place.reason}" for place in bad)
+    notes = [*_drift(places), *(f"{place.place}: {case.sentence}" for place in places for case in place.not_run)]
+    return Fleet(
+        verdict="fail" if "fail" in verdicts else None if None in verdicts else "pass",
+        reason=reason or None,
+        drift=tuple(notes),
+        places=places,
+    )
 
 
 def table(fleet: Fleet) -> list[list[str]]:
     """Return a header and a row for each place: the verdict of each case."""
-    names = [case.name for case in max((one.cases for one in fleet.places), key=len, default=())]
+    names = [*dict.fromkeys(case.name for place in fleet.places for case in place.cases)]
     rows = [["place", "kind", *names]]
-    for one in fleet.places:
-        verdicts = [case.verdict if case.blame is None else f"{case.verdict}: {case.blame}" for case in one.cases]
-        rows.append([one.place, one.kind or "–", *verdicts, *["–"] * (len(names) - len(verdicts))])
+    for place in fleet.places:
+        verdicts = {
+            case.name: case.verdict if case.blame is None else f"{case.verdict}: {case.blame}" for case in place.cases
+        }
+        rows.append([place.place, place.kind or "–", *(verdicts.get(name, "–") for name in names)])
     return rows
 
 
@@ -125,7 +138,7 @@ def fleet_page(fleet: Fleet) -> str:
 def headline(fleet: Fleet) -> str:
     """Return the verdict and the number of right places."""
     right = sum(one.verdict == "pass" for one in fleet.places)
-    return f"{fleet.verdict.upper()}  {right} of {len(fleet.places)} places right"
+    return f"{(fleet.verdict or 'no verdict').upper()}  {right} of {len(fleet.places)} places right"
 
 
 def _drift(places: Sequence[PlaceReport]) -> Iterable[str]:

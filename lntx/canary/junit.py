@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from lntx.canary.deep import DeepCanary, DeepFault
+from lntx.canary.not_run import NotRun
 from lntx.canary.results import Canary, FaultReport
 from lntx.files import write_whole
 
@@ -26,16 +27,18 @@ def write_junit(canary: Canary, path: Path) -> None:
         name = case.name if canary.repetitions == 1 else f"{case.name}, {case.repetition} of {canary.repetitions}"
         cases.append((name, case.seconds, None if case.verdict == "pass" else (case.blame or "", case.reason or "")))
     warnings = [f"{case.name}: {warning}" for case in canary.cases for warning in case.warnings]
-    _write(cases, path, [*(drift.sentence for drift in canary.drift), *warnings])
+    _write(cases, path, [*(drift.sentence for drift in canary.drift), *warnings], canary.not_run, canary.unfinished)
 
 
-def write_faults_junit(faults: Sequence[FaultReport], path: Path) -> None:
+def write_faults_junit(
+    faults: Sequence[FaultReport], path: Path, not_run: Sequence[NotRun] = (), unfinished: Sequence[NotRun] = ()
+) -> None:
     """Write a test case per planted fault; one that is missed, or blamed on another part, is a failure."""
     cases = [
         (fault.name, fault.seconds, None if fault.is_right else (fault.blame or "missed", _missed(fault)))
         for fault in faults
     ]
-    _write(cases, path, [])
+    _write(cases, path, [], not_run, unfinished)
 
 
 def write_deep_junit(canary: DeepCanary, path: Path) -> None:
@@ -49,16 +52,18 @@ def write_deep_junit(canary: DeepCanary, path: Path) -> None:
         failure = None if case.verdict == "pass" else (case.operator or "", case.reason or "")
         cases.append((name, case.seconds, failure))
     unchecked = [f"not checked: {name}: {why}" for name, why in canary.unchecked.items()]
-    _write(cases, path, [*canary.warnings, *unchecked])
+    _write(cases, path, [*canary.warnings, *unchecked], canary.not_run, canary.unfinished)
 
 
-def write_deep_faults_junit(faults: Sequence[DeepFault], path: Path) -> None:
+def write_deep_faults_junit(
+    faults: Sequence[DeepFault], path: Path, not_run: Sequence[NotRun] = (), unfinished: Sequence[NotRun] = ()
+) -> None:
     """Write a test case per fault planted in a training step."""
     cases = []
     for fault in faults:
         said = f"blamed on {fault.operator}, expected {fault.expected}" if fault.caught else "the fault was not seen"
         cases.append((fault.name, fault.seconds, None if fault.is_right else (fault.operator or "missed", said)))
-    _write(cases, path, [])
+    _write(cases, path, [], not_run, unfinished)
 
 
 def write_error_junit(error: BaseException, path: Path) -> None:
@@ -69,16 +74,23 @@ def write_error_junit(error: BaseException, path: Path) -> None:
     _save(suite, path)
 
 
-def _write(cases: Sequence[tuple[str, float, tuple[str, str] | None]], path: Path, notes: Sequence[str]) -> None:
+def _write(
+    cases: Sequence[tuple[str, float, tuple[str, str] | None]],
+    path: Path,
+    notes: Sequence[str],
+    not_run: Sequence[NotRun],
+    unfinished: Sequence[NotRun],
+) -> None:
+    """Write the file. What was not run is skipped; where the canary failed is an error."""
     wrong = sum(failure is not None for _, _, failure in cases)
     seconds = sum(taken for _, taken, _ in cases)
     suite = ElementTree.Element(
         "testsuite",
         name=SUITE,
-        tests=str(len(cases)),
+        tests=str(len(cases) + len(not_run) + len(unfinished)),
         failures=str(wrong),
-        errors="0",
-        skipped="0",
+        errors=str(len(unfinished)),
+        skipped=str(len(not_run)),
         time=f"{seconds:.3f}",
     )
     for name, taken, failure in cases:
@@ -86,6 +98,10 @@ def _write(cases: Sequence[tuple[str, float, tuple[str, str] | None]], path: Pat
         if failure is not None:
             kind, reason = failure
             ElementTree.SubElement(case, "failure", type=kind, message=_legible(reason)).text = _legible(reason)
+    for result in (*not_run, *unfinished):
+        case = ElementTree.SubElement(suite, "testcase", classname="lntx.canary", name=result.name)
+        kind = "skipped" if result.cause == "build" else "error"
+        ElementTree.SubElement(case, kind, message=_legible(result.sentence))
     if notes:
         ElementTree.SubElement(suite, "system-out").text = _legible("\n".join(notes))
     _save(suite, path)

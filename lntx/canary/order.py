@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,10 +14,19 @@ from lntx.canary.attempt import Judged
 from lntx.canary.cases import Case, blind_case, fixed_cases
 from lntx.canary.faults import Fault
 from lntx.canary.levels import Device, Level
+from lntx.canary.not_run import NotRun, by_cause, reason_without_verdict
 from lntx.canary.results import Canary, FaultReport
 from lntx.config.loading import explain
 from lntx.config.schema import MAX_SEED, Section
 from lntx.errors import BadInput
+from lntx.pipeline.conclude import gather
+from lntx.pipeline.outcome import Outcome, Request
+from lntx.runs.run import Run
+from lntx.stages import STAGES
+from lntx.store.store import Store
+
+Result = Judged | NotRun
+"""The outcome of a case."""
 
 _BLIND_CASES: dict[Level, int] = {1: 1, 2: 10, 3: 10}
 
@@ -67,21 +77,35 @@ def refuse_repeated_fault(inject: str | None, repeat: int) -> None:
         raise BadInput(f"--inject plants one fault in one case: drop --repeat {repeat}")
 
 
-def sum_up(order: Order, done: Sequence[Judged], fault: Fault | None = None) -> Canary:
+def sum_up(order: Order, results: Sequence[Result], fault: Fault | None = None) -> Canary:
     """Return one result for all cases: that of the first wrong case, else of the first."""
+    done = [result for result in results if isinstance(result, Judged)]
     wrong = [one for one in done if one.report.verdict == "fail"]
-    speaks = wrong[0] if wrong else done[0]
+    not_run, unfinished = by_cause(results)
+    reason = None if wrong else reason_without_verdict(len(done), not_run, unfinished)
+    first = wrong[0] if wrong else done[0] if done else None
+    run = _run_without_stages(order.cases(1)[0]) if first is None else first.run
+    if reason is not None:
+        run = run.model_copy(update={"verdict": None, "blame": None, "reason": reason})
     return Canary(
-        **dict(speaks.run),
+        **dict(run),
         level=order.level,
         blind_seed=order.seed,
         repetitions=order.repeat,
         recurrence=_recurrence(order, wrong),
         drift=tuple(one.drift for one in done if one.drift is not None),
         cases=tuple(one.report for one in done),
-        fault=None if fault is None else report_fault(fault, speaks),
-        root=None if speaks.root is None else str(speaks.root),
+        not_run=tuple(not_run),
+        unfinished=tuple(unfinished),
+        fault=None if fault is None or first is None else report_fault(fault, first),
+        root=None if first is None or first.root is None else str(first.root),
     )
+
+
+def _run_without_stages(case: Case) -> Run:
+    """Return the run of a case of which nothing is known."""
+    skipped = {stage: Outcome(stage=stage, state="skipped") for stage in STAGES}
+    return gather(Store(Path()), Request(pipeline=case.pipeline, root=Path()), skipped)
 
 
 def report_fault(fault: Fault, judged: Judged) -> FaultReport:

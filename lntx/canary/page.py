@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lntx.canary.not_run import count_not_run
 from lntx.canary.results import Canary
 from lntx.text import markdown
 
@@ -10,7 +11,9 @@ def verdict_line(canary: Canary) -> str:
     """Return PASS or FAIL, and the reason."""
     right = sum(case.verdict == "pass" for case in canary.cases)
     if canary.verdict == "pass":
-        return f"PASS  {right} of {len(canary.cases)} right"
+        return f"PASS  {right} of {len(canary.cases)} right{count_not_run(canary.not_run)}"
+    if canary.verdict is None:
+        return f"NO VERDICT  {canary.reason}"
     recurrence = "" if canary.recurrence is None else f", {canary.recurrence}"
     return f"FAIL  {canary.blame}{recurrence}: {canary.reason}"
 
@@ -26,7 +29,9 @@ def canary_table(canary: Canary) -> str:
             *("| " + " | ".join(markdown(cell) for cell in line) + " |" for line in rows),
         ]
     )
-    notes = [f"> {markdown(text)}" for text in (canary.reason, *(drift.sentence for drift in canary.drift)) if text]
+    sentences = [drift.sentence for drift in canary.drift]
+    sentences += [case.sentence for case in (*canary.not_run, *canary.unfinished)]
+    notes = [f"> {markdown(text)}" for text in (canary.reason, *sentences) if text]
     return "\n\n".join([f"# {verdict_line(canary).split(':')[0]}", *notes, table]) + "\n"
 
 

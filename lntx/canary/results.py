@@ -6,6 +6,7 @@ from typing import Literal
 
 from lntx.canary.drift import Drift
 from lntx.canary.levels import Level
+from lntx.canary.not_run import NotRun
 from lntx.canary.oracle.trajectory import PathCheck
 from lntx.config.schema import Pipeline, Section
 from lntx.runs.run import Run
@@ -71,6 +72,11 @@ class FaultReport(Section):
     """Duration in seconds."""
 
     @property
+    def culprit(self) -> str | None:
+        """What was blamed."""
+        return self.blame
+
+    @property
     def is_right(self) -> bool:
         """Whether it was caught and blamed on the right part."""
         return self.caught and self.blame == self.expected
@@ -95,7 +101,13 @@ class Canary(Run):
     """Cases whose bits differ from those of earlier canaries."""
 
     cases: tuple[CaseReport, ...]
-    """Reports of all cases."""
+    """Reports of all cases that ran."""
+
+    not_run: tuple[NotRun, ...]
+    """Cases that this build of the libraries cannot run; the verdict does not depend on them."""
+
+    unfinished: tuple[NotRun, ...]
+    """Cases in which the canary itself failed; without a wrong answer the verdict is then null."""
 
     fault: FaultReport | None
     """The outcome of the planted fault, if there was one."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from lntx.canary.attempt import Attempt, Judged
 from lntx.canary.cases import Case
 from lntx.canary.faults import FAULTS, Fault
-from lntx.canary.order import Order, report_fault, sum_up
+from lntx.canary.not_run import NotRun
+from lntx.canary.order import Order, Result, report_fault, sum_up
 from lntx.canary.results import Canary, FaultReport
 from lntx.pipeline.runner import obtain
 from lntx.progress import tell
@@ -30,32 +31,36 @@ def run_canary(
     order: level 1 by default. root: the bits of correct trainings are stored here, under artifacts/canary/; LNTX_ROOT
     or the current directory by default. fault: planted in one case, once; then no bits are stored.
 
-    Raises: LntxError: the machine lacks the device or the space.
+    Raises: BadInput: the machine lacks the device.
     """
     asked = order or Order()
     home = Path(root or os.environ.get("LNTX_ROOT") or ".")
     witness = None if fault is not None or asked.seed is not None else witness_at(home)
-    done: list[Judged] = []
-    with named_if_interrupted(done):
+    results: list[Result] = []
+    with named_if_interrupted(results):
         for repetition in range(1, asked.repeat + 1):
             cases = asked.cases(repetition, for_fault=fault is not None)
             for case in cases:
                 logger.info("canary: %s", case.name)
-                tell(len(done), asked.repeat * len(cases), "cases")
-                done.append(keep_one(done, run_case(case, repetition=repetition, witness=witness, fault=fault)))
-    return sum_up(asked, done, fault)
+                tell(len(results), asked.repeat * len(cases), "cases")
+                results.append(keep_one(results, run_case(case, repetition=repetition, witness=witness, fault=fault)))
+    return sum_up(asked, results, fault)
 
 
-def run_faults(order: Order | None = None) -> Iterator[FaultReport]:
+def run_faults(order: Order | None = None) -> Iterator[FaultReport | NotRun]:
     """Plant every fault in turn, and yield its outcome."""
     asked = order or Order()
     for number, fault in enumerate(FAULTS.values(), start=1):
         tell(number - 1, len(FAULTS), "faults")
         (case,) = asked.cases(number, for_fault=True)
-        yield report_fault(fault, run_case(case, repetition=1, witness=None, fault=fault).without_files())
+        result = run_case(case, repetition=1, witness=None, fault=fault)
+        if isinstance(result, Judged):
+            yield report_fault(fault, result.without_files())
+        else:
+            yield result.model_copy(update={"name": fault.name})
 
 
-def run_case(case: Case, *, repetition: int, witness: Store | None, fault: Fault | None) -> Judged:
+def run_case(case: Case, *, repetition: int, witness: Store | None, fault: Fault | None) -> Result:
     """Run one case, stage by stage, and judge it while the fault, if any, is still planted."""
     attempt = Attempt(case, repetition=repetition)
     try:
@@ -63,11 +68,11 @@ def run_case(case: Case, *, repetition: int, witness: Store | None, fault: Fault
         with running(store.locks), fault.planted(case) if fault else contextlib.nullcontext():
             for stage in STAGES:
                 try:
-                    came = obtain(stage, attempt.request, attempt.outcomes)
+                    outcome = obtain(stage, attempt.request, attempt.outcomes)
                 except Exception as error:
                     attempt.take(stage, error)
                     break
-                attempt.take(stage, came)
+                attempt.take(stage, outcome)
             return attempt.conclude(witness)
     except BaseException:
         attempt.discard()
@@ -75,20 +80,21 @@ def run_case(case: Case, *, repetition: int, witness: Store | None, fault: Fault
 
 
 @contextlib.contextmanager
-def named_if_interrupted(done: list[Judged]) -> Iterator[None]:
+def named_if_interrupted(results: list[Result]) -> Iterator[None]:
     """Log the wrong answers found so far if the repetitions end early."""
     try:
         yield
     except BaseException:
-        for one in done:
-            if one.root is not None:
-                logger.error("before the end: %s: %s (%s)", one.report.blame, one.report.reason, one.root)
+        for result in results:
+            if isinstance(result, Judged) and result.root is not None:
+                logger.error("before the end: %s: %s (%s)", result.report.blame, result.report.reason, result.root)
         raise
 
 
-def keep_one(done: list[Judged], judged: Judged) -> Judged:
+def keep_one(results: list[Result], result: Result) -> Result:
     """Keep only the files of the first wrong case."""
-    return judged.without_files() if any(one.root is not None for one in done) else judged
+    has_files = any(isinstance(earlier, Judged) and earlier.root is not None for earlier in results)
+    return result.without_files() if has_files and isinstance(result, Judged) else result
 
 
 def witness_at(root: Path) -> Store:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from lntx.errors import LntxError
 from lntx.proof.call import Call
 from lntx.proof.nets import build, loss_of
 from lntx.proof.result import Proof
@@ -27,6 +26,11 @@ RANKS = 2
 
 _TIMEOUT_S = 300
 
+
+class RankError(RuntimeError):
+    """A process failed."""
+
+
 Parts = tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]
 """Of each parameter: the gradient of one rank, the reduced gradient, and the parameter after a step."""
 
@@ -36,10 +40,10 @@ def prove_processes(net: str, mode: str, *, seed: int) -> Proof:
 
     net, mode: keys of NETS and MODES. seed: of sizes, weights and data.
 
-    Raises: LntxError: a process failed.
+    Raises: RankError: a process failed.
     """
     proof = Proof(seed=seed)
-    parts = _run(net, mode, seed)
+    parts = train_in_processes(net, mode, seed)
     name = "all-reduce"
     for k, reduced in enumerate(parts[0][1]):
         mine = [part[0][k] for part in parts]
@@ -70,7 +74,11 @@ def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     return torch.equal(left.contiguous().view(kind), right.contiguous().view(kind))
 
 
-def _run(net: str, mode: str, seed: int) -> list[Parts]:
+def train_in_processes(net: str, mode: str, seed: int) -> list[Parts]:
+    """Train one step in two processes; return the gradients and parameters of each rank. seed: see prove_processes.
+
+    Raises: RankError: a process failed.
+    """
     spawned = multiprocessing.get_context("spawn")
     came: Any = spawned.Queue()
     with tempfile.TemporaryDirectory(prefix="lntx-ranks-") as folder:
@@ -84,14 +92,14 @@ def _run(net: str, mode: str, seed: int) -> list[Parts]:
         try:
             found = dict(came.get(timeout=_TIMEOUT_S) for _ in ranks)
         except queue.Empty:
-            raise LntxError(f"two processes gave no answer in {_TIMEOUT_S} s") from None
+            raise RankError(f"two processes gave no answer in {_TIMEOUT_S} s") from None
         finally:
             for process in ranks:
                 process.join(10)
                 process.kill()
     for answer in found.values():
         if isinstance(answer, str):
-            raise LntxError(f"a process of the canary failed: {answer}")
+            raise RankError(f"in one of two processes: {answer}")
     return [_tensors(found[rank]) for rank in range(RANKS)]
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from flows.cli.deep import exit_code
 from lntx.canary import drift as drifts
+from lntx.canary import order as orders
 from lntx.canary.cases import blind_case, fixed_cases
 from lntx.canary.faults import FAULTS
 from lntx.canary.faults.planting import once_stored
@@ -151,8 +154,6 @@ def test_repetitions_tell_what_is_deterministic(tmp_path: Path) -> None:
 
 def test_other_bits_within_what_is_right_are_drift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an upgrade the packages are named; with the same stack, that is said too. Neither is a failure."""
-    import torch
-
     run_canary(root=tmp_path)
     real, taken = torch.optim.SGD.step, []
 
@@ -187,41 +188,65 @@ def test_a_damaged_witness_is_none(tmp_path: Path) -> None:
     assert len(json.loads(file.read_text())["records"]) == 1
 
 
-def test_a_stage_that_dies_is_a_wrong_answer_and_a_full_disk_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
+def test_what_the_build_cannot_train_is_not_run_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: SGD raises for float32, with and without lntx. Amber if it was right before."""
+    cases = tuple(case for case in fixed_cases(2) if case.name in ("one weight", "one weight, float32"))
+    monkeypatch.setattr(orders, "fixed_cases", lambda level, device="auto": cases)
+    assert run_canary(root=tmp_path).not_run == ()
+    real = torch.optim.SGD.step
 
+    def step(self: torch.optim.SGD, closure: Any = None) -> Any:
+        if self.param_groups[0]["params"][0].dtype == torch.float32:
+            raise RuntimeError("no kernel image is available\nand more")
+        return real(self, closure)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    found = run_canary(root=tmp_path)
+    assert (found.verdict, found.reason, [case.name for case in found.cases]) == ("pass", None, ["one weight"])
+    (case,) = found.not_run
+    assert (case.name, case.error) == ("one weight, float32", "RuntimeError: no kernel image is available")
+    assert (case.cause, case.ran_before, exit_code(found)) == ("build", True, 0)
+
+
+def test_if_nothing_ran_that_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     def die(_self: object) -> None:
-        raise RuntimeError("an illegal memory access was encountered\nand more")
+        raise RuntimeError("no kernel image is available")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", die)
-        found = run_canary()
-    assert (found.verdict, found.blame) == ("fail", "training")
-    assert "train ended with RuntimeError: an illegal memory access was encountered: look at torch" in (
-        found.reason or ""
-    )
+    monkeypatch.setattr(torch.optim.SGD, "step", die)
+    found = run_canary()
+    assert (found.verdict, found.blame, exit_code(found)) == (None, None, 1)
+    assert (found.reason or "").startswith("nothing ran: not run here: three weights and a bias: RuntimeError: no kern")
 
-    def full(_self: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", full)
-        with pytest.raises(OSError, match="No space left"):
-            run_canary()
+def test_a_stage_that_fails_where_the_libraries_work_is_an_error_of_the_canary(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def die(*_args: object, **_options: object) -> None:
+        raise KeyError("a key")
+
+    monkeypatch.setattr("lntx.training.fit.fit", die)
+    found = run_canary()
+    assert (found.verdict, found.not_run, exit_code(found)) == (None, (), 1)
+    assert (found.reason or "").startswith("the canary failed in three weights and a bias: KeyError: 'a key'; the same")
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError("none left"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …")]
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        MemoryError("none left"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …"),
+    ],
 )
-def test_want_of_memory_is_no_wrong_answer(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
+def test_want_of_memory_or_disk_is_no_wrong_answer(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def greedy(_self: object) -> None:
         raise error
 
     monkeypatch.setattr(torch.optim.SGD, "step", greedy)
-    with pytest.raises(type(error)):
-        run_canary()
+    found = run_canary()
+    assert (found.verdict, [case.cause for case in found.unfinished], exit_code(found)) == (None, ["machine"], 1)
 
 
 @pytest.mark.parametrize(
@@ -278,8 +303,6 @@ def test_a_folder_that_cannot_be_written_costs_the_drift_alone(tmp_path: Path) -
 
 
 def test_a_missing_device_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match="finds no CUDA device"):
         run_canary(Order(device="cuda"))

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from commandline import Cli, Done
 from driving import lntx
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import lntx.proof.prove as prove_module
+from flows.cli.deep import exit_code
 from lntx.canary import deep
 from lntx.canary.deep import DeepOrder, no_compiler, run_deep
+from lntx.canary.deep_page import deep_table
+from lntx.canary.junit import write_deep_junit
 from lntx.proof.faults import PROOF_FAULTS
+from lntx.proof.nets import pairs
 
 DEEP = ("canary", "--deep", "--local")
 
@@ -28,12 +36,78 @@ def test_all_operators_are_right_and_reported(passed: tuple[Path, Done]) -> None
     assert done.code == 0, done.out + done.err
     found = done.json
     assert (found["verdict"], found["blame"], found["operator"], found["warnings"]) == ("pass", None, None, [])
-    assert len(found["cases"]) == 29
+    # What a build cannot run is no case: which ones depends on the processor.
+    assert len(found["cases"]) + len(found["not_run"]) == len(pairs())
+    assert len(found["cases"]) > len(pairs()) / 2
+    assert (found["unfinished"], [case for case in found["not_run"] if case["cause"] != "build"]) == ([], [])
     assert {case["checked"] for case in found["cases"]} == {1.0}
     assert {row["dtype"] for row in found["operators"]} >= {"float64", "float32", "bfloat16", "float16"}
     assert all(row["largest"] <= 1 for row in found["operators"])
     suite = ElementTree.parse(root / "deep.xml").getroot()[0]
-    assert (suite.get("tests"), suite.get("failures")) == ("29", "0")
+    counts = {name: int(suite.get(name, "")) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": len(pairs()), "failures": 0, "errors": 0, "skipped": len(found["not_run"])}
+
+
+class _Lacking(TorchDispatchMode):
+    """A build without one operator."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.native_group_norm.default:
+            raise RuntimeError("could not create a primitive\nand more")
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_the_build_cannot_run_is_listed_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: one operator of one network raises, with and without the proof. Amber if it ran before."""
+    pieces = [("eager", net, "float32") for net in ("convolutions", "GRU")]
+    monkeypatch.setattr(deep, "pieces", lambda order: pieces)
+    assert run_deep(DeepOrder(), root=tmp_path).not_run == ()
+    with _Lacking():
+        found = run_deep(DeepOrder(repeat=2), root=tmp_path)
+        elsewhere = run_deep(DeepOrder(), root=tmp_path / "new")
+    (case,) = found.not_run
+    assert (case.name, case.error) == ("convolutions; float32", "RuntimeError: could not create a primitive")
+    assert (case.cause, case.ran_before) == ("build", True)
+    assert case.sentence.endswith("it ran on this kind of device before: see what changed since")
+    assert [row.name for row in found.cases] == ["GRU; float32", "GRU; float32"]
+    assert (found.verdict, found.reason, exit_code(found)) == ("pass", None, 0)
+    assert [row.ran_before for row in elsewhere.not_run] == [False]
+    assert case.sentence in deep_table(found).replace("\\", "")
+    write_deep_junit(found, tmp_path / "deep.xml")
+    suite = ElementTree.parse(tmp_path / "deep.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("skipped"), suite.get("failures")) == ("3", "1", "0")
+
+
+def test_if_nothing_ran_that_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deep, "pieces", lambda order: [("eager", "convolutions", "float32")])
+    with _Lacking():
+        found = run_deep(DeepOrder())
+    assert (found.verdict, exit_code(found)) == (None, 1)
+    assert (found.reason or "").startswith("nothing ran: not run here: convolutions; float32: RuntimeError")
+
+
+def test_an_error_of_the_canary_itself_is_said_after_all_others_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: what the proof does beside an operator raises, and the step runs without it."""
+    right = prove_module.written
+
+    def raising(func: Any, name: str, arguments: dict[str, Any]) -> Any:
+        if name == "native_group_norm":
+            raise RuntimeError("this proof is wrong")
+        return right(func, name, arguments)
+
+    monkeypatch.setattr(deep, "pieces", lambda order: [("eager", net, "float32") for net in ("convolutions", "GRU")])
+    monkeypatch.setattr(prove_module, "written", raising)
+    found = run_deep(DeepOrder(), root=tmp_path)
+    assert [case.name for case in found.cases] == ["GRU; float32"]
+    assert (found.verdict, found.blame, found.not_run, exit_code(found)) == (None, None, (), 1)
+    expected = "the canary failed in convolutions; float32: RuntimeError: this proof is wrong; the same work runs"
+    assert (found.reason or "").startswith(expected)
+    write_deep_junit(found, tmp_path / "deep.xml")
+    assert ElementTree.parse(tmp_path / "deep.xml").getroot()[0].get("errors") == "1"
 
 
 def test_an_unusual_share_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,22 @@ def test_long_work_shows_its_rate_and_the_time_that_is_left(
     now = iter([0.0, 10.0, 20.0, 20.1])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
     monkeypatch.setattr(progress, "_meter", progress._Meter())
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with progress.progress_shown():
         for done in (0, 1000, 2000, 2001):
             tell(done, 5000, "rows")
-    assert capsys.readouterr().err == "rows: 1,000 of 5,000, 100/s, 40 s left\nrows: 2,000 of 5,000, 100/s, 30 s left\n"
+    lines = capsys.readouterr().err.split("\x1b[2K")[1:]
+    assert lines == ["rows: 1,000 of 5,000, 100/s, 40 s left\r", "rows: 2,000 of 5,000, 100/s, 30 s left\r"]
+
+
+def test_off_a_terminal_no_progress_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However long the work takes: what reads the output must not depend on the speed of the machine."""
+    now = iter(range(0, 10_000, 100))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(progress, "_meter", progress._Meter())
+    with progress.progress_shown():
+        for done in (0, 1000, 2000):
+            tell(done, 5000, "rows")
+    assert capsys.readouterr().err == ""

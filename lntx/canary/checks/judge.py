@@ -24,7 +24,6 @@ from lntx.evaluation.verdict import Evaluation
 from lntx.export.export import Card
 from lntx.pipeline.conclude import gather
 from lntx.pipeline.outcome import Outcome, Request
-from lntx.pipeline.table import TABLE
 from lntx.runs.run import Run
 from lntx.runs.verify import verify
 from lntx.stages import STAGES, Blame, Stage
@@ -49,7 +48,7 @@ class Broken:
     stage: Stage
     """The stage that failed."""
 
-    error: BaseException
+    error: Exception
     """The exception that it raised."""
 
 
@@ -73,18 +72,20 @@ class Judgement:
     """Warnings of the run and of the checks."""
 
 
-def judge(case: Case, store: Store, outcomes: Mapping[Stage, Outcome], broken: Broken | None) -> Judgement:
+def judge(case: Case, store: Store, outcomes: Mapping[Stage, Outcome], broken: Broken | None) -> Judgement | None:
     """Check everything that a run left.
 
     outcomes: of the finished stages. broken: the stage that failed, or None.
 
-    Raises: Exception: the error of the failed stage, if the machine caused it and the rows are right.
+    Returns: None if a stage failed although the rows and the files are right: then no answer is wrong.
     """
     request = Request(pipeline=case.pipeline, root=store.root)
     looked = _Look(case, store, _every(outcomes))
     if broken is not None:
         # Wrong rows may have caused the failure of the stage.
-        found: Finding | None = looked.rows() or looked.altered() or looked.death(broken)
+        found: Finding | None = looked.rows() or looked.altered()
+        if found is None:
+            return None
     else:
         found = looked.altered() or looked.unreadable(lambda: gather(store, request, looked.outcomes))
     if found is not None:
@@ -141,15 +142,6 @@ class _Look:
         if problem is not None:
             return finding("data", problem)
         return self._guarded("data", self._drawn)
-
-    def death(self, broken: Broken) -> Finding:
-        """Return a finding for a failed stage; raise its error again if the machine caused it."""
-        error = broken.error
-        if is_want(error):
-            raise error
-        gone = str(error.filename) if isinstance(error, FileNotFoundError) and error.filename else None
-        blame = TABLE[broken.stage].part if gone is None else blame_of_file(gone)
-        return finding(blame, f"{broken.stage} ended with {in_words(error)}")
 
     def unreadable(self, read: Callable[[], object]) -> Finding | None:
         """Return a finding if stored results cannot be read."""
