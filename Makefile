@@ -11,7 +11,7 @@ BENCH := $(VENV)/.installed-bench
 # Two processes; a file's tests stay together, so that those who share a server share it.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: run test test-all notebooks bench bench-peers docs lint format clean
+.PHONY: run test test-all processors floors newest notebooks bench bench-peers docs lint format clean
 
 run: $(USER)
 	$(BIN)/lntx run
@@ -21,6 +21,18 @@ test: $(DEV)
 
 test-all: $(DEV)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+# Proofs and canaries as on other processors. Bits may differ there; verdicts may not.
+processors: $(DEV)
+	$(BIN)/python benchmarks/processors.py
+
+# lntx with the lowest and with the newest versions that pyproject.toml admits, and with another Python (make
+# python-3.12), each in an environment of its own under .venvs. ARGS=--record keeps what worked in lntx/tried.json.
+floors newest: $(DEV)
+	$(BIN)/python benchmarks/versions.py $@ $(ARGS)
+
+python-%: $(DEV)
+	$(BIN)/python benchmarks/versions.py $* $(ARGS)
 
 # notebooks/*.ipynb from the .py beside each, with its outputs.
 notebooks: $(DEV)

@@ -6,6 +6,7 @@ import ast
 import inspect
 import io
 import itertools
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,12 @@ from lntx.sweep.sweep import Sweep
 from lntx.sweep.trials import Row
 
 FOLDER = Path(__file__).parent / "reference"
+TRIED = Path(__file__).parents[1] / "lntx" / "tried.json"
+_VERSIONS = (
+    "lntx was run in these environments, and is not claimed to work in others. `floors` has the lowest version of each "
+    "dependency that pyproject.toml admits, `newest` the highest; the others have the versions of constraints.txt. "
+    "`make floors`, `make newest` and `make python-3.12` do it again. `lntx doctor` notes versions that are not there."
+)
 _EXIT_CODES = (
     (0, "fine"),
     (1, "an error; a problem that `doctor` found; a planted fault that was missed"),
@@ -109,8 +116,24 @@ def pages() -> dict[str, str]:
             ("configuration", "Configuration", keys),
             ("json", "JSON", [_JSON, *answers]),
             ("exit-codes", "Exit codes", [codes]),
+            ("versions", "Versions", [_VERSIONS, *_tried()]),
         )
     }
+
+
+def _tried() -> list[str]:
+    """Return a table of the environments in which lntx was run, and one of the versions of the packages."""
+    rows = json.loads(TRIED.read_text(encoding="utf-8"))
+    runs = [
+        (row["name"], row["date"], row["python"], f"{row['machine']}, {row['kernels']}", "; ".join(row["worked"]))
+        for row in rows
+    ]
+    packages = [
+        (f"`{name}`", *(row["versions"].get(name, "–") for row in rows))
+        for name in sorted({name for row in rows for name in row["versions"]})
+    ]
+    header = ("environment", "date", "Python", "processor, kernels of torch", "what worked: commands, tests")
+    return [_table(header, runs), _table(("package", *(row["name"] for row in rows)), packages)]
 
 
 def _answers() -> list[tuple[str, list[tuple[str, str]]]]:

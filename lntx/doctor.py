@@ -6,9 +6,11 @@ Reads, and tries; changes nothing that stays. Knows no Prefect: the command adds
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -70,7 +73,7 @@ def examine(root: Path) -> Iterator[Finding]:
     yield Finding(name="lntx", state="ok", said=f"{__version__}, in {Path(__file__).parent}")
     yield from _packages()
     yield Finding(name="processor", state="ok", said=f"{platform.machine()}, {cores()} cores for this process")
-    for look in (_own_files, _torch, _blas, _compiler, _environment, _disk, _file_system, _locks, _clock):
+    for look in (_own_files, _torch, _tried, _blas, _compiler, _environment, _disk, _file_system, _locks, _clock):
         try:
             yield from look(_nearest(root))
         except Exception as error:
@@ -134,6 +137,27 @@ def _torch(_folder: Path) -> Iterator[Finding]:
     else:
         why = "" if torch.version.cuda else ": torch is built without CUDA"
         yield Finding(name="GPU", state="ok", said=f"none{why}")
+
+
+def _tried(_folder: Path) -> Iterator[Finding]:
+    """Compare versions and processor with those that lntx was run with: a difference is no problem."""
+    import torch
+
+    rows = json.loads(files("lntx").joinpath("tried.json").read_text(encoding="utf-8"))
+    python = ".".join(platform.python_version_tuple()[:2])
+    here = {"python": python, "processor": platform.machine(), "kernels": torch.backends.cpu.get_cpu_capability()}
+    known = {
+        "python": {".".join(row["python"].split(".")[:2]) for row in rows},
+        "processor": {row["machine"] for row in rows},
+        "kernels": {row["kernels"] for row in rows},
+    }
+    for name in {name for row in rows for name in row["versions"]}:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            here[name] = importlib.metadata.version(name).split("+")[0]
+            known[name] = {row["versions"][name].split("+")[0] for row in rows if name in row["versions"]}
+    new = [f"{name} {value}" for name, value in sorted(here.items()) if value not in known[name]]
+    said = f"not tried yet with {', '.join(new)}" if new else "tried with these versions and this processor"
+    yield Finding(name="versions", state="note" if new else "ok", said=said)
 
 
 def _blas(_folder: Path) -> Iterator[Finding]:

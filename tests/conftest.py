@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commandline import Cli, Done
 
-from flows.cli.main import main
+from flows.cli.entry import run_command
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as ended:
-                main(words)
+                run_command(words)
         core.handlers[:] = before[2]
         captured = capfd.readouterr()
         return Done(code=int(ended.value.code or 0), out=captured.out, err=captured.err)

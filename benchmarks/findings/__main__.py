@@ -16,16 +16,25 @@ import torch
 
 
 def main() -> None:
-    rows = [(path.stem, *_measured(path)) for path in sorted(Path(__file__).parent.glob("[!_]*.py"))]
+    rows, not_run = [], {}
+    for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        try:
+            rows.append((path.stem, *_measured(path)))
+        except Exception as error:
+            # This build cannot run it.
+            not_run[path.stem] = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     kernels = torch.backends.cpu.get_cpu_capability()
     if "--json" in sys.argv[1:]:
-        print(json.dumps({"torch": torch.__version__, "machine": platform.machine(), "kernels": kernels, "rows": rows}))
+        facts = {"torch": torch.__version__, "machine": platform.machine(), "kernels": kernels}
+        print(json.dumps({**facts, "rows": rows, "not_run": not_run}))
         return
     print(f"torch {torch.__version__}, {platform.machine()}, {kernels} kernels\n")
     print("| script | what is computed | true | torch | error / allowed |")
     print("|---|---|---|---|---|")
     for name, what, true, found, allowed in rows:
         print(f"| {name} | {what} | {true:.6g} | {found:.6g} | {abs(found - true) / allowed:.3g} |")
+    for name, error in not_run.items():
+        print(f"\nnot run here: {name}: {error}")
 
 
 def _measured(path: Path) -> tuple[str, float, float, float]:

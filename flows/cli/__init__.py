@@ -11,7 +11,7 @@ def main() -> NoReturn:
     """Run the command `lntx`."""
     # The imports take most of a second: Ctrl-C in them must not print a traceback.
     signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(130))
-    from flows.cli.main import main as run
+    from flows.cli.entry import run_command
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    run()
+    run_command()

@@ -40,6 +40,18 @@ def test_another_version_is_a_problem_with_its_cure(monkeypatch: pytest.MonkeyPa
     assert found.cure.startswith("pip install 'prefect")
 
 
+def test_versions_that_were_never_tried_are_a_note(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The commands themselves say nothing of it."""
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.1" if name == "pandas" else real(name))
+    found = _found(tmp_path)["versions"]
+    assert (found.state, found.cure) == ("note", None)
+    assert "not tried yet with " in found.said
+    assert "pandas 99.1" in found.said
+    done = cli("run", "--local")
+    assert (done.code, "tried" in done.out + done.err) == (0, False)
+
+
 def test_a_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
     assert _found(tmp_path)["disk"].state == "problem"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from commandline import Cli
@@ -92,3 +95,15 @@ def test_off_a_terminal_no_progress_is_shown(
         for done in (0, 1000, 2000):
             tell(done, 5000, "rows")
     assert capsys.readouterr().err == ""
+
+
+def test_the_command_can_be_run_twice_in_a_process(tmp_path: Path) -> None:
+    """`flows.cli.main` is a function before and after: one name, one thing."""
+    code = (
+        "import flows.cli as cli\n"
+        "for _ in range(2):\n"
+        "    try: cli.main()\n"
+        "    except SystemExit as end: assert not end.code\n"
+    )
+    words = ["runs", "--root", str(tmp_path)]
+    subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, timeout=60)

@@ -25,12 +25,13 @@ def test_torch_loses_the_accuracy_that_the_document_says() -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert {row[0] for row in found["rows"]} == _scripts()
+    assert {row[0] for row in found["rows"]} | set(found["not_run"]) == _scripts()
     measured = {name: (true, value, allowed) for name, _, true, value, allowed in found["rows"]}
     # The report, where nothing is asserted; pytest shows it with -s or when the test fails.
     print(found["torch"], found["machine"], found["kernels"], *measured.items(), sep="\n")
     if found["torch"].startswith("2.13.0") and found["machine"] == "x86_64" and found["kernels"] == "AVX2":
         gone = [name for name, (true, value, allowed) in measured.items() if not abs(value - true) > allowed]
+        assert found["not_run"] == {}
         assert not gone, {name: measured[name] for name in gone}
 
 

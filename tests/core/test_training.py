@@ -43,7 +43,8 @@ def test_noise_free_data_gives_back_the_known_weight(tmp_path: Path) -> None:
     assert len(history) == 4
     assert history[0].loss is None
     losses = [epoch.loss for epoch in history[1:] if epoch.loss is not None]
-    assert losses == sorted(losses, reverse=True)
+    # The later ones are rounding errors, in an order that depends on the processor.
+    assert losses[0] > 1e20 * max(losses[1:])
 
 
 @pytest.mark.parametrize("weight", ["known", "drawn"])

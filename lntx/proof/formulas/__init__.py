@@ -79,6 +79,7 @@ OWN_FORMAT = frozenset(
         "_adaptive_avg_pool2d_backward",
         "_fused_rms_norm",
         "_log_softmax",
+        "_log_softmax_backward_data",
         "_native_batch_norm_legit",
         "_softmax",
         "_unsafe_masked_index_put_accumulate",

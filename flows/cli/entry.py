@@ -31,7 +31,7 @@ _GOES_ON = {"run", "fit", "sweep"}
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
-def main(tokens: Sequence[str] | None = None) -> NoReturn:
+def run_command(tokens: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit."""
     if sys.stdout is None or sys.stderr is None:
         # The caller closed the stream: discard what is printed.
