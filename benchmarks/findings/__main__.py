@@ -33,8 +33,8 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name, what, true, found, allowed in rows:
         print(f"| {name} | {what} | {true:.6g} | {found:.6g} | {abs(found - true) / allowed:.3g} |")
-    for name, error in not_run.items():
-        print(f"\nnot run here: {name}: {error}")
+    for name, why in not_run.items():
+        print(f"\nnot run here: {name}: {why}")
 
 
 def _measured(path: Path) -> tuple[str, float, float, float]:

@@ -14,6 +14,7 @@ import numpy as np
 from lntx.config.schema import Data
 from lntx.data.columns import Problems, labels, numbers, read_terms, terms_of
 from lntx.data.dataset import write_dataset
+from lntx.data.suspicions import Suspicions
 from lntx.data.tables import Csv, Source, Table, look_at, open_table, readable
 from lntx.errors import BadInput
 from lntx.files import state_of
@@ -174,6 +175,7 @@ class _Rows:
         self._table, self._wanted, self._levels, self._drops = table, wanted, levels, drops
         self._gaps = np.zeros(len(wanted), dtype=np.int64)
         self._num_rows = 0
+        self._suspicions = Suspicions(wanted[-1])
         self._low: dict[str, float] = {}
         self._high: dict[str, float] = {}
         # The last value of each column that so far rises by one from row to row.
@@ -195,6 +197,9 @@ class _Rows:
                     for j, name in enumerate(self._wanted):
                         self.problems.add(name, "missing", missing[:, j], first_row)
                 block = {name: column[~gaps] for name, column in block.items()}
+            self._suspicions.see(
+                {name: block[name] for name in self._wanted if name in block}, np.flatnonzero(~gaps) + first_row
+            )
             for name, column in block.items():
                 if len(column):
                     self._low[name] = min(self._low.get(name, np.inf), float(column.min()))
@@ -229,7 +234,7 @@ class _Rows:
                 f"{listed(numbered)} rises by one from row to row, like a row number: leave it out with --data.exclude "
                 "unless it is a feature"
             )
-        return said
+        return [*said, *self._suspicions.notes()]
 
     def _watch(self, block: Mapping[str, np.ndarray]) -> None:
         for name in [*self._rising]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import functools
 import glob
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from csv import Error as CsvError
+from csv import reader as csv_reader
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -235,8 +238,33 @@ def _read_parquet(
             missing = set(wanted) - set(file.schema_arrow.names)
             if missing:
                 raise BadInput(f"{where}: {shown(path.name)} has no column {listed(sorted(missing))}")
+            counts = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+            num_rows = 0
             for batch in file.iter_batches(columns=wanted, use_threads=False):
+                num_rows += batch.num_rows
                 yield [batch.column(name) for name in wanted] if len(set(wanted)) == len(wanted) else batch.columns
+
+            if not file.metadata.num_rows == sum(counts) == num_rows:
+                said = f"{file.metadata.num_rows:,} rows in all, {sum(counts):,} by group, and {num_rows:,} are read"
+                raise BadInput(f"{shown(path)} is damaged: its footer says {said}")
+
+
+def _refuse_open_quote(path: Path, csv: Csv) -> None:
+    """Refuse a CSV file that ends within a quoted field: it was cut, and pyarrow would read it nevertheless."""
+    with pa.input_stream(str(path), compression="detect") as stream:
+        num_quotes = sum(chunk.count(b'"') for chunk in iter(lambda: stream.read(2**24), b""))
+    if num_quotes % 2 == 0:
+        return
+    with pa.input_stream(str(path), compression="detect") as stream:
+        text = io.TextIOWrapper(stream, encoding=csv.encoding, newline="")
+        try:
+            for _ in csv_reader(text, delimiter=csv.delimiter, strict=True):
+                pass
+        except CsvError as error:
+            if "unexpected end" in str(error):
+                raise BadInput(
+                    f"{shown(path)} ends within a quoted field: it was cut, or a quote is not closed"
+                ) from None
 
 
 def _open_csv(path: Path, csv: Csv) -> Table:
@@ -252,6 +280,8 @@ def _open_csv(path: Path, csv: Csv) -> Table:
         # In a single column an empty line is a missing value.
         options["parse_options"].ignore_empty_lines = len(names) > 1
         options["read_options"].autogenerate_column_names = True
+        with readable(path):
+            _refuse_open_quote(path, csv)
         with readable(path), pyarrow.csv.open_csv(path, **options) as reader:
             for k, batch in enumerate(reader):
                 # Skip the header: with generated names it is read as the first row.

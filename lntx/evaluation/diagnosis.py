@@ -67,6 +67,16 @@ def why_training_missed(fit: Fit, *, missed: str) -> str:
             f"{missed}: the descent settled as near as float64 allows at condition number "
             f"{fit.descent_condition_number:.3g}; add --train.precondition auto --train.learning-rate auto"
         )
+    options = [
+        f"--train.{name.replace('_', '-')} auto"
+        for name in ("gradient", "precondition", "learning_rate", "tolerance")
+        if getattr(fit.asked, name) != "auto"
+    ]
+    if options:
+        return (
+            f"{missed}, although the descent had settled after {fit.epochs} epochs: with these settings rounding may "
+            f"hide it; add {' '.join(options)}, and if that misses it too, suspect the torch build"
+        )
     return (
         f"{missed}, although the descent had settled after {fit.epochs} epochs: the settings do not explain it; "
         "suspect the torch build, the device or the driver, and compare with another machine"
@@ -101,7 +111,7 @@ def _advice(fit: Fit, needed: int | None) -> str:
 
 
 def _epochs_needed(fit: Fit) -> int | None:
-    """Return the epochs until the error in the slowest direction has shrunk by 1e8; None if it does not shrink."""
+    """Return the epochs until the error in the slowest direction has shrunk by 1e10; None if it does not shrink."""
     largest = 2 * (1 + fit.momentum) / fit.stable_limit
     slowest = max(
         _contraction(fit.learning_rate * value, fit.momentum)
@@ -109,7 +119,7 @@ def _epochs_needed(fit: Fit) -> int | None:
     )
     if not 0 < slowest < 1:
         return None
-    epochs = math.ceil(math.log(1e8) / -math.log(slowest))
+    epochs = math.ceil(math.log(1e10) / -math.log(slowest))
     unit: int = 10 ** max(0, len(str(epochs)) - 2)
     return math.ceil(epochs / unit) * unit
 

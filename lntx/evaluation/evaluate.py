@@ -19,9 +19,11 @@ from lntx.evaluation.data_check import Redrawn, damaged_file, other_number, othe
 from lntx.evaluation.diagnosis import why_training_missed
 from lntx.evaluation.least_squares import Reference, adder_of, exact_sums, merged, solve
 from lntx.evaluation.residuals import residual_figures
+from lntx.evaluation.rounding import Rounding
 from lntx.evaluation.verdict import Coefficient, Evaluation
 from lntx.numerics.gram import Gram
 from lntx.stages import Blame
+from lntx.text import MAX_NAME, quoted
 from lntx.training.result import Fit
 
 FULL_DIGITS = 15.95
@@ -30,11 +32,20 @@ FULL_DIGITS = 15.95
 # Relative tolerances of torch.testing.assert_close.
 RTOL = {"float64": 1e-7, "float32": 1.3e-6}
 
+UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
+"""Unit roundoff of each dtype."""
+
+# Names of weights in a warning.
+_NAMED = 5
+
+# R² of a fit whose residuals are only rounding, at least.
+_NEARLY_ONE = 1 - 1e-12
+
 # Loss surfaces of more coefficients are not drawn.
 _DRAWN = 20
 
-# A coefficient this small relative to its scale is 0 up to rounding.
-_ZERO = 1e-12
+# A standard error this small relative to its weight comes from rounding alone.
+_MEANINGLESS = 1e-12
 
 # An optimiser's error this small relative to the sampling error changes no conclusion.
 _STANDARD_ERRORS = 0.01
@@ -48,12 +59,13 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
     bias = fit.bias is not None
     sums, damage = _read(dataset, sha256=sha256, data=data, readings=fit.rows_sha256)
     reference = solve(sums, dataset.terms, bias=bias)
+    rounding = Rounding(dataset, sums, reference, unit=UNIT[fit.dtype])
     coefficients = compare(
-        fit.weights, fit.bias, reference, dtype=fit.dtype, terms=dataset.terms, data=data, settings=settings
+        fit.weights, fit.bias, reference, rounding, dtype=fit.dtype, terms=dataset.terms, data=data, settings=settings
     )
     figures = residual_figures(dataset, fit.weights, fit.bias, spread=reference.residual_sd)
     if damage is None:
-        blame, reason = _verdict(coefficients, reference, fit=fit, data=data, settings=settings)
+        blame, reason = _verdict(coefficients, reference, rounding, fit=fit, data=data, settings=settings)
     else:
         advice = "look at the disk, the file system and pyarrow, then rerun with --force generate"
         blame, reason = "data", f"{damage}: {advice}"
@@ -62,8 +74,13 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
         blame=blame,
         reason=reason,
         coefficients=coefficients,
-        digits=min(coefficient.digits for coefficient in coefficients),
-        warnings=(*dataset.notes, *_warnings(fit, reference, data)),
+        digits=lowest_digits(coefficients),
+        warnings=(
+            *dataset.notes,
+            *_coarse_weights(coefficients),
+            *_perfect_fit(reference, rounding, data),
+            *_naive_gradient(fit, reference),
+        ),
         mse=figures.mean_square,
         residual_sd=reference.residual_sd,
         residual_histogram=figures.histogram,
@@ -114,33 +131,34 @@ def _sum_and_compare(
     return gram, check.difference, check.sha256
 
 
-def correct_digits(learned: float, expected: float, scale: float) -> float:
-    """Return the log relative error: -log10 of |learned - expected| / |expected|, in 0..15.95.
-
-    If the expected value is 0 up to rounding, relative to the scale, the scale replaces it as the divisor.
-    """
-    size = _size(expected, scale)
+def correct_digits(learned: float, expected: float) -> float:
+    """Return the log relative error: -log10 of |learned - expected| / |expected|, in 0..15.95."""
     error = abs(learned - expected)
     if error == 0:
         return FULL_DIGITS
-    return 0.0 if size == 0 else min(FULL_DIGITS, max(0.0, -math.log10(error / size)))
+    return 0.0 if expected == 0 else min(FULL_DIGITS, max(0.0, -math.log10(error / abs(expected))))
 
 
-def _size(expected: float, scale: float) -> float:
-    return abs(expected) if abs(expected) > _ZERO * scale else scale
+def lowest_digits(coefficients: Iterable[Coefficient]) -> float:
+    """Return the smallest `digits` of coefficients; those that are 0 within rounding have none."""
+    return min((weight.digits for weight in coefficients if weight.digits is not None), default=FULL_DIGITS)
 
 
 def compare(
     weights: tuple[float, ...],
     bias: float | None,
     reference: Reference,
+    rounding: Rounding,
     *,
     dtype: str,
     terms: tuple[str, ...],
     data: Data,
     settings: Evaluate,
 ) -> tuple[Coefficient, ...]:
-    """Compare the learned coefficients with the exact ones and, if they are known, the true ones; the bias last."""
+    """Compare the learned coefficients with the exact ones and, if they are known, the true ones; the bias last.
+
+    rounding: asked only about weights that are neither within rtol nor within a part of their standard error.
+    """
     rtol = RTOL[dtype] if settings.rtol is None else settings.rtol
     names: list[str] = [*terms]
     learned: list[float] = [*weights]
@@ -152,32 +170,40 @@ def compare(
         names, learned, exact = [*names, "bias"], [*learned, bias], [*exact, reference.bias]
         errors.append(reference.bias_standard_error)
         true.append(None if data.true_weights is None else data.bias)
+    gaps = [abs(value - answer) for value, answer in zip(learned, exact, strict=True)]
+    allowed = [
+        max(rtol * abs(answer), _STANDARD_ERRORS * (error or 0.0)) for answer, error in zip(exact, errors, strict=True)
+    ]
+    missed = [j for j, gap in enumerate(gaps) if not gap <= allowed[j] and gap <= rounding.limit(j)]
+    bounds: dict[int, float] = dict(zip(missed, rounding.bounds(missed), strict=True)) if missed else {}
     unit = np.float32 if dtype == "float32" else np.float64
-    found = []
-    for name, value, answer, error, truth, scale in zip(
-        names, learned, exact, errors, true, reference.scales, strict=True
-    ):
-        size = max(abs(answer), scale)
-        found.append(
-            Coefficient(
-                name=name,
-                learned=value,
-                reference=answer,
-                true=truth,
-                standard_error=error,
-                digits=correct_digits(value, answer, scale),
-                ulps=min(abs(value - answer) / float(np.spacing(unit(_size(answer, scale)))), 1e300),
-                allowed=max(rtol * size, _STANDARD_ERRORS * (error or 0.0)),
-            )
+    return tuple(
+        Coefficient(
+            name=name,
+            learned=learned[j],
+            reference=exact[j],
+            true=true[j],
+            standard_error=errors[j],
+            digits=None if abs(exact[j]) <= bounds.get(j, -1.0) else correct_digits(learned[j], exact[j]),
+            ulps=min(gaps[j] / float(np.spacing(unit(max(abs(exact[j]), bounds.get(j, 0.0))))), 1e300),
+            allowed=max(allowed[j], bounds.get(j, 0.0)),
+            rounding=bounds.get(j),
         )
-    return tuple(found)
+        for j, name in enumerate(names)
+    )
 
 
 def _verdict(
-    coefficients: Sequence[Coefficient], reference: Reference, *, fit: Fit, data: Data, settings: Evaluate
+    coefficients: Sequence[Coefficient],
+    reference: Reference,
+    rounding: Rounding,
+    *,
+    fit: Fit,
+    data: Data,
+    settings: Evaluate,
 ) -> tuple[Blame | None, str | None]:
     if data.true_weights is not None:
-        off = _reference_off_truth(data, reference, coefficients, settings)
+        off = _reference_off_truth(data, reference, coefficients, rounding, settings)
         if off is not None:
             return "reference", f"{off}: look at numpy, its BLAS and the generator of the rows"
     wrong = [coefficient for coefficient in coefficients if not coefficient.passes]
@@ -188,34 +214,60 @@ def _verdict(
             learned, exact = repr(worst.learned), repr(worst.reference)
         missed = f"{worst.name} was learned as {learned} where the exact answer is {exact}"
         error = worst.standard_error or 0.0
-        scale = reference.scales[coefficients.index(worst)]
         # Without noise the standard error is only rounding, and has no meaning.
-        if error > _ZERO * max(abs(worst.reference), scale):
+        if error > _MEANINGLESS * abs(worst.reference):
             missed += f" ({worst.gap / error:.3g} standard errors away)"
         return "training", why_training_missed(fit, missed=missed)
     return None, None
 
 
-def _warnings(fit: Fit, reference: Reference, data: Data) -> tuple[str, ...]:
-    perfect = data.path is not None and reference.is_perfect
-    said = ("the fit is perfect up to rounding: standard errors, t and p say nothing",) if perfect else ()
-    if fit.naive_gradient_error is None:
-        return said
-    return (
-        *said,
-        f"the same loop in plain torch adds up {reference.num_rows:,} rows in float32, one after the other: its first "
-        f"gradient is off by {fit.naive_gradient_error:.2g} (relative); here it was not",
-    )
+def _coarse_weights(coefficients: Sequence[Coefficient]) -> Iterator[str]:
+    """Yield a warning about the weights that pass only because the table does not determine them further."""
+    coarse = [weight for weight in coefficients if weight.rounding is not None and weight.passes]
+    if coarse:
+        parts = [f"{quoted(weight.name, MAX_NAME)} {_determined(weight)}" for weight in coarse[:_NAMED]]
+        more = f" and {len(coarse) - _NAMED} more" if len(coarse) > _NAMED else ""
+        yield f"rounded once in each entry, the table determines some weights only so far: {', '.join(parts)}{more}"
+
+
+def _determined(weight: Coefficient) -> str:
+    if weight.digits is None:
+        return "is 0 within that rounding"
+    assert weight.rounding is not None
+    return f"to {max(0.0, -math.log10(weight.rounding / abs(weight.reference))):.1f} digits"
+
+
+def _perfect_fit(reference: Reference, rounding: Rounding, data: Data) -> Iterator[str]:
+    # The first test is necessary, and needs no pass over the rows.
+    is_near = data.path is not None and reference.degrees_of_freedom > 0 and (reference.r_squared or 0) > _NEARLY_ONE
+    if is_near and rounding.explains_residuals():
+        yield "the fit is perfect up to rounding: standard errors, t and p say nothing"
+
+
+def _naive_gradient(fit: Fit, reference: Reference) -> Iterator[str]:
+    if fit.naive_gradient_error is not None:
+        yield (
+            f"the same loop in plain torch adds up {reference.num_rows:,} rows in float32, one after the other: its "
+            f"first gradient is off by {fit.naive_gradient_error:.2g} (relative); here it was not"
+        )
 
 
 def _reference_off_truth(
-    data: Data, reference: Reference, coefficients: Sequence[Coefficient], settings: Evaluate
+    data: Data,
+    reference: Reference,
+    coefficients: Sequence[Coefficient],
+    rounding: Rounding,
+    settings: Evaluate,
 ) -> str | None:
     """Test the exact solution jointly against the truth; return a clause if the test fails, else None."""
     gaps = np.array([coefficient.reference - (coefficient.true or 0.0) for coefficient in coefficients])
-    sizes = [max(abs(c.true or 0.0), scale) for c, scale in zip(coefficients, reference.scales, strict=True)]
-    if all(abs(gap) <= RTOL["float64"] * size for gap, size in zip(gaps, sizes, strict=True)):
+    missed = [j for j, c in enumerate(coefficients) if abs(gaps[j]) > RTOL["float64"] * abs(c.true or 0.0)]
+    # Each product and each sum of a generated target rounds once.
+    roundings = 2 * len(coefficients) + 1
+    bounds = rounding.bounds(missed)
+    if all(abs(gaps[j]) <= roundings * bound for j, bound in zip(missed, bounds, strict=True)):
         return None
+    sizes = np.abs([coefficient.reference for coefficient in coefficients])
     worst = coefficients[int(np.argmax(np.abs(gaps) / np.maximum(sizes, np.finfo(float).tiny)))]
     off = f"the exact solution has {worst.name} = {worst.reference:.12g} where the truth is {worst.true or 0.0:.12g}"
     if data.noise == 0:

@@ -24,9 +24,6 @@ from lntx.numerics.normal_equations import Singular, Solution, solve_normal_equa
 
 # A column whose share in a linear combination is below this, relative to the lengths, contributes only rounding.
 _NO_SHARE = 1e-6
-# RSS below this part of yᵀy is 0: what the solution, rounded, leaves of it is 1e-32.
-_NO_RESIDUALS = 1e-60
-_PERFECT = 1e-30
 
 
 class Reference(Section):
@@ -63,18 +60,11 @@ class Reference(Section):
     degrees_of_freedom: int
     """Residual degrees of freedom, N - p."""
 
-    is_perfect: bool
-    """Whether the residuals are only the rounding of y: RSS below 1e-30 yᵀy, as R's summary.lm tells it."""
-
     num_rows: int
     """Number of rows, N."""
 
     condition_number: float
     """Ratio of the largest to the smallest singular value of [x, 1], at most 1e300."""
-
-    scales: tuple[float, ...]
-    """rms(y) / rms(x_j): the size below which a coefficient does not matter; the bias last. If y is 0, rms(y) is
-    replaced by 1."""
 
     factor: tuple[tuple[float, ...], ...]
     """R of the QR factorisation of [x, 1], one tuple per row: XᵀX = RᵀR."""
@@ -150,39 +140,39 @@ def _statistics(
     solution: Solution, total: ExactMatrix, terms: tuple[str, ...], num_rows: int, *, bias: bool
 ) -> Reference:
     d = len(terms)
-    p, freedom = d + bias, num_rows - d - bias
+    freedom = num_rows - d - bias
     squares, sum_y = total.fraction(d + 1, d + 1), total.fraction(d, d + 1)
-    tss = float(squares - sum_y**2 / Fraction(num_rows)) if bias else float(squares)
+    tss = squares - sum_y**2 / num_rows if bias else squares
     rss = solution.residual_sum_of_squares
-    if rss < _NO_RESIDUALS * float(squares):
-        rss = 0.0
-    variance = rss / freedom if freedom > 0 else None
+    variance = float(rss / freedom) if freedom > 0 else None
     errors = [None if variance is None else math.sqrt(variance * entry) for entry in solution.inverse_diagonal.tolist()]
-    target_rms = math.sqrt(float(squares) / num_rows) or 1.0
-    lengths = np.sqrt(total.rounded().diagonal()[:p] / num_rows)
     singular = np.linalg.svd(solution.factor, compute_uv=False)
     weights = solution.coefficients.tolist()
     r_squared = 1 - rss / tss if tss > 0 else None
-    f = max(tss - rss, 0.0) / d / variance if variance and tss > 0 else None
-    if f is not None and not math.isfinite(f):
-        f = None
+    f = _finite(max(tss - rss, Fraction(0)) * freedom / (d * rss)) if rss and freedom > 0 and tss > 0 else None
     return Reference(
         weights=tuple(weights[:d]),
         bias=weights[d] if bias else None,
         standard_errors=tuple(errors[:d]),
         bias_standard_error=errors[d] if bias else None,
         residual_sd=None if variance is None else math.sqrt(variance),
-        r_squared=r_squared,
-        adjusted_r_squared=None if freedom <= 0 or r_squared is None else 1 - rss / tss * (num_rows - bias) / freedom,
+        r_squared=None if r_squared is None else float(r_squared),
+        adjusted_r_squared=None if freedom <= 0 or tss <= 0 else float(1 - rss / tss * (num_rows - bias) / freedom),
         f_statistic=f,
         f_p_value=None if f is None else f_tail(f, d, freedom),
         degrees_of_freedom=freedom,
-        is_perfect=freedom > 0 and rss <= _PERFECT * float(squares),
         num_rows=num_rows,
         condition_number=min(float(singular[0]) / max(float(singular[-1]), 1e-300), 1e300),
-        scales=tuple((target_rms / lengths).tolist()),
         factor=tuple(map(tuple, solution.factor.tolist())),
     )
+
+
+def _finite(value: Fraction) -> float | None:
+    """Return a float64, or None if it overflows."""
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def _dependences(products: ExactMatrix, names: tuple[str, ...], *, bias: bool) -> list[Dependence]:

@@ -26,15 +26,18 @@ class Coefficient(Section):
     standard_error: float | None
     """Standard error of the exact solution."""
 
-    digits: float
-    """Log relative error, -log10 of |learned - reference| / |reference|, in 0..15.95; the divisor is rms(y) / rms(x)
-    if the reference is 0 up to rounding."""
+    digits: float | None
+    """Log relative error, -log10 of |learned - reference| / |reference|, in 0..15.95; None if the reference is 0 within
+    `rounding`."""
 
     ulps: float
     """|learned - reference| in units in the last place of the trained dtype."""
 
     allowed: float
     """Largest |learned - reference| that passes."""
+
+    rounding: float | None = None
+    """How far rounding each entry of the table once can move the weight; None if that was not needed."""
 
     @property
     def gap(self) -> float:
@@ -63,7 +66,7 @@ class Evaluation(Section):
     """The weights in the order of the features, then the bias if there is one."""
 
     digits: float
-    """The smallest `digits` of all coefficients."""
+    """The smallest `digits` of all coefficients; those that are 0 within rounding have none."""
 
     warnings: tuple[str, ...]
     """Warnings, a sentence each."""

@@ -19,9 +19,15 @@ _MAX_ROUNDS = 8
 _MAX_CORRECTIONS = 60
 _WELL_CONDITIONED = 0.5
 # Corrections stop below the first limit, relative to the coefficient. A coefficient below the second limit, relative to
-# rms(y) / rms(column), is 0.
+# rms(y) / rms(column), is 0: of values from 1e-100 to 1e100 nothing smaller can come.
 _CORRECTED = 2.0**-80
-_NOTHING = 2.0**-200
+_NOTHING = 2.0**-800
+# Corrections go on until what they still add to the residual sum of squares is below this part of it.
+_SETTLED = Fraction(1, 2**60)
+# What they add is known to this part: where nothing else is left, RSS is 0.
+_EXCESS_ERROR = Fraction(1, 2**40)
+# Digits of exact numbers end at 2^-1000: nothing below this part of yᵀy is known.
+_LEAST = Fraction(1, 2**900)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,10 +35,10 @@ class Solution:
     """The least-squares solution and the quantities for its statistics."""
 
     coefficients: np.ndarray
-    """Coefficients, correctly rounded, float64, shape (p,); those below 2^-200 · rms(y) / rms(column) are 0."""
+    """Coefficients, correctly rounded, float64, shape (p,); those below 2^-800 · rms(y) / rms(column) are 0."""
 
-    residual_sum_of_squares: float
-    """RSS of the exact solution."""
+    residual_sum_of_squares: Fraction
+    """RSS of the exact solution, to 60 bits."""
 
     inverse_diagonal: np.ndarray
     """Diagonal of the inverse of XᵀX, shape (p,)."""
@@ -68,21 +74,29 @@ def solve_normal_equations(gram: ExactMatrix) -> Solution:
 
     terms: list[np.ndarray] = []
     residual, transform = right, _exact_columns(preconditioner, matrix)
+    nothing = _NOTHING * lengths[p] / lengths[:p]
+    rss = Fraction(0)
     for _ in range(_MAX_CORRECTIONS):
         coordinates = (transform.transposed @ residual).rounded()[:, 0]
-        inner = np.linalg.solve(cholesky.T, np.linalg.solve(cholesky, coordinates))
-        terms.append(preconditioner @ inner)
+        whitened = np.linalg.solve(cholesky, coordinates)
+        if terms:
+            size = np.maximum(np.abs(np.sum(terms, axis=0)), nothing)
+            if (np.abs(terms[-1]) <= _CORRECTED * size).all():
+                # ‖y - Xw‖² is larger than RSS by ‖X(w - w*)‖², which the next correction removes.
+                excess = sum((Fraction(value) ** 2 for value in whitened.tolist()), Fraction(0))
+                at_terms = _residual_squares(gram, terms, residual)
+                rss = max(at_terms - excess, Fraction(0))
+                if excess <= _SETTLED * rss or (np.abs(terms[-1]) <= nothing).all():
+                    break
+        terms.append(preconditioner @ np.linalg.solve(cholesky.T, whitened))
         residual = residual.minus(matrix @ _exact_vector(terms[-1], matrix, residual))
-        size = np.maximum(np.abs(np.sum(terms, axis=0)), _NOTHING * lengths[p] / lengths[:p])
-        if (np.abs(terms[-1]) <= _CORRECTED * size).all():
-            break
+    least = max(_EXCESS_ERROR * _residual_squares(gram, terms, residual), _LEAST * gram.fraction(p, p))
     coefficients = np.array([math.fsum(values) for values in zip(*terms, strict=True)])
-    coefficients[np.abs(coefficients) <= _NOTHING * lengths[p] / lengths[:p]] = 0.0
-    whitened = np.linalg.solve(cholesky, preconditioner.T)
+    coefficients[np.abs(coefficients) <= nothing] = 0.0
     return Solution(
         coefficients=coefficients,
-        residual_sum_of_squares=float(_residual_squares(gram, terms, residual)),
-        inverse_diagonal=(whitened**2).sum(axis=0),
+        residual_sum_of_squares=rss if rss > least else Fraction(0),
+        inverse_diagonal=(np.linalg.solve(cholesky, preconditioner.T) ** 2).sum(axis=0),
         factor=cholesky.T @ np.linalg.inv(preconditioner),
     )
 

@@ -118,6 +118,7 @@ TABLE: dict[Stage, StageEntry] = {
             "evaluation.inference",
             "evaluation.least_squares",
             "evaluation.residuals",
+            "evaluation.rounding",
             "evaluation.verdict",
             "files",
             "numerics.collinearity",

@@ -156,7 +156,7 @@ def _line(error: Exception) -> str:
 
 
 def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int, Row]]:
-    from lntx.evaluation.evaluate import compare
+    from lntx.evaluation.evaluate import compare, lowest_digits
     from lntx.sweep.vectorized import train_together
 
     if not group:
@@ -192,6 +192,7 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
             found.weights,
             found.bias,
             trial.problem.reference,
+            trial.problem.rounding(trial.pipeline.train.dtype),
             dtype=trial.pipeline.train.dtype,
             terms=trial.problem.dataset.terms,
             data=trial.pipeline.data,
@@ -203,7 +204,7 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
             Row(
                 settings=said,
                 verdict="pass" if right else "fail",
-                digits=min(coefficient.digits for coefficient in coefficients),
+                digits=lowest_digits(coefficients),
                 epochs=found.epochs,
                 mse=found.loss,
                 learning_rate=trial.descent.learning_rate,

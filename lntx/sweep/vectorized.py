@@ -17,8 +17,11 @@ from lntx.config.schema import MAX_MAGNITUDE, Data, Pipeline, Train
 from lntx.data.dataset import Dataset, fits_in_memory, open_dataset, read_blocks
 from lntx.data.importing import import_as_told
 from lntx.data.synthetic import generate_dataset
+from lntx.evaluation.evaluate import UNIT
 from lntx.evaluation.least_squares import Reference, exact_sums, solve
+from lntx.evaluation.rounding import Rounding
 from lntx.model import draw_start
+from lntx.numerics.gram import Gram
 from lntx.training import curvature as curves
 from lntx.training.fit import fit, read_parts, refuse_beyond_float32, sums_over, threads
 from lntx.training.hyperparameters import Descent, Frame, choose_frame, plan_descent
@@ -39,6 +42,9 @@ class Problem:
     curvature: curves.Curvature
     """Their second moments."""
 
+    sums: Gram
+    """Exact sums of the products of their columns."""
+
     reference: Reference
     """Their least-squares solution."""
 
@@ -54,11 +60,20 @@ class Problem:
     frames: dict[str, Frame] = field(default_factory=dict)
     """Coordinates computed so far, by `precondition` setting."""
 
+    roundings: dict[str, Rounding] = field(default_factory=dict)
+    """What rounding the rows to a dtype can change, by dtype."""
+
     def frame(self, train: Train) -> Frame:
         """Return the coordinates of a training."""
         if train.precondition not in self.frames:
             self.frames[train.precondition] = choose_frame(self.curvature, train.precondition)
         return self.frames[train.precondition]
+
+    def rounding(self, dtype: str) -> Rounding:
+        """Return what rounding the rows to a dtype can change."""
+        if dtype not in self.roundings:
+            self.roundings[dtype] = Rounding(self.dataset, self.sums, self.reference, unit=UNIT[dtype])
+        return self.roundings[dtype]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +126,12 @@ def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
         rows = read_parts(dataset, torch.float64, torch.device("cpu"), lambda: read_blocks(dataset))
         sums = sums_over(dataset, rows, compiled=not fits_in_memory(dataset))
         gradient, loss = Moments(curvature, rows, sums).gradient(anchor, torch.eye(len(anchor), dtype=torch.float64))
+    exact = exact_sums(dataset)
     return Problem(
         dataset=dataset,
         curvature=curvature,
-        reference=solve(exact_sums(dataset), dataset.terms, bias=bias),
+        sums=exact,
+        reference=solve(exact, dataset.terms, bias=bias),
         anchor=anchor,
         gradient=gradient,
         loss=loss,

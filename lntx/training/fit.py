@@ -6,6 +6,7 @@ Uses rows and settings; never the true weights or the exact solution.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,15 +23,19 @@ from lntx.progress import tell
 from lntx.training import curvature as curves
 from lntx.training.checkpoints import Checkpoints
 from lntx.training.gradients import Part, naive_error
-from lntx.training.hyperparameters import Descent, choose_frame, plan_descent
+from lntx.training.hyperparameters import Descent, choose_frame, exact_descent, plan_descent
 from lntx.training.loop import TrainingLoop
 from lntx.training.moments import Moments, PassSums, add_up, sums_of_part, sums_of_rows
 from lntx.training.result import Epoch, Fit, history_digest
-from lntx.training.steps import by_moments, full_batch, mini_batches
+from lntx.training.steps import by_moments, coefficients_of, full_batch, mini_batches
 from lntx.training.stopping import Stopping
+
+logger = logging.getLogger(__name__)
 
 # Squares of larger values, and of their products with weights, overflow float32.
 LARGEST_FLOAT32 = 1e15
+# A weight has settled if the rest of its way to the solution, relative to itself, is below this.
+_SETTLED = {"float64": 1e-9, "float32": 1e-6}
 # Below this number of rows the float32 sums of torch's own gradient are accurate to four digits.
 _NAIVE_IS_FINE = 10**5
 
@@ -85,17 +90,28 @@ def fit(
             stop = progress.descend(
                 mini_batches(model, rows, descent, train, generator, dataset.num_rows), stopping, epochs
             )
-        if stop != "diverged" and (progress.is_finishing or len(history) <= train.max_epochs):
+        exact_rows = rows if not by_rows else read_parts(dataset, torch.float64, device, blocks)
+        sums = sums_over(dataset, exact_rows, compiled=not in_memory and device.type == "cpu")
+        moments = Moments(curvature, exact_rows, sums)
+        if progress.is_polishing:
+            stop = "converged"
+        elif stop != "diverged" and (progress.is_finishing or len(history) <= train.max_epochs):
             if descent.batch_size is not None:
                 stopping = _stopping(train, descent, curvature, batches=False)
             progress.finish()
             if descent.gradient == "moments":
-                exact_rows = rows if not by_rows else read_parts(dataset, torch.float64, device, blocks)
-                sums = sums_over(dataset, exact_rows, compiled=not in_memory and device.type == "cpu")
-                steps = by_moments(model, Moments(curvature, exact_rows, sums), descent, train)
+                steps = by_moments(model, moments, descent, train)
             else:
                 steps = full_batch(model, rows, descent, train, dataset.num_rows)
             stop = progress.descend(steps, stopping, train.max_epochs)
+        if stop in ("converged", "stalled") and _is_automatic(train):
+            if not progress.is_polishing and not _has_settled(model, moments, train):
+                logger.info("train: exact steps follow from epoch %d on", len(history) - 1)
+                progress.is_polishing = True
+            if progress.is_polishing:
+                descent, plain = exact_descent(curvature, descent), train.model_copy(update={"momentum": 0.0})
+                steps, stopping = by_moments(model, moments, descent, plain), Stopping(plain, curvature, exact=True)
+                stop = progress.descend(steps, stopping, train.max_epochs)
     final = history[-1]
     return (
         model.cpu(),
@@ -178,11 +194,23 @@ def _naive_error(
     return naive_error(model, rows())
 
 
+def _is_automatic(train: Train) -> bool:
+    """Whether the way to the solution is left to the data."""
+    return train.gradient == train.precondition == train.learning_rate == train.tolerance == "auto"
+
+
+def _has_settled(model: LNTXLinearModel, moments: Moments, train: Train) -> bool:
+    """Whether each weight has reached the solution, relative to its own size."""
+    coefficients = coefficients_of(model)
+    left = moments.way_to_solution(coefficients).abs()
+    return bool((left <= _SETTLED[train.dtype] * coefficients.abs()).all())
+
+
 def _stopping(train: Train, descent: Descent, curvature: curves.Curvature, *, batches: bool) -> Stopping:
     if batches:
-        return Stopping(train, curvature.scales, batches=True)
+        return Stopping(train, curvature, batches=True)
     exact = descent.gradient == "moments"
-    return Stopping(train, curvature.scales, exact=exact, compensates=not exact)
+    return Stopping(train, curvature, exact=exact, compensates=not exact)
 
 
 def find_device(train: Train) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -127,6 +128,23 @@ def plan_descent(
         stable_limit=limit,
         batch_size=batch_size,
         condition_number=condition,
+    )
+
+
+def exact_descent(curvature: curves.Curvature, descent: Descent) -> Descent:
+    """Return the descent by Newton's steps on exact sums, without momentum: it goes the whole way in each direction."""
+    coordinates = curvature.coordinates("qr")
+    eigenvalues = curvature.eigenvalues(coordinates)
+    rate = curves.best_rate(eigenvalues, 0.0)
+    return dataclasses.replace(
+        descent,
+        precondition="qr",
+        coordinates=coordinates,
+        gradient="moments",
+        learning_rate=descent.learning_rate if descent.batch_size is not None else rate,
+        full_batch_rate=rate,
+        stable_limit=curves.stable_limit(eigenvalues, 0.0),
+        condition_number=curves.condition(eigenvalues),
     )
 
 

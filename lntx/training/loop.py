@@ -28,12 +28,15 @@ class TrainingLoop:
         self._checkpoints = checkpoints
         self._saved = checkpoints.load()
         self._finishing_from: int | None = None
+        self.is_polishing = False
+        """Whether exact steps follow steps that have settled elsewhere."""
         self.history = [_epoch(model, None)]
         if self._saved is not None:
             self.history = [
                 Epoch(weights=row["weights"], bias=row["bias"], loss=row["loss"]) for row in self._saved["history"]
             ]
             self._finishing_from = self._saved["finishing_from"]
+            self.is_polishing = self._saved["is_polishing"]
             _set_coefficients(model, self.history[-1])
             generator.set_state(self._saved["generator"])
             logger.info("train: goes on from epoch %d", len(self.history) - 1)
@@ -80,6 +83,7 @@ class TrainingLoop:
         return {
             "history": [epoch.model_dump() for epoch in self.history],
             "finishing_from": self._finishing_from,
+            "is_polishing": self.is_polishing,
             "generator": self._generator.get_state(),
             "optimizer": steps.optimizer.state_dict(),
             "stopping": stopping.state,

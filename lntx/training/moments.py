@@ -74,6 +74,14 @@ class Moments:
         # Round only after the transform to the coordinates, where no more cancellation occurs.
         return -2 / self._num_rows * exact_transform(coordinates, right), loss
 
+    def way_to_solution(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """Return the Newton step from some coefficients, shape (p,)."""
+        right, _ = self._carried(coefficients)
+        if right is None:
+            right = self._pass(coefficients)
+        step: torch.Tensor = self._inverse @ exact_transform(self._inverse, right)
+        return step
+
     @property
     def state(self) -> dict[str, torch.Tensor | float] | None:
         """The result of the last pass over the rows; None before the first pass."""

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import torch
 
 from lntx.config.schema import Train
+from lntx.training.curvature import Curvature
 from lntx.training.result import Epoch, Stop
 
 COMPENSATE_BELOW = 64
 """Changes below this many units of rounding are dominated by rounding in the residuals."""
 
 EXACT_SCALE = 1e-12
-"""With exact gradients, a coefficient matters down to this fraction of rms(y) / rms(column)."""
+"""With exact gradients, a coefficient matters down to this fraction of rms(residuals) / rms(column)."""
 
 STALL_BELOW = 1000
 """Changes below this many units of rounding that no longer decrease are only rounding."""
@@ -25,6 +26,8 @@ STALL_EPOCHS = 50
 DIVERGED_GROWTH = 1e12
 """A loss this many times the first one counts as diverged."""
 
+# With exact gradients the changes decrease quickly.
+_EXACT_STALL_EPOCHS = 5
 _PLATEAU_EPOCHS = 10
 _PLATEAU_FALL = 0.99
 
@@ -32,15 +35,14 @@ _PLATEAU_FALL = 0.99
 class Stopping:
     """Decides after each epoch whether a phase of the training has ended.
 
-    scale: size below which a coefficient does not matter, shape (p,). exact: the gradients are exact, so that even a
-    coefficient far below its scale can converge. compensates: the last epoch must have residuals without rounding.
-    batches: the steps use random batches, which finally circle the solution.
+    exact: the gradients are exact, so that even a coefficient far below the others can converge. compensates: the last
+    epoch must have residuals without rounding. batches: the steps use random batches, which only circle the solution.
     """
 
     def __init__(
         self,
         train: Train,
-        scale: torch.Tensor,
+        curvature: Curvature,
         *,
         exact: bool = False,
         compensates: bool = False,
@@ -48,7 +50,8 @@ class Stopping:
     ) -> None:
         self._train = train
         self._eps = torch.finfo(getattr(torch, train.dtype)).eps
-        self._scale = scale * (EXACT_SCALE if exact else 1.0)
+        self._curvature = curvature
+        self._exact = exact
         self._compensates = compensates
         self._batches = batches
         self._losses: list[float] = []
@@ -93,7 +96,8 @@ class Stopping:
         return None
 
     def _stalled(self, moves: Sequence[float]) -> bool:
-        recent, earlier = moves[-STALL_EPOCHS:], moves[-2 * STALL_EPOCHS : -STALL_EPOCHS]
+        epochs = _EXACT_STALL_EPOCHS if self._exact else STALL_EPOCHS
+        recent, earlier = moves[-epochs:], moves[-2 * epochs : -epochs]
         return bool(earlier) and 0.9 * max(earlier) < max(recent) <= STALL_BELOW * self._eps
 
     def _circles(self) -> bool:
@@ -103,5 +107,12 @@ class Stopping:
 
     def _move(self, before: Epoch, after: Epoch) -> float:
         old, new = (torch.tensor(epoch.coefficients, dtype=torch.float64) for epoch in (before, after))
-        reach = torch.maximum(new.abs(), self._scale).clamp_min(torch.finfo(torch.float64).tiny)
+        reach = torch.maximum(new.abs(), self._scale(after)).clamp_min(torch.finfo(torch.float64).tiny)
         return float(((new - old).abs() / reach).max())
+
+    def _scale(self, epoch: Epoch) -> torch.Tensor:
+        """Return the size below which a coefficient does not matter, shape (p,)."""
+        if not self._exact:
+            return self._curvature.scales
+        # Not of y: a few large values would hide the other weights.
+        return EXACT_SCALE * math.sqrt(max(epoch.loss or 0.0, 0.0)) / self._curvature.column_rms

@@ -227,11 +227,11 @@ def test_without_degrees_of_freedom_there_are_no_standard_errors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("learned", "expected", "scale", "found"),
-    [(3.7, 3.7, 1.0, 15.95), (1.001, 1.0, 1.0, 3.0), (1e-9, 0.0, 1.0, 9.0), (5.0, 1.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0)],
+    ("learned", "expected", "digits"),
+    [(3.7, 3.7, 15.95), (1.001, 1.0, 3.0), (1e-9, 0.0, 0.0), (5.0, 1.0, 0.0), (0.0, 0.0, 15.95), (2e-30, 1e-30, 0.0)],
 )
-def test_digits_are_the_log_relative_error(learned: float, expected: float, scale: float, found: float) -> None:
-    assert correct_digits(learned, expected, scale) == pytest.approx(found, abs=1e-6)
+def test_digits_are_the_log_relative_error(learned: float, expected: float, digits: float) -> None:
+    assert correct_digits(learned, expected) == pytest.approx(digits, abs=1e-6)
 
 
 def test_the_chi_squared_tail_is_the_textbooks() -> None:
