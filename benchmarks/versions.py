@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TRIED = ROOT / "lntx" / "tried.json"
-_TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+_EXTRAS = ("--extra", "onnx", "--extra", "sklearn")
+_TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "polars", "polars-runtime-32")
 _FACTS = """
 import importlib.metadata, json, platform, sys, torch
 versions = {name: importlib.metadata.version(name) for name in sys.argv[1:]}
@@ -51,7 +52,7 @@ def install(name: str) -> Path:
     _uv("venv", "--python", version, str(folder))
     wanted = folder / "requirements.txt"
     choice = {"floors": ["--resolution", "lowest-direct"], "newest": []}.get(name, ["-c", "constraints.txt"])
-    _uv("pip", "compile", *choice, "--python-version", version, "pyproject.toml", "-o", str(wanted))
+    _uv("pip", "compile", *choice, "--python-version", version, "pyproject.toml", *_EXTRAS, "-o", str(wanted))
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     tools = [f"{tool}=={pinned[tool]}" for tool in _TOOLS]
     python = folder / "bin" / "python"

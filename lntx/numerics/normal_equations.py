@@ -86,7 +86,8 @@ def solve_normal_equations(gram: ExactMatrix) -> Solution:
                 excess = sum((Fraction(value) ** 2 for value in whitened.tolist()), Fraction(0))
                 at_terms = _residual_squares(gram, terms, residual)
                 rss = max(at_terms - excess, Fraction(0))
-                if excess <= _SETTLED * rss or (np.abs(terms[-1]) <= nothing).all():
+                is_nothing = at_terms <= _LEAST * gram.fraction(p, p) or (np.abs(terms[-1]) <= nothing).all()
+                if excess <= _SETTLED * rss or is_nothing:
                     break
         terms.append(preconditioner @ np.linalg.solve(cholesky.T, whitened))
         residual = residual.minus(matrix @ _exact_vector(terms[-1], matrix, residual))

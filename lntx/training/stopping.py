@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -26,6 +27,8 @@ STALL_EPOCHS = 50
 DIVERGED_GROWTH = 1e12
 """A loss this many times the first one counts as diverged."""
 
+# A coefficient that has shrunk to this part in each of so many epochs goes to 0.
+_SHRUNK, _VANISHING_EPOCHS = 1e-3, 8
 # With exact gradients the changes decrease quickly.
 _EXACT_STALL_EPOCHS = 5
 _PLATEAU_EPOCHS = 10
@@ -56,6 +59,7 @@ class Stopping:
         self._batches = batches
         self._losses: list[float] = []
         self._moves: list[float] = []
+        self._shrinking: list[int] = [0] * len(curvature.factor)
 
     @property
     def last_move(self) -> float:
@@ -63,13 +67,14 @@ class Stopping:
         return self._moves[-1] if self._moves else math.inf
 
     @property
-    def state(self) -> dict[str, list[float]]:
+    def state(self) -> dict[str, list[Any]]:
         """The losses and changes so far."""
-        return {"losses": [*self._losses], "moves": [*self._moves]}
+        return {"losses": [*self._losses], "moves": [*self._moves], "shrinking": [*self._shrinking]}
 
-    def restore(self, state: dict[str, list[float]]) -> None:
+    def restore(self, state: dict[str, list[Any]]) -> None:
         """Restore a saved `state`."""
         self._losses, self._moves = [*state["losses"]], [*state["moves"]]
+        self._shrinking = [*state["shrinking"]]
 
     @property
     def close(self) -> bool:
@@ -108,7 +113,15 @@ class Stopping:
     def _move(self, before: Epoch, after: Epoch) -> float:
         old, new = (torch.tensor(epoch.coefficients, dtype=torch.float64) for epoch in (before, after))
         reach = torch.maximum(new.abs(), self._scale(after)).clamp_min(torch.finfo(torch.float64).tiny)
-        return float(((new - old).abs() / reach).max())
+        moves = (new - old).abs() / reach
+        if self._exact:
+            if after.loss == 0:
+                # The predictions are the targets: what still moves is below them.
+                return 0.0
+            shrinks = (new.abs() <= _SHRUNK * old.abs()).tolist()
+            self._shrinking = [count + 1 if still else 0 for count, still in zip(self._shrinking, shrinks, strict=True)]
+            moves[torch.tensor(self._shrinking) >= _VANISHING_EPOCHS] = 0.0
+        return float(moves.max())
 
     def _scale(self, epoch: Epoch) -> torch.Tensor:
         """Return the size below which a coefficient does not matter, shape (p,)."""

@@ -65,7 +65,7 @@ def test_a_killed_holder_blocks_nobody(tmp_path: Path) -> None:
 def test_garbage_collection_leaves_what_a_run_uses(tmp_path: Path) -> None:
     """Rows that a training reads, of a configuration that no finished run has."""
     root = tmp_path / "root"
-    settings = ("--data.num-rows", "30000", "--train.precondition", "none", "--train.bias")
+    settings = ("--data.num-rows", "30000", "--data.noise", "0.5", "--train.precondition", "none", "--train.bias")
     settings += ("--train.tolerance", "0", "--train.max-epochs", "2000")
     process = start(root, *settings)
     wait_for(process, "train: computing")
