@@ -11,7 +11,7 @@ BENCH := $(VENV)/.installed-bench
 # Two processes; a file's tests stay together, so that those who share a server share it.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: run test test-all processors floors newest notebooks bench bench-peers docs lint format clean
+.PHONY: run test test-all processors floors newest notebooks bench bench-numerics bench-speed bench-peers docs lint format clean
 
 run: $(USER)
 	$(BIN)/lntx run
@@ -43,13 +43,17 @@ notebooks: $(DEV)
 ROUNDS ?= 5
 ROWS ?= 100000000
 MOST ?= 1000000000
-bench: $(BENCH)
+bench: bench-numerics bench-speed
+
+bench-numerics: $(BENCH)
 	$(BIN)/python benchmarks/certified.py
 	$(BIN)/python benchmarks/float32_sums.py
 	$(BIN)/python benchmarks/false_alarms.py
 	$(BIN)/python benchmarks/agreement.py
-	$(BIN)/python benchmarks/frames.py --rounds $(ROUNDS)
 	$(BIN)/python benchmarks/findings
+
+bench-speed: $(BENCH)
+	$(BIN)/python benchmarks/frames.py --rounds $(ROUNDS)
 	$(BIN)/python -m benchmarks.proof_models
 	$(BIN)/python benchmarks/startup.py --rounds $(ROUNDS)
 	$(BIN)/python -m benchmarks.service --rounds $(ROUNDS)

@@ -89,7 +89,7 @@ class Suspicions:
                     rows = f"row {extreme.row:,}" if extreme.count == 1 else f"{extreme.count:,} rows"
                     first = "" if extreme.count == 1 else f", first in row {extreme.row:,}"
                     yield f"{quoted(name, MAX_NAME)} is {sign * extreme.top:g} in {rows}{first}: {why}"
-        for name in sorted(self._twins or ()):
+        for name in sorted(self._twins or ()) if self._num_rows >= _FEWEST_ROWS else ():
             yield f"{quoted(name, MAX_NAME)} repeats the target {quoted(self._target, MAX_NAME)} in every row"
 
     def _why(self, extreme: _Extreme, opposite: _Extreme, sign: float) -> str | None:

@@ -60,6 +60,7 @@ TABLE: dict[Stage, StageEntry] = {
             "data.frames",
             "data.importing",
             "data.shards",
+            "data.suspicions",
             "data.synthetic",
             "data.tables",
             "files",

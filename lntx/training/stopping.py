@@ -29,8 +29,8 @@ DIVERGED_GROWTH = 1e12
 
 # A coefficient that has shrunk to this part in each of so many epochs goes to 0.
 _SHRUNK, _VANISHING_EPOCHS = 1e-3, 8
-# With exact gradients the changes decrease quickly.
-_EXACT_STALL_EPOCHS = 5
+# With exact gradients the changes decrease quickly; beside very large weights they end above rounding.
+_EXACT_STALL_EPOCHS, _EXACT_STALL_BELOW = 5, 1e-9
 _PLATEAU_EPOCHS = 10
 _PLATEAU_FALL = 0.99
 
@@ -103,7 +103,8 @@ class Stopping:
     def _stalled(self, moves: Sequence[float]) -> bool:
         epochs = _EXACT_STALL_EPOCHS if self._exact else STALL_EPOCHS
         recent, earlier = moves[-epochs:], moves[-2 * epochs : -epochs]
-        return bool(earlier) and 0.9 * max(earlier) < max(recent) <= STALL_BELOW * self._eps
+        below = max(_EXACT_STALL_BELOW, STALL_BELOW * self._eps) if self._exact else STALL_BELOW * self._eps
+        return bool(earlier) and 0.9 * max(earlier) < max(recent) <= below
 
     def _circles(self) -> bool:
         """Return whether the loss of random batches no longer decreases."""

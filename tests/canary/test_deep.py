@@ -158,7 +158,7 @@ def test_wrong_options_are_refused(cli: Cli, words: tuple[str, ...], said: str) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_blind_canaries_raise_no_alarm(seed: int) -> None:
     found = run_deep(DeepOrder(seed=seed))
     assert found.verdict == "pass", found.reason

@@ -33,7 +33,7 @@ def test_every_fault_is_caught_and_put_down_to_the_right_part() -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", [11, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6))])
+@pytest.mark.parametrize("seed", [11, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1))])
 def test_so_they_are_in_blind_canaries(seed: int) -> None:
     assert [one for one in run_faults(Order(seed=seed)) if not one.is_right] == []
 
