@@ -66,6 +66,9 @@ class Reference(Section):
     condition_number: float
     """Ratio of the largest to the smallest singular value of [x, 1], at most 1e300."""
 
+    inverse_diagonal: tuple[float, ...]
+    """Diagonal of the inverse of XᵀX, the bias last."""
+
     factor: tuple[tuple[float, ...], ...]
     """R of the QR factorisation of [x, 1], one tuple per row: XᵀX = RᵀR."""
 
@@ -163,6 +166,7 @@ def _statistics(
         degrees_of_freedom=freedom,
         num_rows=num_rows,
         condition_number=min(float(singular[0]) / max(float(singular[-1]), 1e-300), 1e300),
+        inverse_diagonal=tuple(solution.inverse_diagonal.tolist()),
         factor=tuple(map(tuple, solution.factor.tolist())),
     )
 

@@ -43,18 +43,16 @@ class Rounding:
         self._num_coefficients = d + (reference.bias is not None)
         self._residual_length = (reference.residual_sd or 0.0) * math.sqrt(reference.degrees_of_freedom)
         self._lengths = np.sqrt(self._total.rounded().diagonal())
+        self._roots = np.sqrt(reference.inverse_diagonal)
         self._unit = unit
-        self._rows: dict[int, list[flint.arb]] = {}
         self._bounds: dict[int, float] = {}
 
     def limit(self, j: int) -> float:
         """Return a number above the bound of coefficient j, without a pass over the rows (Cauchy and Schwarz)."""
         d = len(self._weights)
-        (row,) = self._inverse_rows([j])
         sizes = self._lengths[d + 1] + float((np.abs(self._weights) * self._lengths[:d]).sum())
-        moved = sum(abs(float(value)) * length for value, length in zip(row, self._lengths[:d].tolist(), strict=False))
-        total = math.sqrt(max(float(row[j]), 0.0)) * sizes + moved * self._residual_length
-        return float(min(2 * self._unit * self._dataset.degree * total, 1e300))
+        moved = float((self._roots[:d] * self._lengths[:d]).sum()) * self._residual_length
+        return float(min(2 * self._unit * self._dataset.degree * self._roots[j] * (sizes + moved), 1e300))
 
     def bounds(self, places: Sequence[int]) -> list[float]:
         """Return the largest changes of some coefficients, from one pass over the rows."""
@@ -117,15 +115,10 @@ class Rounding:
 
     def _inverse_rows(self, places: Sequence[int]) -> list[list[flint.arb]]:
         """Return rows of (XᵀX)⁻¹ in balls."""
-        new = [j for j in places if j not in self._rows]
-        if new:
-            p = self._num_coefficients
-            with flint.ctx.workprec(_BITS):
-                entries = [[_ball(self._total.fraction(i, k)) for k in range(p)] for i in range(p)]
-                right = flint.arb_mat([[1 if i == j else 0 for j in new] for i in range(p)])
-                solved = flint.arb_mat(entries).solve(right)
-                self._rows |= {j: [solved[i, k] for i in range(p)] for k, j in enumerate(new)}
-        return [self._rows[j] for j in places]
+        p = self._num_coefficients
+        entries = [[_ball(self._total.fraction(i, k)) for k in range(p)] for i in range(p)]
+        solved = flint.arb_mat(entries).solve(flint.arb_mat([[1 if i == j else 0 for j in places] for i in range(p)]))
+        return [[solved[i, k] for i in range(p)] for k in range(len(places))]
 
 
 def _ball(value: Fraction) -> flint.arb:

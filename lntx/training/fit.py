@@ -90,9 +90,9 @@ def fit(
             stop = progress.descend(
                 mini_batches(model, rows, descent, train, generator, dataset.num_rows), stopping, epochs
             )
-        exact_rows = rows if not by_rows else read_parts(dataset, torch.float64, device, blocks)
-        sums = sums_over(dataset, exact_rows, compiled=not in_memory and device.type == "cpu")
-        moments = Moments(curvature, exact_rows, sums)
+        needs_float64 = by_rows and dtype != torch.float64 and (descent.gradient == "moments" or _is_automatic(train))
+        exact_rows = read_parts(dataset, torch.float64, device, blocks) if needs_float64 else rows
+        moments = _moments(dataset, curvature, exact_rows, compiled=not in_memory and device.type == "cpu")
         if progress.is_polishing:
             stop = "converged"
         elif stop != "diverged" and (progress.is_finishing or len(history) <= train.max_epochs):
@@ -192,6 +192,12 @@ def _naive_error(
     if not plain or num_rows <= _NAIVE_IS_FINE:
         return None
     return naive_error(model, rows())
+
+
+def _moments(
+    dataset: Dataset, curvature: curves.Curvature, rows: Callable[[], Iterator[Part]], *, compiled: bool
+) -> Moments:
+    return Moments(curvature, rows, sums_over(dataset, rows, compiled=compiled))
 
 
 def _is_automatic(train: Train) -> bool:
