@@ -29,6 +29,8 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 
 _EDGES = 5
 
+# A loss below this part of the largest one is drawn as 0.
+_LEAST_LOSS = 1e-60
 # Points along each axis of a loss surface, and its contours.
 _GRID, _CONTOURS = 101, 9
 
@@ -46,7 +48,9 @@ def loss_curve(history: Sequence[Epoch]) -> Figure:
     if all(loss > 0 for _, loss in points):
         axes.set_yscale("log")
     else:
-        axes.set_yscale("symlog", linthresh=min((loss for _, loss in points if loss > 0), default=1.0))
+        # A scale of several hundred decades overflows.
+        least = _LEAST_LOSS * max((loss for _, loss in points), default=0.0)
+        axes.set_yscale("symlog", linthresh=min((loss for _, loss in points if loss > least), default=1.0))
     return figure
 
 

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import lntx
@@ -177,6 +178,13 @@ def test_pictures_of_very_small_and_very_large_rows_are_drawn(tmp_path: Path, si
     rows = {"distribution": "uniform", "low": float(size), "high": 9 * float(size), "weights": [3.0, -2.0]}
     lntx.run(data=rows, train={"bias": False}, root=tmp_path)
     assert "weights over the loss" in html(_page(tmp_path))
+
+
+def test_a_loss_that_ends_at_zero_is_drawn(tmp_path: Path) -> None:
+    """A weight goes to 0, and the loss through hundreds of decades."""
+    rows = np.array([(54, 2), (71, 3), (90, 3), (112, 4), (130, 5), (65, 2)])
+    lntx.fit(pd.DataFrame({"a": rows[:, 0], "b": rows[:, 1], "y": 2 * rows[:, 0] + 7}), target="y", root=tmp_path)
+    assert "mean squared error" in html(_page(tmp_path))
 
 
 def test_a_notebook_shows_what_was_learned_and_the_export_is_found(tmp_path: Path) -> None:
