@@ -38,7 +38,7 @@ _VERSIONS = (
 )
 _EXIT_CODES = (
     (0, "fine"),
-    (1, "an error; a problem that `doctor` found; a planted fault that was missed"),
+    (1, "an error; a problem that `doctor` found; a planted fault that was missed; a canary without a verdict"),
     (2, "bad input or usage; for `sweep` also: no combination could be trained"),
     (3, "a wrong answer; a planted fault that was caught"),
     (4, "`plan`: a stage is not fresh; with `--from` or `--only`: the result of an earlier stage is not stored"),

@@ -51,6 +51,12 @@ def why_training_missed(fit: Fit, *, missed: str) -> str:
         )
     if needed is not None and needed <= fit.epochs:
         needed = None
+    is_exact = fit.gradient == "moments" and fit.precondition == "qr"
+    if fit.stop == "max_epochs" and is_exact and fit.epochs >= _MANY_EPOCHS:
+        return (
+            f"{missed}: exact steps come no nearer after {fit.epochs} epochs; rounding the weights of very large "
+            "values moves the others: leave out or rescale the values that the warnings name"
+        )
     if fit.stop == "max_epochs":
         about = f", and about {needed:,} epochs are needed at this rate" if needed else ""
         return (

@@ -65,17 +65,19 @@ class Rounding:
     def explains_residuals(self) -> bool:
         """Whether rounding the entries of each row once explains its residual: the fit is perfect."""
         for block in read_blocks(self._dataset):
-            left, sizes, _ = self._row_figures(block)
-            if not (np.abs(left) <= 2 * _UNIT * sizes).all():
+            left = residuals(block.x, block.y, self._weights, self._bias or 0.0, low=block.low)
+            if not (np.abs(left) <= 2 * _UNIT * self._sizes(block)).all():
                 return False
         return True
 
-    def _row_figures(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return of each row r, |y| + Σ |x w|, and x as its entries move it, shape (n, d)."""
-        d = block.x.shape[1]
-        left = residuals(block.x, block.y, self._weights, self._bias or 0.0, low=block.low)
-        moved = block.x * np.arange(1, d + 1) if self._dataset.degree > 1 else block.x
-        return left, np.abs(block.y) + self._added(moved * np.array(self._weights)), moved
+    def _sizes(self, block: Block) -> np.ndarray:
+        """Return |y| + Σ |x w| of each row."""
+        sizes: np.ndarray = np.abs(block.y) + self._added(self._moved(block) * np.array(self._weights))
+        return sizes
+
+    def _moved(self, block: Block) -> np.ndarray:
+        """Return how x moves with its entries, relative to them, shape (n, d)."""
+        return block.x * np.arange(1, block.x.shape[1] + 1) if self._dataset.degree > 1 else block.x
 
     def _added(self, terms: np.ndarray) -> np.ndarray:
         """Add up what the entries of each row move, shape (n,): powers of one entry move together."""
@@ -83,42 +85,50 @@ class Rounding:
         return added
 
     def _pass(self, places: Sequence[int]) -> list[float]:
-        inverse = self._inverse_rows(places)
+        *inverse, solution = self._solved(places)
         totals = [0.0] * len(places)
         for block in read_blocks(self._dataset):
-            left, sizes, moved = self._row_figures(block)
-            d = block.x.shape[1]
+            moved, sizes = self._moved(block), self._sizes(block)
             for k, row in enumerate(inverse):
-                high = np.array([float(value.mid()) for value in row])
-                low = np.array([float((value - flint.arb(float(value.mid()))).mid()) for value in row])
-                product = self._products_of(block, row, high, low, sizes, totals[k])
-                totals[k] += float((product * sizes).sum() + (self._added(moved * high[:d]) * np.abs(left)).sum())
+                shares = _distances(block, np.zeros(len(block.y)), row, sizes, totals[k])
+                totals[k] += float((shares * sizes).sum())
+                weights = self._added(moved * np.array([float(value.mid()) for value in row[: moved.shape[1]]]))
+                totals[k] += float((_distances(block, block.y, solution, weights, totals[k]) * weights).sum())
         return [min(self._unit * total, 1e300) for total in totals]
 
-    def _products_of(
-        self, block: Block, row: list[flint.arb], high: np.ndarray, low: np.ndarray, sizes: np.ndarray, total: float
-    ) -> np.ndarray:
-        """Return |X⁺ⱼᵢ| of each row of a block, the product of the row with row j of the inverse."""
-        n, d = block.x.shape
-        bias, bias_low = (float(high[d]), float(low[d])) if len(high) > d else (0.0, 0.0)
-        product = residuals(block.x, np.zeros(n), tuple(high[:d].tolist()), bias, low=block.low)
-        product = np.abs(product - (block.x * low[:d]).sum(axis=1) - bias_low)
-        error = _PRODUCT_ERROR * (d + 2) * _UNIT**2 * ((np.abs(block.x) * np.abs(high[:d])).sum(axis=1) + abs(bias))
-        limit = _NEGLIGIBLE * (total + float((np.maximum(product - error, 0.0) * sizes).sum())) / n
-        for i in np.flatnonzero(error * sizes > limit):
-            lower = np.zeros(d) if block.low is None else block.low[i]
-            exact = row[d] if len(row) > d else flint.arb(0)
-            for value, more, factor in zip(block.x[i].tolist(), lower.tolist(), row, strict=False):
-                exact += (flint.arb(value) + flint.arb(more)) * factor
-            product[i] = float(abs(exact).upper())
-        return np.asarray(product)
+    def _solved(self, places: Sequence[int]) -> list[list[flint.arb]]:
+        """Return rows of (XᵀX)⁻¹ and, last, the solution, in balls."""
+        p, d = self._num_coefficients, len(self._weights)
+        matrix = flint.arb_mat([[_ball(self._total.fraction(i, k)) for k in range(p)] for i in range(p)])
+        right = [[*(flint.arb(int(i == j)) for j in places), _ball(self._total.fraction(i, d + 1))] for i in range(p)]
+        solved = matrix.solve(flint.arb_mat(right))
+        return [[solved[i, k] for i in range(p)] for k in range(len(places) + 1)]
 
-    def _inverse_rows(self, places: Sequence[int]) -> list[list[flint.arb]]:
-        """Return rows of (XᵀX)⁻¹ in balls."""
-        p = self._num_coefficients
-        entries = [[_ball(self._total.fraction(i, k)) for k in range(p)] for i in range(p)]
-        solved = flint.arb_mat(entries).solve(flint.arb_mat([[1 if i == j else 0 for j in places] for i in range(p)]))
-        return [[solved[i, k] for i in range(p)] for k in range(len(places))]
+
+def _distances(
+    block: Block, target: np.ndarray, vector: list[flint.arb], weights: np.ndarray, total: float
+) -> np.ndarray:
+    """Return |target - [x, 1] · vector| of each row, shape (n,), in twice the digits of float64.
+
+    weights: factors of a sum over the rows. Where the error could add to that sum, `total` included, all digits are
+    used.
+    """
+    n, d = block.x.shape
+    high = np.array([float(value.mid()) for value in vector])
+    low = np.array([float((value - flint.arb(float(value.mid()))).mid()) for value in vector])
+    bias, bias_low = (float(high[d]), float(low[d])) if len(high) > d else (0.0, 0.0)
+    distance = residuals(block.x, target, tuple(high[:d].tolist()), bias, low=block.low)
+    distance = np.abs(distance - (block.x * low[:d]).sum(axis=1) - bias_low)
+    sizes = np.abs(target) + (np.abs(block.x) * np.abs(high[:d])).sum(axis=1) + abs(bias)
+    error = _PRODUCT_ERROR * (d + 2) * _UNIT**2 * sizes
+    limit = _NEGLIGIBLE * (total + float((np.maximum(distance - error, 0.0) * weights).sum())) / n
+    for i in np.flatnonzero(error * weights > limit):
+        lower = np.zeros(d) if block.low is None else block.low[i]
+        exact = (vector[d] if len(vector) > d else flint.arb(0)) - flint.arb(float(target[i]))
+        for value, more, factor in zip(block.x[i].tolist(), lower.tolist(), vector, strict=False):
+            exact += (flint.arb(value) + flint.arb(more)) * factor
+        distance[i] = float(abs(exact).upper())
+    return np.asarray(distance)
 
 
 def _ball(value: Fraction) -> flint.arb:

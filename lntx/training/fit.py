@@ -6,7 +6,6 @@ Uses rows and settings; never the true weights or the exact solution.
 from __future__ import annotations
 
 import functools
-import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,8 +28,6 @@ from lntx.training.moments import Moments, PassSums, add_up, sums_of_part, sums_
 from lntx.training.result import Epoch, Fit, history_digest
 from lntx.training.steps import by_moments, coefficients_of, full_batch, mini_batches
 from lntx.training.stopping import Stopping
-
-logger = logging.getLogger(__name__)
 
 # Squares of larger values, and of their products with weights, overflow float32.
 LARGEST_FLOAT32 = 1e15
@@ -105,12 +102,11 @@ def fit(
                 steps = full_batch(model, rows, descent, train, dataset.num_rows)
             stop = progress.descend(steps, stopping, train.max_epochs)
         if stop in ("converged", "stalled") and _is_automatic(train):
-            if not progress.is_polishing and not _has_settled(model, moments, train):
-                logger.info("train: exact steps follow from epoch %d on", len(history) - 1)
-                progress.is_polishing = True
+            progress.is_polishing = progress.is_polishing or not _has_settled(model, moments, train)
             if progress.is_polishing:
                 descent, plain = exact_descent(curvature, descent), train.model_copy(update={"momentum": 0.0})
-                steps, stopping = by_moments(model, moments, descent, plain), Stopping(plain, curvature, exact=True)
+                stopping = Stopping(plain, curvature, exact=True)
+                steps = by_moments(model, moments, descent, plain, keeps_rest=True)
                 stop = progress.descend(steps, stopping, train.max_epochs)
     final = history[-1]
     return (
@@ -144,8 +140,11 @@ def fit(
 def sums_over(dataset: Dataset, rows: Callable[[], Iterator[Part]], *, compiled: bool) -> PassSums:
     """Return how the sums over the rows are computed: from `rows`, or from the parts of the dataset, on all cores."""
     if not compiled:
-        return lambda coefficients: sums_of_rows(rows(), coefficients)
-    return lambda coefficients: add_up(pass_over(dataset, functools.partial(sums_of_part, coefficients=coefficients)))
+        return lambda coefficients, rest: sums_of_rows(rows(), coefficients, rest)
+    # Many rows need no rest: rounding of a weight is far below its standard error there.
+    return lambda coefficients, _rest: add_up(
+        pass_over(dataset, functools.partial(sums_of_part, coefficients=coefficients))
+    )
 
 
 def read_parts(

@@ -37,8 +37,8 @@ _NO_RESIDUALS = 1e-13
 Sums = tuple[Pair, float]
 """xᵀ(y - prediction), the bias last, shape (p,), as a pair, and the sum of squared residuals."""
 
-PassSums = Callable[[torch.Tensor], Sums]
-"""Computes the sums at given coefficients in a pass over all rows."""
+PassSums = Callable[[torch.Tensor, torch.Tensor], Sums]
+"""Computes the sums at given coefficients, and what rounding took from them, in a pass over all rows."""
 
 
 class Moments:
@@ -61,6 +61,8 @@ class Moments:
         self._anchor: torch.Tensor | None = None
         self._right: Pair = torch.empty(0), torch.empty(0)
         self._residuals = torch.inf
+        self.rest = torch.zeros(p, dtype=torch.float64)
+        """What rounding took from the coefficients, to be added to them; 0 unless steps keep it (Kahan, 1965)."""
 
     def gradient(self, coefficients: torch.Tensor, coordinates: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Return the gradient of the mean squared error in the coordinates S, shape (p,), and that error.
@@ -68,7 +70,8 @@ class Moments:
         coefficients: the current coefficients, float64, shape (p,). coordinates: S, float64, shape (p, p).
         """
         right, distance = self._carried(coefficients)
-        if right is None or self._excess(right) < (self._worth_a_pass * distance) ** 2:
+        is_coarse = right is None or self._excess(right) < (self._worth_a_pass * distance) ** 2
+        if right is None or is_coarse or bool(self.rest.any()):
             right = self._pass(coefficients)
         loss = (self._residuals + self._excess(right)) / self._num_rows
         # Round only after the transform to the coordinates, where no more cancellation occurs.
@@ -88,13 +91,13 @@ class Moments:
         if self._anchor is None:
             return None
         high, low = self._right
-        return {"anchor": self._anchor, "high": high, "low": low, "residuals": self._residuals}
+        return {"anchor": self._anchor, "high": high, "low": low, "residuals": self._residuals, "rest": self.rest}
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Restore a saved `state`."""
         if state is not None:
             self._anchor, self._residuals = state["anchor"], state["residuals"]
-            self._right = state["high"], state["low"]
+            self._right, self.rest = (state["high"], state["low"]), state["rest"]
 
     def metric(self, coordinates: torch.Tensor) -> torch.Tensor | None:
         """Return the correction for columns that are not exactly orthonormal in the coordinates S: the inverse of
@@ -128,17 +131,20 @@ class Moments:
         return float(torch.linalg.vector_norm(exact_transform(self._inverse, right)) ** 2)
 
     def _pass(self, coefficients: torch.Tensor) -> Pair:
-        total, squares = self._sums(coefficients)
+        total, squares = self._sums(coefficients, self.rest)
         residuals = squares - self._excess(total)
         self._residuals = residuals if residuals > _NO_RESIDUALS * squares else 0.0
         self._anchor, self._right = coefficients.clone(), total
         return total
 
 
-def sums_of_rows(rows: Iterable[Rows], coefficients: torch.Tensor) -> Sums:
-    """Return the sums of rows at coefficients of shape (p,): with more than x has columns, the last is the bias."""
+def sums_of_rows(rows: Iterable[Rows], coefficients: torch.Tensor, rest: torch.Tensor | None = None) -> Sums:
+    """Return the sums of rows at coefficients of shape (p,): with more than x has columns, the last is the bias.
+
+    rest: what rounding took from the coefficients, shape (p,).
+    """
     return add_up(
-        _sums_of_chunk(x[chunk], y[chunk, 0], None if low is None else low[chunk], coefficients)
+        _sums_of_chunk(x[chunk], y[chunk, 0], None if low is None else low[chunk], coefficients, rest)
         for x, y, low in rows
         for chunk in _chunks(x)
     )
@@ -174,21 +180,25 @@ def _chunks(x: torch.Tensor) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(x), step))
 
 
-def _sums_of_chunk(x: torch.Tensor, y: torch.Tensor, low: torch.Tensor | None, coefficients: torch.Tensor) -> Sums:
+def _sums_of_chunk(
+    x: torch.Tensor, y: torch.Tensor, low: torch.Tensor | None, coefficients: torch.Tensor, rest: torch.Tensor | None
+) -> Sums:
     d = x.shape[1]
     bias = coefficients[d:] if len(coefficients) > d else None
     high, error = exact_predictions(x, low, coefficients[:d], bias)
+    if rest is not None and bool(rest.any()):
+        error = error + (x * rest[:d]).sum(dim=1) + rest[d:].sum()
     residual, more = two_sum(y, -high)
-    # Normalise again after cancellation: the rest must be below the rounding of the residual.
-    residual, rest = two_sum(residual, more - error)
-    rest = rest.unsqueeze(1)
+    # Normalise again after cancellation: the remainder must be below the rounding of the residual.
+    residual, remainder = two_sum(residual, more - error)
+    remainder = remainder.unsqueeze(1)
     products, errors = two_product(x, residual.unsqueeze(1))
-    errors = errors + x * rest
+    errors = errors + x * remainder
     if low is not None:
         errors = errors + low * residual.unsqueeze(1)
     if bias is not None:
         products = torch.cat([products, residual.unsqueeze(1)], dim=1)
-        errors = torch.cat([errors, rest], dim=1)
+        errors = torch.cat([errors, remainder], dim=1)
     return sum_pairs(products, errors), float(residual @ residual)
 
 

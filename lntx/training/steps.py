@@ -12,6 +12,7 @@ import torch
 
 from lntx.config.schema import Train
 from lntx.model import LNTXLinearModel
+from lntx.numerics.doubledouble import two_sum
 from lntx.training.gradients import Part, backward, gradient
 from lntx.training.hyperparameters import Descent
 from lntx.training.moments import Moments
@@ -47,16 +48,28 @@ def full_batch(
     return Steps(epoch=epoch, optimizer=optimizer)
 
 
-def by_moments(model: LNTXLinearModel, moments: Moments, descent: Descent, train: Train) -> Steps:
-    """Return the steps of the same loop with the gradient from sums over the rows instead of the rows."""
+def by_moments(
+    model: LNTXLinearModel, moments: Moments, descent: Descent, train: Train, *, keeps_rest: bool = False
+) -> Steps:
+    """Return the steps of the same loop with the gradient from sums over the rows instead of the rows.
+
+    keeps_rest: what rounding takes from the weights in a step is kept for the next one; without momentum.
+    """
     optimizer = torch.optim.SGD(model.parameters(), lr=descent.full_batch_rate, momentum=train.momentum)
     metric = moments.metric(descent.coordinates) if descent.precondition == "qr" else None
 
     def epoch(_compensate: bool) -> float:
         optimizer.zero_grad()
-        step, loss = moments.gradient(coefficients_of(model), descent.coordinates)
-        _set_gradient(model, descent.coordinates @ (step if metric is None else metric @ step))
+        before = coefficients_of(model)
+        step, loss = moments.gradient(before, descent.coordinates)
+        change = -descent.full_batch_rate * (descent.coordinates @ (step if metric is None else metric @ step))
+        if keeps_rest:
+            change = change + moments.rest
+        _set_gradient(model, change / -descent.full_batch_rate)
         optimizer.step()
+        if keeps_rest:
+            high, low = two_sum(before, change)
+            moments.rest = (high - coefficients_of(model)) + low
         return loss
 
     return Steps(epoch=epoch, optimizer=optimizer, moments=moments)

@@ -36,6 +36,13 @@ def _flagged_outlier(draw: np.random.Generator) -> Table:
     return np.column_stack([flag, x]), y
 
 
+def _inexact_flag(draw: np.random.Generator) -> Table:
+    """The weight of the flag is a third or so of the outlier: rounding it leaves a residual that is large too."""
+    x, y = _flagged_outlier(draw)
+    x[:, 0] *= draw.choice([3, 0.7])
+    return x, y
+
+
 def _outlier(draw: np.random.Generator) -> Table:
     x, y = _plain(draw)
     y[int(draw.integers(len(y)))] = _large(draw)
@@ -153,9 +160,10 @@ def _cancelling_target(draw: np.random.Generator) -> Table:
 KINDS: Mapping[str, Callable[[np.random.Generator], Table]] = {
     make.__name__.strip("_"): make
     for make in (
-        _plain, _flagged_outlier, _outlier, _outlier_in_x, _scaled_rows, _scaled_columns, _blocks, _one_ulp_apart,
-        _near_columns, _large_offset, _offset_target, _constant_target, _polynomial, _one_spare_row, _tiny_numbers,
-        _denormal_rows, _noise_free, _zero_weights, _unequal_weights, _many_flags, _weighted_rows, _cancelling_target,
+        _plain, _flagged_outlier, _inexact_flag, _outlier, _outlier_in_x, _scaled_rows, _scaled_columns, _blocks,
+        _one_ulp_apart, _near_columns, _large_offset, _offset_target, _constant_target, _polynomial, _one_spare_row,
+        _tiny_numbers, _denormal_rows, _noise_free, _zero_weights, _unequal_weights, _many_flags, _weighted_rows,
+        _cancelling_target,
     )
 }  # fmt: skip
 """What makes a table of each kind from a generator."""

@@ -13,7 +13,10 @@ import pandas as pd
 import pytest
 
 import lntx
+from lntx.data.dataset import open_dataset, write_dataset
 from lntx.errors import BadInput
+from lntx.evaluation.least_squares import exact_sums, solve
+from lntx.evaluation.rounding import Rounding
 from lntx.runs.run import Run
 
 # Rounding of the test's own limits to float64.
@@ -159,3 +162,27 @@ def test_a_fit_is_perfect_only_if_each_row_is_explained(tmp_path: Path) -> None:
     frame.loc[3, "y"] += 0.5
     frame.loc[0, "y"] = 1e30
     assert not any("perfect" in text for text in lntx.fit(frame, target="y", root=tmp_path).warnings)
+
+
+@pytest.mark.parametrize("kind", hostile.KINDS)
+def test_the_bound_of_rounding_is_that_of_rationals(kind: str, tmp_path: Path) -> None:
+    """Not larger, which would pass a wrong weight, and not smaller; and the limit without a pass is above it."""
+    for seed in range(3):
+        x, y = hostile.KINDS[kind](np.random.default_rng([seed, len(kind)]))
+        exact = hostile.solve(x, y)
+        path = tmp_path / f"{seed}.parquet"
+        terms = tuple(f"x{j}" for j in range(x.shape[1]))
+        columns = dict(zip((*terms, "y"), (*x.T, y), strict=True))
+        types = dict.fromkeys(columns, np.dtype(np.float64))
+        write_dataset(path, iter([columns]), features=terms, target="y", types=types, repetitive=frozenset())
+        dataset = open_dataset(path)
+        sums = exact_sums(dataset)
+        try:
+            reference = solve(sums, terms, bias=True)
+        except BadInput:
+            continue
+        assert exact is not None
+        rounding = Rounding(dataset, sums, reference)
+        for j, (bound, true) in enumerate(zip(rounding.bounds(range(len(terms) + 1)), exact.bounds, strict=True)):
+            assert bound == pytest.approx(float(true), rel=1e-3), (seed, j)
+            assert rounding.limit(j) >= bound

@@ -41,13 +41,16 @@ def _fit(folder: Path, config: Any, checkpoint: Path | None = None) -> tuple[Fit
         {"batch_size": 64, "max_epochs": 40},
         {"batch_size": 64, "momentum": 0.5, "precondition": "standardize"},
         {"batch_size": 100, "tolerance": 0, "max_epochs": 30},
+        # Exact steps follow at the end.
+        {"data": {"weights": [1e9, 1e-9], "noise": 0.0}},
     ],
     ids=str,
 )
 def test_a_training_that_was_killed_anywhere_ends_in_the_same_bits(
     tmp_path: Path, train: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = {"weights": [1.5, -2.5], "bias": 0.5, "noise": 0.1, "num_rows": 500}
+    data = {"weights": [1.5, -2.5], "bias": 0.5, "noise": 0.1, "num_rows": 500, **train.get("data", {})}
+    train = {name: value for name, value in train.items() if name != "data"}
     config = settle(overrides={"data": data, "train": train})
     whole = _fit(tmp_path, config)
     monkeypatch.setattr(checkpoints, "_NO_SOONER_S", 0.0)
@@ -55,7 +58,7 @@ def test_a_training_that_was_killed_anywhere_ends_in_the_same_bits(
     epochs = len(whole[1]) - 1
     checkpoint = tmp_path / "checkpoint"
     real = checkpoints.Checkpoints.save
-    for kept in sorted({1, 2, epochs // 2, epochs - 1}):
+    for kept in sorted({1, 2, epochs // 2, epochs - 2, epochs - 1}):
 
         def save(self: Any, state: dict[str, Any], kept: int = kept) -> None:
             real(self, state)
