@@ -13,8 +13,9 @@ import random
 import resource
 import shutil
 import string
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -245,29 +246,25 @@ def test_commands_answer_whatever_they_read(real: Path, tmp_path: Path, seed: in
     assert most < _MOST_BYTES
 
 
+# A process has at least the memory of the one that started it: this one has little.
+_RUN = """
+import json, os, sys
+pid = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+with open(sys.argv[1], "w") as file:
+    json.dump([os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024], file)
+"""
+
+
 def _ran(words: list[str], folder: Path) -> tuple[int, str, int]:
     """Exit code, what it said, and the most memory it had."""
-    log = folder / "said"
-    with log.open("wb") as stream:
-        pid = os.posix_spawn(
-            words[0],
-            words,
-            {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            file_actions=[(os.POSIX_SPAWN_DUP2, stream.fileno(), 1), (os.POSIX_SPAWN_DUP2, stream.fileno(), 2)],
-        )
-        with _killed_after(pid, 120):
-            _, status, usage = os.wait4(pid, 0)
-    return os.waitstatus_to_exitcode(status), log.read_text(errors="replace"), usage.ru_maxrss * 1024
-
-
-@contextlib.contextmanager
-def _killed_after(pid: int, seconds: float) -> Iterator[None]:
-    import signal
-    import threading
-
-    timer = threading.Timer(seconds, os.kill, (pid, signal.SIGKILL))
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _RUN, str(folder / "usage"), *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        check=True,
+    )
+    code, most = json.loads((folder / "usage").read_text())
+    return code, done.stdout.decode(errors="replace"), most
