@@ -113,11 +113,12 @@ def _advice(fit: Fit, needed: int | None) -> str:
         return f"let the data choose the steps: add {' '.join(options)}"
     if fit.momentum > 0:
         return f"momentum {fit.momentum:g} swings about the solution for long: drop --train.momentum"
-    return f"add --train.max-epochs {max(needed or 0, 2 * fit.epochs)}"
+    # A weight that is a hundred times as small as another needs a quarter more.
+    return f"add --train.max-epochs {max(math.ceil(1.25 * (needed or 0)), 2 * fit.epochs)}"
 
 
 def _epochs_needed(fit: Fit) -> int | None:
-    """Return the epochs until the error in the slowest direction has shrunk by 1e10; None if it does not shrink."""
+    """Return the epochs until the error in the slowest direction has shrunk by 1e8; None if it does not shrink."""
     largest = 2 * (1 + fit.momentum) / fit.stable_limit
     slowest = max(
         _contraction(fit.learning_rate * value, fit.momentum)
@@ -125,7 +126,7 @@ def _epochs_needed(fit: Fit) -> int | None:
     )
     if not 0 < slowest < 1:
         return None
-    epochs = math.ceil(math.log(1e10) / -math.log(slowest))
+    epochs = math.ceil(math.log(1e8) / -math.log(slowest))
     unit: int = 10 ** max(0, len(str(epochs)) - 2)
     return math.ceil(epochs / unit) * unit
 

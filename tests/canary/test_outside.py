@@ -232,16 +232,6 @@ def _(functional):
     functional.mse_loss = off
 """,
     ),
-    "a-step-that-raises": (
-        "training",
-        """
-@on_import("torch.optim.sgd")
-def _(sgd):
-    def step(self, *args, **options):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-    sgd.SGD.step = step
-""",
-    ),
     "a-wrong-matrix-product": (
         "reference",
         """
@@ -289,6 +279,20 @@ def test_a_fault_from_outside_is_caught_and_put_down_to_the_right_part(tmp_path:
     assert ": look at " in found["reason"]
     if name == "linear-from-the-third-call":
         assert found["reason"].startswith("epoch 3 deviates from the expected path")
+
+
+def test_a_step_that_raises_is_no_wrong_answer(tmp_path: Path) -> None:
+    """Without the canary too: the build cannot run it, and nothing else ran."""
+    code = """
+@on_import("torch.optim.sgd")
+def _(sgd):
+    def step(self, *args, **options):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    sgd.SGD.step = step
+"""
+    exit_code, found = _canary(tmp_path, code)
+    assert (exit_code, found["verdict"], found["blame"]) == (1, None, None)
+    assert found["reason"].startswith("nothing ran: not run here: three weights and a bias: RuntimeError: CUDA error")
 
 
 @pytest.mark.parametrize(
