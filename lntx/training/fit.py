@@ -105,7 +105,7 @@ def fit(
             progress.is_polishing = progress.is_polishing or not _has_settled(model, moments, train)
             if progress.is_polishing:
                 descent, plain = exact_descent(curvature, descent), train.model_copy(update={"momentum": 0.0})
-                stopping = Stopping(plain, curvature, exact=True)
+                stopping = Stopping(plain, curvature, exact=True, newton=True)
                 steps = by_moments(model, moments, descent, plain, keeps_rest=True)
                 stop = progress.descend(steps, stopping, train.max_epochs)
     final = history[-1]

@@ -29,8 +29,8 @@ DIVERGED_GROWTH = 1e12
 
 # A coefficient that has shrunk to this part in each of so many epochs goes to 0.
 _SHRUNK, _VANISHING_EPOCHS = 1e-3, 8
-# With exact gradients the changes decrease quickly; beside very large weights they end above rounding.
-_EXACT_STALL_EPOCHS, _EXACT_STALL_BELOW = 5, 1e-9
+# With Newton's steps the changes decrease quickly; beside very large weights they end above rounding.
+_NEWTON_STALL_EPOCHS, _NEWTON_STALL_BELOW = 5, 1e-9
 _PLATEAU_EPOCHS = 10
 _PLATEAU_FALL = 0.99
 
@@ -38,8 +38,9 @@ _PLATEAU_FALL = 0.99
 class Stopping:
     """Decides after each epoch whether a phase of the training has ended.
 
-    exact: the gradients are exact, so that even a coefficient far below the others can converge. compensates: the last
-    epoch must have residuals without rounding. batches: the steps use random batches, which only circle the solution.
+    exact: the gradients are exact, so that even a coefficient far below the others can converge. newton: each step goes
+    the whole way. compensates: the last epoch must have residuals without rounding. batches: the steps use random
+    batches, which only circle the solution.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Stopping:
         curvature: Curvature,
         *,
         exact: bool = False,
+        newton: bool = False,
         compensates: bool = False,
         batches: bool = False,
     ) -> None:
@@ -55,6 +57,7 @@ class Stopping:
         self._eps = torch.finfo(getattr(torch, train.dtype)).eps
         self._curvature = curvature
         self._exact = exact
+        self._newton = newton
         self._compensates = compensates
         self._batches = batches
         self._losses: list[float] = []
@@ -101,9 +104,9 @@ class Stopping:
         return None
 
     def _stalled(self, moves: Sequence[float]) -> bool:
-        epochs = _EXACT_STALL_EPOCHS if self._exact else STALL_EPOCHS
+        epochs = _NEWTON_STALL_EPOCHS if self._newton else STALL_EPOCHS
         recent, earlier = moves[-epochs:], moves[-2 * epochs : -epochs]
-        below = max(_EXACT_STALL_BELOW, STALL_BELOW * self._eps) if self._exact else STALL_BELOW * self._eps
+        below = max(_NEWTON_STALL_BELOW, STALL_BELOW * self._eps) if self._newton else STALL_BELOW * self._eps
         return bool(earlier) and 0.9 * max(earlier) < max(recent) <= below
 
     def _circles(self) -> bool:

@@ -128,6 +128,8 @@ def plain(text: str) -> str:
         (r"(?<![\d.])\b[0-9a-f]{12,64}\b", "DIGEST"),
         (r"(?<![\d.])\b\d{15,20}\b(?!\.)", "SEED"),
         (r"(\.\d{10})\d+", r"\1"),
+        # The last unit in the last place depends on the processor.
+        (r"\b15\.\d+ digits", "15 digits"),
         (r"[\d,]+ bytes", "N bytes"),
         (r"[ \t]+", " "),
         (r" $", ""),
