@@ -9,10 +9,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from commandline import Cli, Done
 
 from flows.cli.entry import run_command
+
+# A busy machine is no failure; the timeout of pytest ends what hangs.
+hypothesis.settings.register_profile("lntx", deadline=None)
+hypothesis.settings.load_profile("lntx")
 
 
 @pytest.fixture(autouse=True)

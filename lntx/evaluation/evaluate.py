@@ -38,9 +38,6 @@ UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
 # Names of weights in a warning.
 _NAMED = 5
 
-# R² of a fit whose residuals are only rounding, at least.
-_NEARLY_ONE = 1 - 1e-12
-
 # Loss surfaces of more coefficients are not drawn.
 _DRAWN = 20
 
@@ -243,9 +240,8 @@ def _determined(weight: Coefficient) -> str:
 
 
 def _perfect_fit(reference: Reference, rounding: Rounding, data: Data) -> Iterator[str]:
-    # The first test is necessary, and needs no pass over the rows.
-    is_near = data.path is not None and reference.degrees_of_freedom > 0 and (reference.r_squared or 0) > _NEARLY_ONE
-    if is_near and rounding.explains_residuals():
+    # Of noisy rows, the first ones decide.
+    if data.path is not None and reference.degrees_of_freedom > 0 and rounding.explains_residuals():
         yield "the fit is perfect up to rounding: standard errors, t and p say nothing"
 
 
