@@ -45,15 +45,9 @@ class Service:
         Two of the server's own transactions can wait for each other in SQLite: for 60 seconds, then one gives up.
         """
         with httpx.Client(base_url=f"{self.url}/api", auth=(*self.secret.split(":"),), timeout=200) as client:
-            token = client.get("/csrf-token", params={"client": "test"}).json()["token"]
+            token = _answer(lambda: client.get("/csrf-token", params={"client": "test"}))["token"]
             headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "test"}
-            answer = client.post(path, json=body or {}, headers=headers)
-            while answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                # SQLite is busy; Prefect's own client asks again too.
-                time.sleep(1)
-                answer = client.post(path, json=body or {}, headers=headers)
-            answer.raise_for_status()
-            return answer.json()
+            return _answer(lambda: client.post(path, json=body or {}, headers=headers))
 
     def deployment(self, name: str) -> dict[str, Any]:
         (found,) = [one for one in self.ask("/deployments/filter") if one["name"] == name]
@@ -109,6 +103,16 @@ class Service:
         }
         found: list[dict[str, Any]] = self.ask("/flow_runs/filter", query)
         return found
+
+
+def _answer(send: Callable[[], httpx.Response]) -> Any:
+    """The server's answer; while SQLite is busy, ask again, as Prefect's own client does."""
+    response = send()
+    while response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        time.sleep(1)
+        response = send()
+    response.raise_for_status()
+    return response.json()
 
 
 def _receiver(alerts: queue.Queue[dict[str, Any]]) -> http.server.ThreadingHTTPServer:
