@@ -52,14 +52,13 @@ def _run(settings: dict[str, str]) -> list[str]:
 
 def _child() -> None:
     """Run the canaries in this process, and print a line for each."""
-    from lntx.canary.deep import DeepOrder, run_deep
-    from lntx.canary.order import Order
+    from lntx.canary.options import CanaryOptions
     from lntx.canary.run import run_canary
 
     wrong = []
     for seed in SEEDS:
-        ordinary, deep = run_canary(Order(seed=seed)), run_deep(DeepOrder(seed=seed))
-        for name, canary in (("canary", ordinary), ("deep canary", deep)):
+        for name, is_deep in (("canary", False), ("deep canary", True)):
+            canary = run_canary(CanaryOptions(deep=is_deep, seed=seed))
             not_run = [case.sentence for case in canary.not_run]
             reason = [] if canary.reason is None else [canary.reason]
             print(f"{name}, seed {seed}: {canary.verdict}", *reason, *not_run, sep="\n  ")

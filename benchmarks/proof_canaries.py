@@ -15,7 +15,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from benchmarks.machine import described
-from lntx.canary.deep import DeepCanary, DeepOrder, OperatorReport, pieces, prove_piece, sum_up_deep
+from lntx.canary.options import CanaryOptions
+from lntx.canary.results import Canary, OperatorReport
+from lntx.canary.run import run_canary
 
 PAGE = Path(__file__).parent / "results" / "proof_canaries.md"
 
@@ -29,8 +31,8 @@ def main() -> None:
     started = time.perf_counter()
     seeds = range(first, first + number)
     with ProcessPoolExecutor(os.cpu_count()) as workers:
-        for seed, found in zip(seeds, workers.map(_one, seeds), strict=True):
-            calls += sum(case.calls for case in found.cases)
+        for seed, found in zip(seeds, workers.map(_run, seeds), strict=True):
+            calls += sum(case.calls or 0 for case in found.cases)
             elements += sum(row.elements for row in found.operators)
             compiled += seed % 30 == 0
             processes += seed % 30 == 15
@@ -58,9 +60,8 @@ def main() -> None:
     print(text)
 
 
-def _one(seed: int) -> DeepCanary:
-    order = DeepOrder(seed=seed, compiled=seed % 30 == 0, processes=seed % 30 == 15)
-    return sum_up_deep(order, [prove_piece(order, piece) for piece in pieces(order)])
+def _run(seed: int) -> Canary:
+    return run_canary(CanaryOptions(deep=True, seed=seed, compiled=seed % 30 == 0, processes=seed % 30 == 15))
 
 
 def _table(rows: dict[tuple[str, str, str], list[OperatorReport]]) -> str:

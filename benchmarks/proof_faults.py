@@ -1,12 +1,14 @@
 """Every fault of the deep canary, and the smallest size at which it shows, as a Markdown page.
 
-Run: python -m benchmarks.proof_faults [SEED]. The page goes to benchmarks/results/proof_faults.md.
+Run: PYTHONPATH=tests/core python -m benchmarks.proof_faults [SEED]. Writes benchmarks/results/proof_faults.md.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+from more_proof_faults import MORE_FAULTS
 
 from benchmarks.machine import described
 from lntx.proof.faults import PROOF_FAULTS, ProofFault, is_caught, prove_with
@@ -18,15 +20,15 @@ def main() -> None:
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     lines = ["| fault | what goes wrong | blamed | network | smallest size |", "|---|---|---|---|---|"]
     missed = []
-    for fault in PROOF_FAULTS.values():
+    for fault in (*PROOF_FAULTS.values(), *MORE_FAULTS):
         smallest = _smallest(fault, seed)
         if smallest is None:
             missed.append(fault.name)
         size = "MISSED" if smallest is None else ("any" if not fault.sizes else f"{smallest:g}")
-        lines.append(f"| {fault.name} | {fault.what} | {fault.blame} | {fault.net}; {fault.mode} | {size} |")
+        lines.append(f"| {fault.name} | {fault.effect} | {fault.blame} | {fault.net}; {fault.mode} | {size} |")
     said = [
         "# Faults in a training step",
-        f"{len(PROOF_FAULTS)} faults, {len(missed)} missed{': ' + ', '.join(missed) if missed else ''}. {described()}",
+        f"{len(lines) - 2} faults, {len(missed)} missed{': ' + ', '.join(missed) if missed else ''}. {described()}",
         "The smallest of the tried sizes that shows, with the right operator, step or storage blamed. A size is "
         "relative, or in units in the last place (product-element), or the number of a bit (memory).",
         "\n".join(lines),

@@ -16,9 +16,8 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from flows.cli.app import app, command
-from lntx.canary.deep import DeepCanary, DeepCase, OperatorReport
-from lntx.canary.fleet import Fleet
-from lntx.canary.results import Canary, CaseReport
+from lntx.canary.nodes import NodeReport, NodesReport
+from lntx.canary.results import Canary, CaseReport, FaultReport, OperatorReport
 from lntx.config.schema import Pipeline
 from lntx.doctor import Finding
 from lntx.errors import KINDS
@@ -144,12 +143,15 @@ def _answers() -> list[tuple[str, list[tuple[str, str]]]]:
             "lntx run, fit and show",
             [*run, ("`lineage`", "Of `show` only: the steps from the export back to the rows.")],
         ),
-        ("lntx canary", [("…", "The keys of `lntx run`."), *(row for row in canary if row not in run)]),
+        (
+            "lntx canary",
+            [("…", "Not of `--deep`: the keys of `lntx run`, of the first wrong case, else of the first."), *canary],
+        ),
         ("lntx canary: cases", _fields(CaseReport)),
-        ("lntx canary --deep", _fields(DeepCanary)),
-        ("lntx canary --deep: cases", _fields(DeepCase)),
-        ("lntx canary --deep: operators", _fields(OperatorReport)),
-        ("lntx canary --every-node", _fields(Fleet)),
+        ("lntx canary: operators", _fields(OperatorReport)),
+        ("lntx canary: fault", _fields(FaultReport)),
+        ("lntx canary --every-node", _fields(NodesReport)),
+        ("lntx canary --every-node: places", _fields(NodeReport)),
         ("lntx plan", [("`stages`", "By stage: `state` and `reason`.")]),
         (
             "lntx predict",

@@ -1,6 +1,5 @@
-"""The canary as a Prefect flow: the pipeline's tasks in a temporary root, then a judgement of the answer."""
+"""The canary as Prefect flows: a task for each case, or one for each node of a cluster. Nothing is published."""
 
-import contextlib
 from typing import Annotated, Any
 
 from prefect import flow, tags, task
@@ -11,33 +10,35 @@ from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 from pydantic import Field
 
-from flows.tasks import TASKS, root, send_core_logs, wrong_answer
-from lntx.canary.attempt import Attempt, Judged
-from lntx.canary.cases import Case
-from lntx.canary.faults import Fault, find_fault
-from lntx.canary.levels import Device, Level
-from lntx.canary.not_run import NotRun, count_not_run
-from lntx.canary.order import Order, Result, refuse_repeated_fault, settle_order, sum_up
-from lntx.canary.page import canary_table
-from lntx.canary.results import Canary
-from lntx.canary.run import keep_one, named_if_interrupted, witness_at
+from flows.engines import working
+from flows.tasks import root, send_core_logs, wrong_answer
+from lntx.canary.nodes import NodeReport, nodes_page, report_of, summarize_nodes, work_for
+from lntx.canary.not_run import NotRun
+from lntx.canary.options import CanaryOptions, Device, Level, settle_options
+from lntx.canary.page import canary_page, summary
+from lntx.canary.results import Canary, CaseReport
+from lntx.canary.run import conclude_canary, open_suite
+from lntx.canary.suite import Result, Suite, keep_first_files, log_if_interrupted
+from lntx.cluster import Cluster, Place
 from lntx.config.schema import MAX_SEED
-from lntx.errors import LntxError
-from lntx.store.leases import running
-from lntx.store.store import Store
+from lntx.errors import BadInput, LntxError
+from lntx.report.page import Page, to_markdown
 from lntx.text import MAX_MESSAGE, shown
 
 TAG = "canary"
-"""Tag of every run of the canary."""
+"""Tag of every run of a canary."""
 
 INJECTED = "injected"
 """Additional tag of runs with a planted fault: a failure in them is expected."""
+
+Flag = Annotated[bool, Field(strict=True)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] | None
 
 
 def _run_name() -> str:
     parameters = flow_run.get_parameters()
     words = [
-        f"canary, level {parameters.get('level', 1)}",
+        "deep canary" if parameters.get("deep") else f"canary, level {parameters.get('level', 1)}",
         *(["blind"] if parameters.get("blind") or parameters.get("seed") is not None else []),
         *([f"{parameters['repeat']} times"] if parameters.get("repeat", 1) != 1 else []),
         *([f"with {parameters['inject']}"] if parameters.get("inject") else []),
@@ -47,128 +48,160 @@ def _run_name() -> str:
 
 @flow(
     name="lntx-canary",
-    description="Prove that this stack still trains right: everything is computed again in a throw-away root and held "
-    "against the known answer, epoch by epoch, and nothing is published.",
+    description="Prove that this stack still trains right: everything is computed anew in a throw-away root and held "
+    "against the known answer, and nothing is published. Deep: every operator of a training step.",
     flow_run_name=_run_name,
     persist_result=False,
     # A wrong answer is a result: never retry it.
     retries=0,
 )
 async def canary(
+    deep: Flag = False,
     level: Level = 1,
-    blind: Annotated[bool, Field(strict=True)] = False,
-    seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] | None = None,
+    blind: Flag = False,
+    seed: Seed = None,
     repeat: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1,
+    compiled: Flag = False,
+    processes: Flag = False,
     inject: Annotated[str, Field(max_length=100, pattern="^[a-z0-9-]+$")] | None = None,
     device: Device = "auto",
 ) -> State[Any]:
-    """Run the cases of a level and judge each.
+    """Run the cases of a suite and judge each.
 
     Args:
+        deep: Check every operator of training steps of five networks, in place of whole trainings.
         level: 1: one case, a second; 2: several shapes, dtypes, thread counts and formats, half a minute; 3: also as
-            many rows as fit in a quarter of the free memory, minutes.
-        blind: Draw new random weights, rows and settings.
+            many rows as fit in a quarter of the free memory, minutes. A deep canary has no levels.
+        blind: Draw new random cases.
         seed: Draw the blind cases of this seed again.
         repeat: Number of repetitions.
+        compiled: In a deep canary: check code of torch.compile, too.
+        processes: In a deep canary: check training in two processes, too.
         inject: A fault to plant, to check that it is caught.
         device: Device to train on.
     """
     send_core_logs()
     try:
-        order = settle_order(level=level, blind=blind, seed=seed, repeat=repeat, device=device)
-        fault = None if inject is None else find_fault(inject)
-        refuse_repeated_fault(inject, repeat)
-        # Blind cases and cases with a planted fault are not stored as drift baselines.
-        witness = None if fault is not None or order.seed is not None else witness_at(root())
-        found = await _run_cases(order, fault, witness)
+        options = settle_options(
+            deep=deep,
+            level=level,
+            blind=blind,
+            seed=seed,
+            repeat=repeat,
+            compiled=compiled,
+            processes=processes,
+            inject=inject,
+            device=device,
+        )
+        result = await _run_cases(open_suite(options, root=root()))
     except LntxError as error:
         return Failed(name=error.kind, message=str(error), data=error)
     run_id = flow_run.get_id()
     url = url_for("flow-run", obj_id=run_id, url_type="ui") if run_id else None
-    found = found.model_copy(update={"flow_run_id": run_id, "flow_run_url": url})
-    await acreate_markdown_artifact(canary_table(found), key="lntx-canary", description=_headline(found))
-    return _concluded(found)
+    result = result.model_copy(update={"flow_run_id": run_id, "flow_run_url": url})
+    await _publish(canary_page(result), "lntx-canary-deep" if deep else "lntx-canary", summary(result))
+    return _state_of_canary(result)
 
 
-async def _run_cases(order: Order, fault: Fault | None, witness: Store | None) -> Canary:
+async def _run_cases(suite: Suite[Any, Any]) -> Canary:
     results: list[Result] = []
-    with named_if_interrupted(results):
-        for repetition in range(1, order.repeat + 1):
-            for case in order.cases(repetition, for_fault=fault is not None):
-                results.append(keep_one(results, await _run_case(case, repetition, fault, witness)))
-    return sum_up(order, results, fault)
+    with log_if_interrupted(results), tags(TAG, *([INJECTED] if suite.fault else [])):
+        for case, repetition in suite.schedule():
+            state = _case_task.with_options(task_run_name=case.name)(suite, case, repetition, return_state=True)
+            results.append(keep_first_files(results, await _result(state)))
+    return conclude_canary(suite, results)
 
 
-async def _run_case(case: Case, repetition: int, fault: Fault | None, witness: Store | None) -> Result:
-    attempt = Attempt(case, repetition=repetition)
-    try:
-        store = attempt.begin()
-        planted = fault.planted(case) if fault else contextlib.nullcontext()
-        with running(store.locks), planted, tags(TAG, *([INJECTED] if fault else [])):
-            await _run_stages(attempt)
-            return await _judge(attempt, witness)
-    except BaseException:
-        attempt.discard()
-        raise
-
-
-async def _run_stages(attempt: Attempt) -> None:
-    for stage, stage_task in TASKS.items():
-        named = stage_task.with_options(task_run_name=f"{stage}: {attempt.case.name}")
-        state = named(attempt.request, attempt.outcomes, return_state=True)
-        outcome = await state.aresult(raise_on_failure=False)
-        if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
-            raise outcome
-        if not attempt.take(stage, outcome):
-            return
-
-
-@task(name="Judge the answer", task_run_name="judge", persist_result=False)
-def _judge_task(attempt: Attempt, witness: Store | None) -> State[Any]:
-    send_core_logs()
-    judged = attempt.conclude(witness)
-    if not isinstance(judged, Judged):
-        return without_answer(judged)
-    report = judged.report
-    if report.verdict == "fail":
-        return Failed(name="WrongAnswer", message=shown(f"{report.blame}: {report.reason}", MAX_MESSAGE), data=judged)
-    return Completed(message="everything is as it should be", data=judged)
-
-
-async def _judge(attempt: Attempt, witness: Store | None) -> Result:
-    state = _judge_task(attempt, witness, return_state=True)
+async def _result(state: State[Any]) -> Any:
     result = await state.aresult(raise_on_failure=False)
     if isinstance(result, BaseException):
         raise result
-    assert isinstance(result, Judged | NotRun)
     return result
 
 
-def without_answer(result: NotRun) -> State[Any]:
-    """Return the state of a task whose case was not run to its end."""
-    message = shown(result.sentence, MAX_MESSAGE)
-    if result.cause == "build":
-        return Completed(name="NotRun", message=message, data=result)
-    return Failed(name="Failed", message=message, data=result)
+@task(name="Run a case", persist_result=False)
+def _case_task(suite: Suite[Any, Any], case: Any, repetition: int) -> State[Any]:
+    send_core_logs()
+    result = suite.run_case(case, repetition=repetition, fault=suite.fault)
+    if isinstance(result, NotRun):
+        message = shown(result.sentence, MAX_MESSAGE)
+        if result.cause == "build":
+            return Completed(name="NotRun", message=message, data=result)
+        return Failed(name="Failed", message=message, data=result)
+    return _state_of_case(result)
 
 
-def _concluded(found: Canary) -> State[Any]:
+def _state_of_case(report: CaseReport) -> State[Any]:
+    if report.verdict == "fail":
+        return Failed(name="WrongAnswer", message=shown(f"{report.culprit}: {report.reason}", MAX_MESSAGE), data=report)
+    calls = "" if report.calls is None else f": {report.calls} operator calls, none over its bound"
+    return Completed(message=f"everything is as it should be{calls}", data=report)
+
+
+def _state_of_canary(result: Canary) -> State[Any]:
     """Return the flow's state: a planted fault that is caught is not a wrong answer."""
-    if found.verdict is None:
-        return Failed(name=LntxError.kind, message=shown(found.reason or "", MAX_MESSAGE), data=found)
-    if found.fault is not None:
-        if found.fault.is_right:
-            return Completed(name="FaultCaught", message=_headline(found), data=found)
-        return Failed(name="FaultMissed", message=_headline(found), data=found)
-    if found.verdict == "fail":
-        return wrong_answer(found, f"{found.blame}: {found.reason}")
-    return Completed(message=_headline(found), data=found)
+    message = shown(summary(result), MAX_MESSAGE)
+    if result.verdict is None:
+        return Failed(name=LntxError.kind, message=shown(result.reason or "", MAX_MESSAGE), data=result)
+    if result.fault is not None:
+        if result.fault.is_right:
+            return Completed(name="FaultCaught", message=message, data=result)
+        return Failed(name="FaultMissed", message=message, data=result)
+    if result.verdict == "fail":
+        return wrong_answer(result, f"{result.blame}: {result.reason}")
+    return Completed(message=message, data=result)
 
 
-def _headline(found: Canary) -> str:
-    if found.fault is not None:
-        said = f"blamed on {found.fault.blame}" if found.fault.caught else "not seen"
-        return f"{found.fault.name}: {said}, expected {found.fault.expected}"
-    right = sum(case.verdict == "pass" for case in found.cases)
-    drift = f", drift in {len(found.drift)}" if found.drift else ""
-    return f"{right} of {len(found.cases)} right{drift}{count_not_run(found.not_run)}"
+async def _publish(page: Page, key: str, description: str) -> None:
+    await acreate_markdown_artifact(to_markdown(page), key=key, description=shown(description, MAX_MESSAGE))
+
+
+@flow(
+    name="lntx-canary-nodes",
+    description="Run a canary on every node of the Ray cluster, and on every GPU; name the node that is wrong.",
+    persist_result=False,
+    retries=0,
+)
+async def canary_nodes(deep: Flag = False, level: Level = 1, blind: Flag = False, seed: Seed = None) -> State[Any]:
+    """Run a canary in every place, and compare their bits.
+
+    Args:
+        deep: Check every operator of training steps, in place of whole trainings.
+        level: 1: one case, a second; 2: several shapes, dtypes, thread counts and formats; 3: also many rows.
+        blind: Draw new random cases; the same on all nodes.
+        seed: Draw the blind cases of this seed again.
+    """
+    send_core_logs()
+    try:
+        options = settle_options(deep=deep, level=level, blind=blind, seed=seed)
+        with working(root().absolute()) as cluster, tags(TAG):
+            if cluster is None:
+                raise BadInput("a canary on every node needs LNTX_ENGINE=ray")
+            futures = [(place, _place_task.submit(cluster, place, options)) for place in cluster.places]
+            states = [(place, future.wait() or future.state) for place, future in futures]
+            result = summarize_nodes([await _report(place, state) for place, state in states])
+    except LntxError as error:
+        return Failed(name=error.kind, message=str(error), data=error)
+    page = nodes_page(result)
+    await _publish(page, "lntx-canary-nodes", page.headline)
+    if result.verdict == "fail":
+        return wrong_answer(result, result.reason or "")
+    if result.verdict is None:
+        return Failed(name=LntxError.kind, message=shown(result.reason or "", MAX_MESSAGE), data=result)
+    return Completed(message=page.headline, data=result)
+
+
+@task(name="Canary on a node", task_run_name="{place.name}", persist_result=False)
+def _place_task(cluster: Cluster, place: Place, options: CanaryOptions) -> State[Any]:
+    ((_, result),) = cluster.in_places([(place, work_for(place, options))])
+    report = report_of(place, result)
+    if report.verdict == "fail":
+        return Failed(name="WrongAnswer", message=shown(report.reason or "", MAX_MESSAGE), data=report)
+    if report.verdict is None:
+        return Failed(name="Failed", message=shown(report.reason or "", MAX_MESSAGE), data=report)
+    return Completed(message="everything is as it should be", data=report)
+
+
+async def _report(place: Place, state: State[Any]) -> NodeReport:
+    result = await state.aresult(raise_on_failure=False)
+    return result if isinstance(result, NodeReport) else report_of(place, RuntimeError(str(result)))

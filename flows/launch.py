@@ -24,14 +24,13 @@ from lntx.store.store import Store
 from lntx.text import quoted
 
 if TYPE_CHECKING:
-    from lntx.canary.deep import DeepCanary, DeepOrder
-    from lntx.canary.fleet import Fleet
-    from lntx.canary.order import Order
+    from lntx.canary.nodes import NodesReport
+    from lntx.canary.options import CanaryOptions
     from lntx.canary.results import Canary
 
 _TOLD_ONCE = ("Finished in state", "Task run failed with state", "Crash detected! Execution was aborted")
 
-_R = TypeVar("_R", "Run", "Canary", "DeepCanary", "Fleet")
+_R = TypeVar("_R", "Run", "Canary", "NodesReport")
 
 
 def run_flow(
@@ -66,7 +65,7 @@ def run_flow(
         return _bring_back(start, Run, root, meanwhile=lambda: import_ahead(work))
 
 
-def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
+def run_canary_flow(options: CanaryOptions, root: Path) -> Canary:
     """Run the canary's flow on the available server, else on an embedded one.
 
     Raises: the same errors as `run_flow`.
@@ -76,45 +75,24 @@ def run_canary_flow(order: Order, inject: str | None, root: Path) -> Canary:
     from flows.canary import canary as canary_flow
     from lntx.canary.results import Canary
 
-    with tags("lntx", TAG, *([INJECTED] if inject is not None else [])):
-        start = functools.partial(
-            canary_flow,
-            level=order.level,
-            seed=order.seed,
-            repeat=order.repeat,
-            inject=inject,
-            device=order.device,
-            return_state=True,
-        )
+    with tags("lntx", TAG, *([INJECTED] if options.inject is not None else [])):
+        start = functools.partial(canary_flow, **options.model_dump(), return_state=True)
         return _bring_back(start, Canary, root)
 
 
-def run_fleet_flow(order: Order, root: Path) -> Fleet:
+def run_nodes_flow(options: CanaryOptions, root: Path) -> NodesReport:
     """Run a canary on every node of the cluster as a flow on the available server, else on an embedded one.
 
     Raises: the same errors as `run_flow`.
     """
-    from flows.canary import TAG
-    from flows.fleet import canary_nodes
-    from lntx.canary.fleet import Fleet
+    from flows.canary import TAG, canary_nodes
+    from lntx.canary.nodes import NodesReport
 
     with tags("lntx", TAG):
-        start = functools.partial(canary_nodes, level=order.level, seed=order.seed, return_state=True)
-        return _bring_back(start, Fleet, root)
-
-
-def run_deep_canary_flow(order: DeepOrder, root: Path) -> DeepCanary:
-    """Run the deep canary's flow on the available server, else on an embedded one.
-
-    Raises: the same errors as `run_flow`.
-    """
-    from flows.canary import INJECTED, TAG
-    from flows.deep_canary import deep_canary
-    from lntx.canary.deep import DeepCanary
-
-    with tags("lntx", TAG, *([INJECTED] if order.inject is not None else [])):
-        start = functools.partial(deep_canary, **order.model_dump(), return_state=True)
-        return _bring_back(start, DeepCanary, root)
+        start = functools.partial(
+            canary_nodes, deep=options.deep, level=options.level, seed=options.seed, return_state=True
+        )
+        return _bring_back(start, NodesReport, root)
 
 
 def _bring_back(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MAX_VALUE, MAX_NAME, MAX_NAMES, MAX_MESSAGE = 300, 64, 10, 2000
 """Maximum characters of a value, characters of a name, names in a list, and characters of a message."""
@@ -59,6 +59,14 @@ def meant(word: str, known: Iterable[str]) -> str:
 def markdown(value: object) -> str:
     """Escape text for Markdown, so that it contains no markup, HTML or link."""
     return html.escape(_MARKUP.sub(r"\\\g<0>", escape(str(value))), quote=False)
+
+
+def align(rows: Sequence[Sequence[str]], *, within: int = MAX_MESSAGE) -> list[str]:
+    """Return rows as lines of aligned columns, two spaces apart. within: the most characters of a line."""
+    cells = [[shown(cell) for cell in row] for row in rows]
+    widths = [max(len(row[j]) for row in cells) for j in range(len(cells[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return [shorten(line, within) for line in lines]
 
 
 class EscapedLines(logging.Filter):

@@ -531,7 +531,7 @@ lntx.predict(pd.DataFrame({"distance_km": [3.0, 15.0], "age_years": [10, 40], "a
 # In a terminal, this is `lntx canary --local`; in Python:
 
 # %%
-from lntx.canary.faults import find_fault
+from lntx.canary.options import CanaryOptions
 from lntx.canary.run import run_canary
 
 healthy = run_canary(root=folder.name)
@@ -543,13 +543,15 @@ print(f"{healthy.cases[0].name}: {healthy.cases[0].path.epochs} epochs compared"
 # (`lntx canary --local --inject flipped-weight-bit`; `--inject list` names all faults.)
 
 # %%
-faulty = run_canary(root=folder.name, fault=find_fault("flipped-weight-bit"))
+faulty = run_canary(CanaryOptions(inject="flipped-weight-bit"), root=folder.name)
 print("verdict", faulty.verdict)
 print("blamed ", faulty.blame)
 print("reason ", faulty.reason)
 print()
-print("learned after the fault:", [round(weight, 9) for weight in (*faulty.learned_weights, faulty.learned_bias)])
-print("true:                   ", [*faulty.true_weights, faulty.true_bias])
+print(
+    "learned after the fault:", [round(weight, 9) for weight in (*faulty.run.learned_weights, faulty.run.learned_bias)]
+)
+print("true:                   ", [*faulty.run.true_weights, faulty.run.true_bias])
 # The files of a wrong answer are kept for a closer look; not here.
 shutil.rmtree(faulty.root)
 

@@ -487,7 +487,7 @@ lntx.predict(pd.DataFrame({"距离_km": [3.0, 15.0], "房龄_年": [10, 40], "�
 # 一条知道正确答案的流水线，可以用来验证整个软件栈的训练结果仍然正确。`lntx canary` 在临时文件夹里重新计算一切，不用任何缓存，并把*每个 epoch* 与第 1 节的闭式解比较，闭式解计算到 60 位。在终端里运行 `lntx canary --local`；在 Python 里：
 
 # %%
-from lntx.canary.faults import find_fault
+from lntx.canary.options import CanaryOptions
 from lntx.canary.run import run_canary
 
 healthy = run_canary(root=folder.name)
@@ -498,13 +498,13 @@ print(f"{healthy.cases[0].name}：比较了 {healthy.cases[0].path.epochs} 个 e
 # 从来没有报过警的检查，说明不了什么。所以我们注入一个故障：训练过程中，一个权重的一个比特被翻转。（命令行：`lntx canary --local --inject flipped-weight-bit`；`--inject list` 列出所有故障。）
 
 # %%
-faulty = run_canary(root=folder.name, fault=find_fault("flipped-weight-bit"))
+faulty = run_canary(CanaryOptions(inject="flipped-weight-bit"), root=folder.name)
 print("结论：", faulty.verdict)
 print("责任方：", faulty.blame)
 print("原因：", faulty.reason)
 print()
-print("故障之后学到的：", [round(weight, 9) for weight in (*faulty.learned_weights, faulty.learned_bias)])
-print("真实值：", [*faulty.true_weights, faulty.true_bias])
+print("故障之后学到的：", [round(weight, 9) for weight in (*faulty.run.learned_weights, faulty.run.learned_bias)])
+print("真实值：", [*faulty.run.true_weights, faulty.run.true_bias])
 # 结论不通过时，文件会保留下来供查看；这里不需要。
 shutil.rmtree(faulty.root)
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from flows.cli.app import Flat, Local, print_json
-from flows.cli.canary_printing import print_canary, print_faults, print_fleet, show_faults
-from flows.cli.deep import deep_canary, exit_code, list_deep_faults, try_deep_faults
 from flows.cli.options import Common, Where, Whole
 from flows.cli.outputs import refuse_output
+from flows.cli.printing import print_page
 from flows.engines import is_ray, working
-from lntx.canary.levels import Device, Level
+from lntx.canary.options import CanaryOptions, Device, Level, settle_options
+from lntx.config.schema import Section
 from lntx.errors import BadInput, LntxError, WrongAnswer
 from lntx.store.store import Store
 
 if TYPE_CHECKING:
-    from lntx.canary.order import Order
+    from lntx.canary.nodes import NodesReport
     from lntx.canary.results import Canary
 
 _EARLIER_JUNIT = b"<?xml version='1.0' encoding='utf-8'?>\n<testsuites>\n  <testsuite name=\"lntx canary\""
@@ -29,15 +30,15 @@ _EARLIER_JUNIT = b"<?xml version='1.0' encoding='utf-8'?>\n<testsuites>\n  <test
 
 def canary(
     *,
+    deep: Annotated[bool, Parameter(negative=())] = False,
     level: Level = 1,
     blind: Annotated[bool, Parameter(negative=())] = False,
     seed: Whole | None = None,
     repeat: Whole = 1,
-    inject: str | None = None,
-    device: Device = "auto",
-    deep: Annotated[bool, Parameter(negative=())] = False,
     compiled: Annotated[bool, Parameter(negative=())] = False,
     processes: Annotated[bool, Parameter(negative=())] = False,
+    inject: str | None = None,
+    device: Device = "auto",
     every_node: Annotated[bool, Parameter(negative=())] = False,
     where: Annotated[Where, Flat] = Where(),
     junit: Path | None = None,
@@ -51,77 +52,96 @@ def canary(
     caught, 1 if it is missed.
 
     Args:
+        deep: Check every operator of a training step instead: five networks in six formats, each result within its
+            bound for rounding errors; ten seconds.
         level: 1: one case, a second plus the imports. 2: several shapes, dtypes, thread counts and formats, half a
             minute. 3: also as many rows as fit in a quarter of the free memory, minutes.
         blind: Draw new random weights, rows and settings, which neither a cache nor a leak can know.
         seed: Draw the blind cases of this seed again.
         repeat: Number of repetitions; they show whether a wrong answer is deterministic or intermittent.
+        compiled: With --deep: check code of torch.compile, too.
+        processes: With --deep: check training in two processes, too.
         inject: A fault to plant, to check that it is caught; "list" lists the faults, "all" tries each of them and
             prints a table.
         device: Device to train on; auto: the CPU.
-        deep: Check every operator of a training step instead: five networks in six formats, each result within its
-            bound for rounding errors; ten seconds.
-        compiled: With --deep: check code of torch.compile, too.
-        processes: With --deep: check training in two processes, too.
         every_node: With --engine ray: run it on every node of the cluster, and on every GPU, and name the wrong ones.
         junit: JUnit file to write, for a CI system; the file of an earlier canary is replaced.
         force: Replace any other file at --junit.
         local: Run without Prefect.
     """
-    if not deep and (compiled or processes):
-        raise BadInput(f"--{'compiled' if compiled else 'processes'} belongs to --deep: add it")
-    if deep and level != 1:
-        raise BadInput(f"--deep has no levels: drop --level {level}")
+    options = settle_options(
+        deep=deep,
+        level=level,
+        blind=blind,
+        seed=seed,
+        repeat=repeat,
+        compiled=compiled,
+        processes=processes,
+        inject=inject,
+        device=device,
+    )
     where.choose()
-    _refuse_engine(every_node, inject=inject, repeat=repeat, deep=deep, junit=junit, device=device)
+    _refuse_engine(options, every_node, junit)
     if inject == "list":
-        return list_deep_faults(common) if deep else _list_faults(common)
-    from lntx.canary.faults import find_fault
-    from lntx.canary.order import refuse_repeated_fault, settle_order
-
-    order = settle_order(level=level, blind=blind, seed=seed, repeat=repeat, device=device)
-    refuse_repeated_fault(inject, repeat)
+        return _list_faults(options, common)
     if every_node:
-        return _every_node(order, common, local=local)
+        return _run_on_nodes(options, common, local=local)
     if junit is not None:
         with contextlib.suppress(OSError):
             junit.parent.mkdir(parents=True, exist_ok=True)
         refuse_output("--junit", junit, Store(common.folder), earlier=_EARLIER_JUNIT, force=force)
-    if deep:
-        from lntx.canary.deep import settle_deep_order
-
-        asked = settle_deep_order(
-            seed=order.seed,
-            repeat=repeat,
-            device=device,
-            compiled=compiled,
-            processes=processes,
-            inject=None if inject == "all" else inject,
-        )
-        with _errors_in(junit):
-            if inject == "all":
-                return try_deep_faults(asked, common, junit)
-            return deep_canary(asked, common, local=local, junit=junit)
-    if inject == "all":
-        return _try_faults(order, junit, common)
-    if inject is not None:
-        find_fault(inject)
     with _errors_in(junit):
-        found = _run(order, inject, common, local=local)
-    return _told(found, common, junit)
+        if inject == "all":
+            return _try_faults(options.model_copy(update={"inject": None}), junit, common)
+        result = _run(options, common, local=local)
+    return _report(result, junit, common)
 
 
-def _told(found: Canary, common: Common, junit: Path | None) -> int:
+def exit_code(canary: Canary | NodesReport) -> int:
+    """Return the exit code of a canary: 0, 3 for a wrong answer, 1 for a missed fault or no verdict."""
+    if canary.verdict == "fail":
+        return WrongAnswer.exit_code
+    is_missed = getattr(canary, "fault", None) is not None
+    return LntxError.exit_code if canary.verdict is None or is_missed else 0
+
+
+def _run(options: CanaryOptions, common: Common, *, local: bool) -> Canary:
+    from lntx.canary.run import open_suite, run_canary
+
+    # Bad options are refused before a server starts.
+    open_suite(options, root=common.folder)
+    if local:
+        return run_canary(options, root=common.folder)
+    from flows.launch import run_canary_flow
+
+    return run_canary_flow(options, common.folder)
+
+
+def _report(result: Canary, junit: Path | None, common: Common) -> int:
     """Print a result, write its JUnit file, and return the exit code."""
     if common.json:
-        print_json(found.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
-        print_canary(found)
+        from lntx.canary.page import canary_page
+
+        page = canary_page(result)
+        print_page(dataclasses.replace(page, headline=page.headline + _next_step(result)))
     if junit is not None:
         from lntx.canary.junit import write_junit
 
-        write_junit(found, junit)
-    return exit_code(found)
+        write_junit(result, junit)
+    return exit_code(result)
+
+
+def _next_step(result: Canary) -> str:
+    """Return the next command after a canary that passed."""
+    if result.verdict != "pass" or result.fault is not None:
+        return ""
+    if result.deep:
+        return "; next: lntx canary --deep --blind draws others" if result.blind_seed is None else ""
+    if result.blind_seed is None and result.level < 3:
+        return f"; next: lntx canary --level {result.level + 1} tries more"
+    return "; next: lntx canary --inject all shows that it can fail"
 
 
 @contextlib.contextmanager
@@ -137,20 +157,7 @@ def _errors_in(junit: Path | None) -> Iterator[None]:
         raise
 
 
-def _run(order: Order, inject: str | None, common: Common, *, local: bool) -> Canary:
-    if local:
-        from lntx.canary.faults import find_fault
-        from lntx.canary.run import run_canary
-
-        return run_canary(order, root=common.folder, fault=None if inject is None else find_fault(inject))
-    from flows.launch import run_canary_flow
-
-    return run_canary_flow(order, inject, common.folder)
-
-
-def _refuse_engine(
-    every_node: bool, *, inject: str | None, repeat: int, deep: bool, junit: Path | None, device: Device
-) -> None:
+def _refuse_engine(options: CanaryOptions, every_node: bool, junit: Path | None) -> None:
     """Raise BadInput for what a canary on every node cannot do, and for a cluster without it."""
     if not every_node:
         if is_ray():
@@ -158,58 +165,73 @@ def _refuse_engine(
         return
     if not is_ray():
         raise BadInput("--every-node needs a cluster: add --engine ray")
-    given = {"--inject": inject, "--repeat": repeat > 1, "--deep": deep, "--junit": junit, "--device": device != "auto"}
-    for option in (name for name, is_given in given.items() if is_given):
+    excluded = {
+        "--inject": options.inject,
+        "--repeat": options.repeat > 1,
+        "--compiled": options.compiled,
+        "--processes": options.processes,
+        "--junit": junit,
+        "--device": options.device != "auto",
+    }
+    for option in (name for name, is_set in excluded.items() if is_set):
         raise BadInput(f"{option} does not go with --every-node: drop one of them")
 
 
-def _every_node(order: Order, common: Common, *, local: bool) -> int:
+def _run_on_nodes(options: CanaryOptions, common: Common, *, local: bool) -> int:
     root = common.folder.absolute()
     if local:
-        from lntx.canary.fleet import run_on_every_node
+        from lntx.canary.nodes import run_on_every_node
 
         with working(root) as cluster:
             assert cluster is not None
-            found = run_on_every_node(cluster, order)
+            result = run_on_every_node(cluster, options)
     else:
-        from flows.launch import run_fleet_flow
+        from flows.launch import run_nodes_flow
 
-        found = run_fleet_flow(order, root)
+        result = run_nodes_flow(options, root)
     if common.json:
-        print_json(found.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
-        print_fleet(found)
-    return WrongAnswer.exit_code if found.verdict == "fail" else LntxError.exit_code if found.verdict is None else 0
+        from lntx.canary.nodes import nodes_page
+
+        print_page(nodes_page(result))
+    return exit_code(result)
 
 
-def _list_faults(common: Common) -> int:
-    from lntx.canary.faults import FAULTS
+def _list_faults(options: CanaryOptions, common: Common) -> int:
+    from lntx.canary.page import fault_list
+    from lntx.canary.run import find_suite
 
+    faults = [*find_suite(options.deep).faults.values()]
     if common.json:
-        rows = [
-            {"name": fault.name, "blame": fault.blame, "limit": fault.limit, "what": fault.what}
-            for fault in FAULTS.values()
-        ]
-        print_json({"faults": rows})
+        keys = ("name", "blame", "limit", "what")
+        print_json({"faults": [{key: getattr(fault, key) for key in keys} for fault in faults]})
     else:
-        print_faults([*FAULTS.values()])
+        print_page(fault_list(faults))
     return 0
 
 
-def _try_faults(order: Order, junit: Path | None, common: Common) -> int:
-    """Plant every fault, one after the other, in this process."""
+def _try_faults(options: CanaryOptions, junit: Path | None, common: Common) -> int:
+    """Plant every fault in turn, in this process; return 0 if each is caught and blamed on the right part, else 1."""
+    from lntx.canary.junit import write_faults_junit
     from lntx.canary.not_run import NotRun, by_cause
+    from lntx.canary.page import count_wrong, faults_page
     from lntx.canary.run import run_faults
 
     with _without_log():
-        results = [*run_faults(order)]
+        results = [*run_faults(options)]
     faults = [result for result in results if not isinstance(result, NotRun)]
     not_run, unfinished = by_cause(results)
     if junit is not None:
-        from lntx.canary.junit import write_faults_junit
-
-        write_faults_junit(faults, junit, not_run, unfinished)
-    return show_faults(faults, not_run, unfinished, common)
+        write_faults_junit(faults, junit, (*not_run, *unfinished))
+    missed, misjudged = count_wrong(faults)
+    if common.json:
+        lists: dict[str, Sequence[Section]] = {"faults": faults, "not_run": not_run, "unfinished": unfinished}
+        rows = {name: [row.model_dump(mode="json") for row in lists[name]] for name in lists}
+        print_json({**rows, "missed": missed, "blamed_wrongly": misjudged})
+    else:
+        print_page(faults_page(faults, (*not_run, *unfinished)))
+    return 0 if faults and not (missed or misjudged or unfinished) else LntxError.exit_code
 
 
 @contextlib.contextmanager

@@ -84,7 +84,8 @@ def report(
         force: Replace an existing file. The default file needs this only if lntx did not write it.
     """
     from lntx.pipeline.conclude import report_path, write_report_file
-    from lntx.report.report import gather_page, html
+    from lntx.report.page import to_html
+    from lntx.report.report import gather_report, report_page
     from lntx.runs.records import read_run
 
     store = Store(common.folder)
@@ -97,7 +98,7 @@ def report(
         raise BadInput(
             f"{shown(path)} exists, and lntx did not write it: --output writes elsewhere, --force replaces it"
         )
-    page = html(gather_page(store, run))
+    page = to_html(report_page(gather_report(store, run)))
     if output is not None:
         write_whole(path, page)
     else:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from flows.cli.progress import clear_progress
 from lntx.config.schema import changed_settings
-from lntx.text import MAX_MESSAGE, escape, shorten, shown
+from lntx.text import MAX_MESSAGE, align, escape, shorten, shown
 
 if TYPE_CHECKING:
     from lntx.pipeline.plan import StagePlan
+    from lntx.report.page import Page
     from lntx.runs.garbage import Collection
     from lntx.runs.history import Ancestor, Difference, RunSummary
     from lntx.runs.run import Run
@@ -218,8 +219,13 @@ def _short(value: object) -> str:
 
 def print_table(rows: Sequence[Sequence[str]], *, within: int = MAX_MESSAGE) -> None:
     """Print rows in aligned columns, two spaces apart. within: the most characters of a line."""
-    rows = [[shown(cell) for cell in row] for row in rows]
-    widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        say(shorten(line, within))
+    for line in align(rows, within=within):
+        say(line)
+
+
+def print_page(page: Page) -> None:
+    """Print a page: its tables and notes, and the verdict last."""
+    from lntx.report.page import to_text
+
+    for line in to_text(page):
+        say(line)

@@ -18,12 +18,12 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import CallWebhook, ChangeFlowRunState, DoNothing
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
+from flows.server.deployments import FLOWS
 from flows.server.settings import SILENT_S, ServerOptions
 from lntx import errors
 
 _RUN = "prefect.flow-run"
 _PREFIX = "lntx: "
-_FLOWS = ["lntx", "lntx-canary", "lntx-canary-deep", "lntx-gc"]
 _BLOCK = "lntx-alerts"
 _DEAD_MAN = f"{_PREFIX}no passing canary"
 
@@ -84,7 +84,7 @@ def automations(options: ServerOptions, webhook: UUID | None) -> list[Automation
             trigger=EventTrigger(
                 posture=Posture.Reactive,
                 expect={f"{_RUN}.{state}" for state in states},
-                match_related=_of_flows(_FLOWS),
+                match_related=_of_flows([*FLOWS]),
                 for_each={"prefect.resource.id"},
                 threshold=1,
                 within=timedelta(0),

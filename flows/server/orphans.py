@@ -27,7 +27,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Crashed
 
-from lntx.stages import STAGES
+from flows.server.deployments import DEPLOYMENTS
 
 logger = logging.getLogger("lntx.serving")
 
@@ -35,11 +35,6 @@ _UNENDED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 # Names of the states of a run that was never started: a retried run is scheduled too, under another name.
 _DUE = ["Scheduled", "Late"]
 _VARIABLE = b"PREFECT__FLOW_RUN_ID="
-_SERVED = [
-    *(f"lntx/{name}" for name in ("pipeline", *STAGES, "pipeline-scheduled")),
-    *("lntx-canary/canary", "lntx-canary/canary-scheduled", "lntx-gc/gc-scheduled"),
-    *("lntx-canary-deep/canary-deep", "lntx-canary-deep/canary-deep-scheduled"),
-]
 # Largest page that the server returns.
 _PAGE = 1000
 
@@ -112,7 +107,7 @@ async def one_per_schedule(client: PrefectClient, runs: list[FlowRun]) -> list[F
 async def served(client: PrefectClient) -> list[DeploymentResponse]:
     """Return the deployments that `lntx up` creates, except those that workers run."""
     found = []
-    for name in _SERVED:
+    for name in (f"{deployment.flow}/{deployment.name}" for deployment in DEPLOYMENTS):
         # One by one: a list would fail if any other deployment cannot be read.
         with contextlib.suppress(ObjectNotFound):
             found.append(await client.read_deployment_by_name(name))

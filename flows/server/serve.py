@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pkgutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -27,15 +28,11 @@ from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import ParameterSchema
 
-from flows.canary import TAG, canary
-from flows.deep_canary import deep_canary
-from flows.gc import clean
-from flows.pipeline import pipeline
 from flows.server import alerts
+from flows.server.deployments import DEPLOYMENTS, Deployment
 from flows.server.home import Home
 from flows.server.orphans import cancel_all, one_per_schedule, patient_client, renew_late_runs, served, settle_orphans
 from flows.server.settings import LAST_WORDS_S, ServerOptions, is_healthy
-from flows.tasks import TASKS
 
 # A scheduled run that finds another running is cancelled.
 _ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
@@ -49,35 +46,22 @@ _ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 async def deployments(options: ServerOptions) -> list[RunnerDeployment]:
-    """Return the deployments to serve.
-
-    Manual and scheduled runs have separate deployments: at most one scheduled run runs at a time, and a manual run is
-    never cancelled because of it (locks make both safe).
-    """
-    asked: dict[str, Any] = {**options.pipeline}
-    made = [
-        await _deployment(pipeline, "pipeline", asked),
-        await _deployment(canary, "canary", {}, tags=[TAG]),
-        await _deployment(deep_canary, "canary-deep", {}, tags=[TAG]),
-        *[await _deployment(pipeline, stage, {**asked, "only": stage}, tags=["stage"]) for stage in TASKS],
-        await _deployment(
-            clean,
-            "gc-scheduled",
-            {"keep": options.keep_runs, "older_than_days": options.keep_days},
-            schedule=Interval(_DAY, anchor_date=_ANCHOR),
-        ),
+    """Return the deployments to serve: those that are started by hand, and those that the options schedule."""
+    schedules = {
+        "pipeline-scheduled": schedule(options.cron, options.interval_s, options.timezone),
+        "canary-scheduled": schedule(options.canary_cron, options.canary_interval_s, options.timezone),
+        "canary-deep-scheduled": schedule(options.deep_cron, None, options.timezone),
+        "gc-scheduled": Interval(_DAY, anchor_date=_ANCHOR),
+    }
+    settings: dict[str, Mapping[str, Any]] = {
+        "lntx": options.pipeline,
+        "lntx-gc": {"keep": options.keep_runs, "older_than_days": options.keep_days},
+    }
+    return [
+        await _deployment(deployment, settings.get(deployment.flow, {}), schedules.get(deployment.name))
+        for deployment in DEPLOYMENTS
+        if not deployment.is_scheduled or schedules[deployment.name] is not None
     ]
-    when = schedule(options.cron, options.interval_s, options.timezone)
-    if when is not None:
-        made.append(await _deployment(pipeline, "pipeline-scheduled", asked, schedule=when))
-    when = schedule(options.canary_cron, options.canary_interval_s, options.timezone)
-    if when is not None:
-        made.append(await _deployment(canary, "canary-scheduled", {}, tags=[TAG], schedule=when))
-    when = schedule(options.deep_cron, None, options.timezone)
-    if when is not None:
-        blind = {"blind": True}
-        made.append(await _deployment(deep_canary, "canary-deep-scheduled", blind, tags=[TAG], schedule=when))
-    return made
 
 
 def schedule(cron: str | None, interval_s: float | None, timezone: str) -> Schedule | None:
@@ -90,19 +74,15 @@ def schedule(cron: str | None, interval_s: float | None, timezone: str) -> Sched
 
 
 async def _deployment(
-    flow: Flow[..., Any],
-    name: str,
-    parameters: dict[str, Any],
-    *,
-    tags: list[str] | None = None,
-    schedule: Schedule | None = None,
+    deployment: Deployment, settings: Mapping[str, Any], schedule: Schedule | None
 ) -> RunnerDeployment:
+    flow: Flow[..., Any] = pkgutil.resolve_name(deployment.entrypoint)
     made = await flow.ato_deployment(
-        name,
-        parameters=parameters,
-        tags=["lntx", *(tags or []), *(["scheduled"] if schedule is not None else [])],
+        deployment.name,
+        parameters={**settings, **deployment.parameters},
+        tags=["lntx", *deployment.tags, *(["scheduled"] if deployment.is_scheduled else [])],
         schedule=schedule,
-        concurrency_limit=_ONE if schedule is not None else None,
+        concurrency_limit=_ONE if deployment.is_scheduled else None,
         description=flow.description,
         # By module name, so that a run needs no checkout.
         entrypoint_type=EntrypointType.MODULE_PATH,

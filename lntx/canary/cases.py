@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lntx.canary.levels import Device, Level
+from lntx.canary.options import Device, Level
 from lntx.config.loading import validate
 from lntx.config.schema import Format, Pipeline, Section
 
@@ -26,7 +26,7 @@ _SHARE = 0.25
 _LARGE_FEATURES = 3
 
 
-class Case(Section):
+class TrainingCase(Section):
     """A training whose answer is known."""
 
     name: str
@@ -36,7 +36,7 @@ class Case(Section):
     """What is generated, trained and exported."""
 
 
-def fixed_cases(level: Level, device: Device = "auto") -> tuple[Case, ...]:
+def fixed_cases(level: Level, device: Device = "auto") -> tuple[TrainingCase, ...]:
     """Return the cases of a level, including those of lower levels."""
     centred = {"low": -3, "high": 3}
     cases = [
@@ -84,7 +84,7 @@ def fixed_cases(level: Level, device: Device = "auto") -> tuple[Case, ...]:
     return tuple(cases)
 
 
-def blind_case(seed: int, device: Device = "auto", *, for_fault: bool = False) -> Case:
+def blind_case(seed: int, device: Device = "auto", *, for_fault: bool = False) -> TrainingCase:
     """Return a case with random weights, rows and settings, determined by the seed, 0 ≤ seed < 2^63.
 
     for_fault: use at least two weights, a bias and float64, so that every fault can be planted and detected.
@@ -141,13 +141,13 @@ def _free_memory() -> int:
 
 def _case(
     name: str, device: Device, data: dict[str, Any], *, formats: tuple[Format, ...] | None = None, **train: Any
-) -> Case:
+) -> TrainingCase:
     settings = {"gradient": "autograd", "precondition": "none", "device": device, "max_epochs": 2000, **train}
     export = {} if formats is None else {"formats": formats}
     # A canary runs many times: noise alone must not fail one of them.
     evaluate = {"false_alarm_rate": 1e-12}
     sections = {"data": data, "train": settings, "evaluate": evaluate, "export": export}
-    return Case(name=name, pipeline=validate(sections))
+    return TrainingCase(name=name, pipeline=validate(sections))
 
 
 def _weight(draw: np.random.Generator) -> float:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from lntx.canary.deep import DeepCanary, DeepFault
 from lntx.canary.not_run import NotRun
+from lntx.canary.page import case_name, fault_line
 from lntx.canary.results import Canary, FaultReport
 from lntx.files import write_whole
 
@@ -24,46 +24,22 @@ def write_junit(canary: Canary, path: Path) -> None:
         return
     cases = []
     for case in canary.cases:
-        name = case.name if canary.repetitions == 1 else f"{case.name}, {case.repetition} of {canary.repetitions}"
-        cases.append((name, case.seconds, None if case.verdict == "pass" else (case.blame or "", case.reason or "")))
-    warnings = [f"{case.name}: {warning}" for case in canary.cases for warning in case.warnings]
-    _write(cases, path, [*(drift.sentence for drift in canary.drift), *warnings], canary.not_run, canary.unfinished)
+        failure = None if case.verdict == "pass" else (case.culprit or "", case.reason or "")
+        cases.append((case_name(case, canary.repetitions), case.seconds, failure))
+    notes = [drift.sentence for drift in canary.drift]
+    notes += [f"{case.name}: {warning}" for case in canary.cases for warning in case.warnings]
+    notes += canary.warnings if canary.deep else []
+    notes += [f"not checked: {name}: {why}" for name, why in canary.unchecked.items()]
+    _write(cases, path, notes, (*canary.not_run, *canary.unfinished))
 
 
-def write_faults_junit(
-    faults: Sequence[FaultReport], path: Path, not_run: Sequence[NotRun] = (), unfinished: Sequence[NotRun] = ()
-) -> None:
+def write_faults_junit(faults: Sequence[FaultReport], path: Path, not_run: Sequence[NotRun] = ()) -> None:
     """Write a test case per planted fault; one that is missed, or blamed on another part, is a failure."""
-    cases = [
-        (fault.name, fault.seconds, None if fault.is_right else (fault.blame or "missed", _missed(fault)))
-        for fault in faults
-    ]
-    _write(cases, path, [], not_run, unfinished)
-
-
-def write_deep_junit(canary: DeepCanary, path: Path) -> None:
-    """Write a test case per network, format and repetition of a deep canary."""
-    if canary.fault is not None:
-        write_deep_faults_junit([canary.fault], path)
-        return
-    cases = []
-    for case in canary.cases:
-        name = case.name if canary.repetitions == 1 else f"{case.name}, {case.repetition} of {canary.repetitions}"
-        failure = None if case.verdict == "pass" else (case.operator or "", case.reason or "")
-        cases.append((name, case.seconds, failure))
-    unchecked = [f"not checked: {name}: {why}" for name, why in canary.unchecked.items()]
-    _write(cases, path, [*canary.warnings, *unchecked], canary.not_run, canary.unfinished)
-
-
-def write_deep_faults_junit(
-    faults: Sequence[DeepFault], path: Path, not_run: Sequence[NotRun] = (), unfinished: Sequence[NotRun] = ()
-) -> None:
-    """Write a test case per fault planted in a training step."""
     cases = []
     for fault in faults:
-        said = f"blamed on {fault.operator}, expected {fault.expected}" if fault.caught else "the fault was not seen"
-        cases.append((fault.name, fault.seconds, None if fault.is_right else (fault.operator or "missed", said)))
-    _write(cases, path, [], not_run, unfinished)
+        failure = None if fault.is_right else (fault.blame or "missed", f"{fault_line(fault)}: {fault.reason}")
+        cases.append((fault.name, fault.seconds, failure))
+    _write(cases, path, [], not_run)
 
 
 def write_error_junit(error: BaseException, path: Path) -> None:
@@ -79,26 +55,24 @@ def _write(
     path: Path,
     notes: Sequence[str],
     not_run: Sequence[NotRun],
-    unfinished: Sequence[NotRun],
 ) -> None:
     """Write the file. What was not run is skipped; where the canary failed is an error."""
-    wrong = sum(failure is not None for _, _, failure in cases)
-    seconds = sum(taken for _, taken, _ in cases)
+    skipped = sum(case.cause == "build" for case in not_run)
     suite = ElementTree.Element(
         "testsuite",
         name=SUITE,
-        tests=str(len(cases) + len(not_run) + len(unfinished)),
-        failures=str(wrong),
-        errors=str(len(unfinished)),
-        skipped=str(len(not_run)),
-        time=f"{seconds:.3f}",
+        tests=str(len(cases) + len(not_run)),
+        failures=str(sum(failure is not None for _, _, failure in cases)),
+        errors=str(len(not_run) - skipped),
+        skipped=str(skipped),
+        time=f"{sum(seconds for _, seconds, _ in cases):.3f}",
     )
-    for name, taken, failure in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname="lntx.canary", name=name, time=f"{taken:.3f}")
+    for name, seconds, failure in cases:
+        case = ElementTree.SubElement(suite, "testcase", classname="lntx.canary", name=name, time=f"{seconds:.3f}")
         if failure is not None:
             kind, reason = failure
             ElementTree.SubElement(case, "failure", type=kind, message=_legible(reason)).text = _legible(reason)
-    for result in (*not_run, *unfinished):
+    for result in not_run:
         case = ElementTree.SubElement(suite, "testcase", classname="lntx.canary", name=result.name)
         kind = "skipped" if result.cause == "build" else "error"
         ElementTree.SubElement(case, kind, message=_legible(result.sentence))
@@ -117,9 +91,3 @@ def _save(suite: ElementTree.Element, path: Path) -> None:
 def _legible(text: str) -> str:
     """Replace the characters that XML cannot contain."""
     return "".join(char if char in "\t\n" or char.isprintable() else "\ufffd" for char in text)
-
-
-def _missed(fault: FaultReport) -> str:
-    if not fault.caught:
-        return "the planted fault was not seen"
-    return f"blamed on {fault.blame}, expected {fault.expected}: {fault.reason}"

@@ -41,9 +41,10 @@ def conclude(
     run = run.model_copy(update={"warnings": (*run.warnings, *moved)})
     page = None
     if write_report or run.verdict == "fail":
-        from lntx.report.report import gather_page, markdown
+        from lntx.report.page import to_markdown
+        from lntx.report.report import gather_report, report_page
 
-        page = markdown(gather_page(store, run, reuse=True))
+        page = to_markdown(report_page(gather_report(store, run, reuse=True)))
         run = run.model_copy(update={"report": f"artifacts/reports/{run.run}.md"})
     with store.shared():
         if page is not None:

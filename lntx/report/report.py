@@ -1,4 +1,4 @@
-"""One page about a run, in Markdown for Prefect's UI and in HTML for other uses: the same figures and pictures.
+"""The page about a run: its verdict, coefficients, figures, stages and pictures.
 
 Reads results; decides nothing.
 """
@@ -8,18 +8,19 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from pydantic import Field
 
-from lntx import __version__, text
+from lntx import text
 from lntx.config.schema import Section, changed_settings
 from lntx.evaluation.verdict import Evaluation
 from lntx.files import sha256_of
 from lntx.report import plots
+from lntx.report.page import Page, Picture, Table
 from lntx.runs.records import load_runs
 from lntx.runs.run import Run
 from lntx.runs.tables import HEADER, cells
@@ -32,13 +33,12 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_MAX_ROWS = 50
 _LAST_RUNS = 30
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _PICTURE = re.compile(r"^!\[([a-z ]+)\]\((data:image/png;base64,[A-Za-z0-9+/=]+)\)$", re.MULTILINE)
 
 
-class Page(Section):
+class Report(Section):
     """The contents of a report."""
 
     run: Run
@@ -57,7 +57,7 @@ class Page(Section):
     """The pictures in the report of an earlier run with the same results, as data URIs, by name."""
 
 
-def gather_page(store: Store, run: Run, *, reuse: bool = False) -> Page:
+def gather_report(store: Store, run: Run, *, reuse: bool = False) -> Report:
     """Return what is stored about a run; missing or altered files are left out.
 
     reuse: take the pictures from an earlier report of the same results, if there is one: drawing them takes longer than
@@ -67,12 +67,12 @@ def gather_page(store: Store, run: Run, *, reuse: bool = False) -> Page:
     same = (one for one in last_runs if reuse and _same_results(one, run))
     drawn: dict[str, str] = next(filter(None, (_pictures_of(store, one) for one in same)), {})
     if drawn:
-        return Page(run=run, last_runs=last_runs, drawn=drawn)
+        return Report(run=run, last_runs=last_runs, drawn=drawn)
     history = _stored(store, run, "train", "history-", read_history)
     evaluation = _stored(
         store, run, "evaluate", "evaluation-", lambda path: Evaluation.model_validate_json(path.read_bytes())
     )
-    return Page(
+    return Report(
         run=run,
         history=tuple(history or ()),
         evaluation=evaluation,
@@ -94,61 +94,27 @@ def _pictures_of(store: Store, run: Run) -> dict[str, str]:
     return dict(_PICTURE.findall(path.read_text(encoding="utf-8")))
 
 
-def markdown(page: Page) -> str:
-    """Return the page as Markdown with embedded pictures."""
-    run = page.run
-    parts = [f"# {_verdict(run)}"]
-    parts += _certificate(run)
-    if run.reason:
-        parts.append(f"> {text.markdown(run.reason)}")
-    parts += [f"> Warning: {text.markdown(warning)}" for warning in run.warnings]
+def report_page(report: Report) -> Page:
+    """Return the page about a run."""
+    run = report.run
+    tables = []
     if run.learned_weights is not None:
         header, rows = _coefficients(run)
-        parts.append(_table(header, [(text.markdown(name), *cells) for name, *cells in rows[:_MAX_ROWS]]))
-        if len(rows) > _MAX_ROWS:
-            parts.append(f"… and {len(rows) - _MAX_ROWS} more.")
-    parts.append(_table(("figure", "value"), _figures(run)))
-    parts.append("## Stages")
-    parts.append(
-        _table(
-            ("stage", "state", "seconds", "files"),
-            [(*cells, "<br>".join(f"`{file}`" for file in files)) for *cells, files in _stages(run)],
-        )
-    )
-    for name, uri in (page.drawn or {name: plots.as_png(figure) for name, figure in _pictures(page)}).items():
-        parts += [f"## {name.capitalize()}", f"![{name}]({uri})"]
-    if run.verdict is not None and page.last_runs:
-        parts += ["## Digits over the last runs", _trend(page)]
-    parts.append(f"Run `{run.run}`, {run.created_at}.")
-    return "\n\n".join(parts) + "\n"
-
-
-def html(page: Page) -> str:
-    """Return the page as one self-contained HTML file: no script, no request, light and dark mode."""
-    from jinja2 import Environment, PackageLoader
-    from markupsafe import Markup
-
-    run = page.run
-    header, rows = _coefficients(run) if run.learned_weights is not None else ((), ())
-    template = Environment(
-        loader=PackageLoader("lntx.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: text.escape(value) if type(value) is str else value,
-    ).get_template("report.html.jinja")
-    return template.render(
-        run=run,
-        verdict=_verdict(run),
-        certificate=_certificate(run),
-        header=header,
-        rows=rows,
-        figures=_figures(run),
-        # Safe: drawn here, and all of its text is escaped by matplotlib.
-        pictures=[(name, Markup(plots.as_svg(figure, name))) for name, figure in [*_pictures(page), *_over_time(page)]],
-        stages=_stages(run),
-        settings=[(key, str(value)) for key, value in changed_settings(run.config).items()],
-        version=__version__,
+        tables.append(Table(title="Coefficients", header=header, rows=rows))
+    tables.append(Table(title="Figures", header=("figure", "value"), rows=_figures(run)))
+    tables.append(Table(title="Stages", header=("stage", "state", "seconds", "files"), rows=_stages(run)))
+    settings = [(key, str(value)) for key, value in changed_settings(run.config).items()]
+    if settings:
+        tables.append(Table(title="Settings that are not the defaults", header=("setting", "value"), rows=settings))
+    stored = [Picture(name=name, drawing=uri) for name, uri in report.drawn.items()]
+    return Page(
+        headline=f"{_verdict(run)} · run {run.run}",
+        verdict=run.verdict,
+        sentences=_certificate(run),
+        notes=[*([run.reason] if run.reason else []), *(f"Warning: {warning}" for warning in run.warnings)],
+        tables=tables,
+        pictures=[*(stored or _pictures(report)), *_over_time(report)],
+        footer=f"Run `{run.run}`, {run.created_at}.",
     )
 
 
@@ -210,87 +176,87 @@ def _figures(run: Run) -> list[tuple[str, str]]:
     return [(name, _number(value)) for name, value in figures if value is not None]
 
 
-def _pictures(page: Page) -> list[tuple[str, Figure]]:
-    """Return the pictures of the page, by name."""
-    run = page.run
-    drawn = []
-    if len(page.history) > 1:
-        drawn.append(("loss by epoch", plots.loss_curve(page.history)))
-        drawn += _path(page)
+def _pictures(report: Report) -> list[Picture]:
+    """Return the pictures of the results."""
+    run, evaluation = report.run, report.evaluation
+    pictures = []
+    if len(report.history) > 1:
+        pictures.append(Picture(name="loss by epoch", drawing=lambda: plots.loss_curve(report.history)))
+        pictures += _path(report)
     if run.learned_weights is not None and run.reference_weights is not None:
-        known = run.true_weights is not None
-        expected, bias = (run.true_weights, run.true_bias) if known else (run.reference_weights, run.reference_bias)
-        assert expected is not None
-        drawn.append(
-            (
-                "learned against true" if known else "learned against exact",
-                plots.learned_against(
-                    _with(run.learned_weights, run.learned_bias),
-                    _with(expected, None if run.learned_bias is None else bias),
-                    expected_is="true" if known else "exact least squares",
-                ),
-            )
-        )
-    if page.evaluation is not None and page.evaluation.residual_histogram is not None:
-        drawn.append(("residuals", plots.residual_bars(page.evaluation.residual_histogram)))
-        if run.true_weights is None and run.residual_sd:
-            sample = page.evaluation.residual_sample
-            drawn.append(("residual against fitted value", plots.residuals_against_fitted(sample)))
-            drawn.append(("residuals against a normal law", plots.normal_quantiles(sample, run.residual_sd)))
-    return drawn
+        known = "exact" if run.true_weights is None else "true"
+        pictures.append(Picture(name=f"learned against {known}", drawing=lambda: _learned(run)))
+    if evaluation is not None and evaluation.residual_histogram is not None:
+        histogram, sample, spread = evaluation.residual_histogram, evaluation.residual_sample, run.residual_sd
+        pictures.append(Picture(name="residuals", drawing=lambda: plots.residual_bars(histogram)))
+        if run.true_weights is None and spread:
+            pictures += [
+                Picture(name="residual against fitted value", drawing=lambda: plots.residuals_against_fitted(sample)),
+                Picture(name="residuals against a normal law", drawing=lambda: plots.normal_quantiles(sample, spread)),
+            ]
+    return pictures
 
 
-def _path(page: Page) -> list[tuple[str, Figure]]:
+def _learned(run: Run) -> Figure:
+    is_known = run.true_weights is not None
+    expected, bias = (run.true_weights, run.true_bias) if is_known else (run.reference_weights, run.reference_bias)
+    assert run.learned_weights is not None
+    assert expected is not None
+    return plots.learned_against(
+        _with(run.learned_weights, run.learned_bias),
+        _with(expected, None if run.learned_bias is None else bias),
+        expected_is="true" if is_known else "exact least squares",
+    )
+
+
+def _path(report: Report) -> list[Picture]:
     """Return the picture of the weights' path over the loss, if the surface is stored and the path is finite."""
-    run, evaluation = page.run, page.evaluation
+    run, evaluation = report.run, report.evaluation
     if evaluation is None or evaluation.factor is None or run.reference_weights is None:
         return []
-    path = np.array([epoch.coefficients for epoch in page.history])
+    path = np.array([epoch.coefficients for epoch in report.history])
     if not np.isfinite(path).all():
         return []
     num_rows = evaluation.num_rows
-    spread = evaluation.residual_sd or 0.0
-    figure = plots.path_over_loss(
-        path,
-        np.array(_with(run.reference_weights, run.reference_bias)),
-        np.array(evaluation.factor) / math.sqrt(num_rows),
-        spread**2 * evaluation.degrees_of_freedom / num_rows,
-        [text.shown(name, text.MAX_NAME).replace("$", r"\$") for name in (*evaluation.features, "bias")],
-    )
-    return [("weights over the loss", figure)]
-
-
-def _over_time(page: Page) -> list[tuple[str, Figure]]:
-    if page.run.verdict is None or not page.last_runs:
-        return []
-    runs = _judged(page)
-    figure = plots.digits_trend([run.digits for run in runs], [run.verdict == "pass" for run in runs])
-    return [("digits over the last runs", figure)]
-
-
-def _trend(page: Page) -> str:
-    """Return the digits of the last runs as a row of blocks, as high as the digits are many."""
-    runs = _judged(page)
-    blocks = "".join("✗" if run.verdict == "fail" else _BLOCKS[int((run.digits or 0) // 2)] for run in runs)
-    lowest = min(run.digits or 0.0 for run in runs)
-    return f"`{blocks}` {len(runs)} runs, the latest last (✗ failed); fewest digits {lowest:.4g}"
-
-
-def _judged(page: Page) -> list[Run]:
-    """Return the last runs that have a verdict, this one last."""
-    return [*reversed([run for run in page.last_runs if run.verdict is not None]), page.run]
-
-
-def _stages(run: Run) -> list[tuple[str, str, str, list[str]]]:
+    least = (evaluation.residual_sd or 0.0) ** 2 * evaluation.degrees_of_freedom / num_rows
+    solution = np.array(_with(run.reference_weights, run.reference_bias))
+    factor = np.array(evaluation.factor) / math.sqrt(num_rows)
+    names = [text.shown(name, text.MAX_NAME).replace("$", r"\$") for name in (*evaluation.features, "bias")]
     return [
-        (stage, done.state, _number(done.seconds), [file.path for file in done.files])
-        for stage, done in run.stages.items()
+        Picture(
+            name="weights over the loss",
+            drawing=lambda: plots.path_over_loss(path, solution, factor, least, names),
+        )
     ]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _over_time(report: Report) -> list[Picture]:
+    """Return the digits of the last runs: a picture, and a row of blocks that are as high as the digits are many."""
+    if report.run.verdict is None or not report.last_runs:
+        return []
+    runs = _judged(report)
+    digits, passed = [run.digits for run in runs], [run.verdict == "pass" for run in runs]
+    blocks = "".join(_BLOCKS[int((run.digits or 0) // 2)] if run.verdict == "pass" else "✗" for run in runs)
+    lowest = min(run.digits or 0.0 for run in runs)
+    return [
+        Picture(
+            name="digits over the last runs",
+            drawing=lambda: plots.digits_trend(digits, passed),
+            words=f"`{blocks}` {len(runs)} runs, the latest last (✗ failed); fewest digits {lowest:.4g}",
+        )
+    ]
+
+
+def _judged(report: Report) -> list[Run]:
+    """Return the last runs that have a verdict, this one last."""
+    return [*reversed([run for run in report.last_runs if run.verdict is not None]), report.run]
+
+
+def _stages(run: Run) -> list[tuple[str, ...]]:
+    return [
+        (stage, outcome.state, _number(outcome.seconds), "\n".join(file.path for file in outcome.files))
+        for stage, outcome in run.stages.items()
+    ]
 
 
 def _with(weights: tuple[float, ...], bias: float | None) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import tempfile
@@ -11,16 +12,18 @@ from typing import Any
 import pytest
 import torch
 
-from flows.cli.deep import exit_code
+from flows.cli.canary import exit_code
 from lntx.canary import drift as drifts
-from lntx.canary import order as orders
+from lntx.canary import trainings
 from lntx.canary.cases import blind_case, fixed_cases
-from lntx.canary.faults import FAULTS
-from lntx.canary.faults.planting import once_stored
-from lntx.canary.order import Order
-from lntx.canary.run import run_canary, run_case
+from lntx.canary.faults import FAULTS, once_stored
+from lntx.canary.options import CanaryOptions
+from lntx.canary.results import Canary, CaseReport
+from lntx.canary.run import run_canary
+from lntx.canary.trainings import TrainingSuite
 from lntx.config.loading import validate
 from lntx.errors import BadInput
+from lntx.runs.run import Run
 from lntx.stages import Stage
 
 
@@ -30,6 +33,11 @@ def _throw_aways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
 
 
+def _run(canary: Canary) -> Run:
+    assert canary.run is not None
+    return canary.run
+
+
 def test_a_right_stack_passes_and_leaves_its_bits_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is published, nothing cached, nothing left in the throw-away root; the bits are kept, once."""
     root = tmp_path / "root"
@@ -37,14 +45,15 @@ def test_a_right_stack_passes_and_leaves_its_bits_alone(tmp_path: Path, monkeypa
     monkeypatch.setenv("LNTX_ROOT", str(root))
     again = run_canary()
     assert (first.verdict, first.blame, first.reason, first.drift, first.root) == ("pass", None, None, (), None)
-    assert first.learned_weights == pytest.approx((3.7, -1.2, 0.5), rel=1e-14)
-    assert (first.true_weights, first.true_bias, first.gradient, first.precondition) == (
+    assert _run(first).learned_weights == pytest.approx((3.7, -1.2, 0.5), rel=1e-14)
+    run = _run(first)
+    assert (run.true_weights, run.true_bias, run.gradient, run.precondition) == (
         (3.7, -1.2, 0.5), 2.0, "autograd", "none",
     )  # fmt: skip
-    assert {stage.state for stage in [*first.stages.values(), *again.stages.values()]} == {"ran"}
-    assert (first.exports, first.report) == ({}, None)
+    assert {stage.state for stage in [*run.stages.values(), *_run(again).stages.values()]} == {"ran"}
+    assert (run.exports, run.report) == ({}, None)
     assert first.cases[0].path is not None
-    assert first.cases[0].path.epochs == first.epochs
+    assert first.cases[0].path.epochs == run.epochs
     assert first.cases[0].bits == again.cases[0].bits
     assert not list((tmp_path / "tmp").glob("lntx-*"))
     stored = [path for path in root.rglob("*") if path.is_file() and ".locks" not in path.parts]
@@ -60,8 +69,12 @@ def test_a_wrong_one_keeps_its_files_and_says_why(tmp_path: Path) -> None:
         found.reason or "",
     )
     assert found.root is not None
-    assert found.report is not None
-    assert found.reason in Path(found.report).read_text(encoding="utf-8")
+    run = _run(found)
+    assert (run.verdict, run.reason) == (found.verdict, found.reason)
+    assert run.report is not None
+    words = re.sub(r"\W", "", found.reason or "")
+    for report in (Path(run.report), Path(found.root) / "report.html"):
+        assert words in re.sub(r"\W", "", html.unescape(report.read_text(encoding="utf-8")))
     assert list(Path(found.root).rglob("history-*.parquet"))
     assert found.fault is not None
     assert found.fault.is_right
@@ -72,9 +85,10 @@ def test_the_end_is_right_although_the_path_is_not(tmp_path: Path) -> None:
     """Descent heals a flipped bit: only the path tells."""
     found = run_canary(fault=FAULTS["flipped-weight-bit"], root=tmp_path)
     assert found.blame == "training"
-    assert found.learned_weights == pytest.approx((3.7, -1.2, 0.5), rel=1e-14)
-    assert found.digits is not None
-    assert found.digits > 14
+    run = _run(found)
+    assert run.learned_weights == pytest.approx((3.7, -1.2, 0.5), rel=1e-14)
+    assert run.digits is not None
+    assert run.digits > 14
 
 
 def test_a_blind_canary_is_new_each_time_and_can_be_drawn_again() -> None:
@@ -86,10 +100,10 @@ def test_a_blind_canary_is_new_each_time_and_can_be_drawn_again() -> None:
     assert {len(str(one.data.num_rows)) for one in drawn} == {3, 4, 5, 6}
     assert {one.train.dtype for one in drawn} == {"float32", "float64"}
     assert {one.train.gradient for one in drawn} == {"autograd"}
-    order = Order(seed=5, repeat=2)
-    (one,), (other,) = order.cases(1), order.cases(2)
+    suite = TrainingSuite(CanaryOptions(seed=5, repeat=2))
+    (one,), (other,) = suite.cases(1), suite.cases(2)
     assert one != other
-    assert order.cases(2) == (other,)
+    assert suite.cases(2) == (other,)
 
 
 def test_levels_hold_those_below_them() -> None:
@@ -105,7 +119,7 @@ def test_levels_hold_those_below_them() -> None:
 
 
 def test_blind_canaries_raise_no_alarm() -> None:
-    found = run_canary(Order(seed=20261123, repeat=5))
+    found = run_canary(CanaryOptions(seed=20261123, repeat=5))
     assert [case.verdict for case in found.cases] == ["pass"] * 5, [case.reason for case in found.cases]
     assert len({case.config for case in found.cases}) == 5
     assert found.blind_seed == 20261123
@@ -117,14 +131,15 @@ def test_rows_that_leave_nothing_are_right_too() -> None:
         data = {"weights": (-4.233131880616293,), "num_rows": 500, "low": -1, "high": 1, "seed": seed}
         case = fixed_cases(1)[0]
         config = validate({**case.pipeline.model_dump(exclude_unset=True), "data": data})
-        judged = run_case(case.model_copy(update={"pipeline": config}), repetition=1, witness=None, fault=None)
-        assert judged.report.verdict == "pass", judged.report.reason
+        report = TrainingSuite(CanaryOptions()).run_case(case.model_copy(update={"pipeline": config}))
+        assert isinstance(report, CaseReport)
+        assert report.verdict == "pass", report.reason
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_hundred_clean_blind_canaries_raise_no_alarm() -> None:
-    found = run_canary(Order(seed=1, repeat=200))
+    found = run_canary(CanaryOptions(seed=1, repeat=200))
     alarms = [(case.name, case.reason) for case in found.cases if case.verdict != "pass"]
     assert (len(found.cases), alarms) == (200, [])
     print("closest to its bound:", max(case.path.worst for case in found.cases if case.path is not None))
@@ -134,20 +149,20 @@ def test_two_hundred_clean_blind_canaries_raise_no_alarm() -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("level", [2, 3])
 def test_the_higher_levels_pass(tmp_path: Path, level: int) -> None:
-    found = run_canary(Order.model_validate({"level": level}), root=tmp_path / "root")
+    found = run_canary(CanaryOptions.model_validate({"level": level}), root=tmp_path / "root")
     assert found.verdict == "pass", found.reason
-    again = run_canary(Order.model_validate({"level": 2}), root=tmp_path / "root")
+    again = run_canary(CanaryOptions.model_validate({"level": 2}), root=tmp_path / "root")
     assert again.drift == (), "the same stack gives the same bits"
 
 
 def test_repetitions_tell_what_is_deterministic(tmp_path: Path) -> None:
-    assert run_canary(Order(repeat=2), root=tmp_path).recurrence is None
+    assert run_canary(CanaryOptions(repeat=2), root=tmp_path).recurrence is None
     with FAULTS["skipped-step"].planted(fixed_cases(1)[0]):
         # Planted once for both: the step is skipped in the first alone.
-        found = run_canary(Order(repeat=2), root=tmp_path)
+        found = run_canary(CanaryOptions(repeat=2), root=tmp_path)
     assert (found.verdict, found.recurrence) == ("fail", "intermittent")
     with FAULTS["scaled-predictions"].planted(fixed_cases(1)[0]):
-        found = run_canary(Order(repeat=2), root=tmp_path)
+        found = run_canary(CanaryOptions(repeat=2), root=tmp_path)
     assert (found.verdict, found.recurrence) == ("fail", "deterministic")
     assert sum(one.name.startswith("lntx-canary-") for one in (tmp_path / "tmp").iterdir()) == 2, "one per wrong canary"
 
@@ -193,7 +208,7 @@ def test_what_the_build_cannot_train_is_not_run_and_the_rest_goes_on(
 ) -> None:
     """Planted: SGD raises for float32, with and without lntx. Amber if it was right before."""
     cases = tuple(case for case in fixed_cases(2) if case.name in ("one weight", "one weight, float32"))
-    monkeypatch.setattr(orders, "fixed_cases", lambda level, device="auto": cases)
+    monkeypatch.setattr(trainings, "fixed_cases", lambda level, device="auto": cases)
     assert run_canary(root=tmp_path).not_run == ()
     real = torch.optim.SGD.step
 
@@ -278,9 +293,7 @@ def test_a_stored_file_that_is_gone_or_cut_is_put_down_to_its_part(
 def test_what_is_found_before_an_interrupt_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import lntx.canary.run as canaries
-
-    real, runs = canaries.run_case, []
+    real, runs = TrainingSuite.run_case, []
 
     def interrupted(*args: Any, **options: Any) -> Any:
         runs.append(1)
@@ -288,9 +301,9 @@ def test_what_is_found_before_an_interrupt_is_told(
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(canaries, "run_case", interrupted)
+    monkeypatch.setattr(TrainingSuite, "run_case", interrupted)
     with FAULTS["scaled-predictions"].planted(fixed_cases(1)[0]), pytest.raises(KeyboardInterrupt):
-        run_canary(Order(repeat=3))
+        run_canary(CanaryOptions(repeat=3))
     assert "before the end: training: epoch 1 deviates from the expected path" in caplog.text
     assert "lntx-canary-" in caplog.text
 
@@ -305,4 +318,4 @@ def test_a_folder_that_cannot_be_written_costs_the_drift_alone(tmp_path: Path) -
 def test_a_missing_device_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match="finds no CUDA device"):
-        run_canary(Order(device="cuda"))
+        run_canary(CanaryOptions(device="cuda"))

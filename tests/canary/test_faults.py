@@ -6,11 +6,15 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from more_training_faults import MORE_FAULTS
 
-from lntx.canary.faults import FAULTS, find_fault
-from lntx.canary.order import Order
-from lntx.canary.run import run_canary, run_faults
+from lntx.canary.faults import FAULTS, TrainingFault
+from lntx.canary.options import CanaryOptions
+from lntx.canary.results import FaultReport
+from lntx.canary.run import open_suite, run_canary, run_faults
 from lntx.errors import BadInput
+
+ALL_FAULTS: dict[str, TrainingFault] = {fault.name: fault for fault in (*FAULTS.values(), *MORE_FAULTS)}
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +26,13 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 def test_there_are_faults_of_every_part() -> None:
     assert {fault.blame for fault in FAULTS.values()} == {"data", "reference", "training", "export"}
     assert all(name == fault.name for name, fault in FAULTS.items())
+    assert len(ALL_FAULTS) == len(FAULTS) + len(MORE_FAULTS)
 
 
 def test_every_fault_is_caught_and_put_down_to_the_right_part() -> None:
-    found = [*run_faults()]
-    assert [one.name for one in found] == [*FAULTS]
-    assert [one for one in found if not one.is_right] == []
+    results = [*run_faults(faults=ALL_FAULTS)]
+    assert [result.name for result in results] == [*ALL_FAULTS]
+    assert [result for result in results if not (isinstance(result, FaultReport) and result.is_right)] == []
     # And nothing of them is left behind.
     assert run_canary().verdict == "pass"
 
@@ -35,9 +40,10 @@ def test_every_fault_is_caught_and_put_down_to_the_right_part() -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [11, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1))])
 def test_so_they_are_in_blind_canaries(seed: int) -> None:
-    assert [one for one in run_faults(Order(seed=seed)) if not one.is_right] == []
+    results = run_faults(CanaryOptions(seed=seed), faults=ALL_FAULTS)
+    assert [result for result in results if not (isinstance(result, FaultReport) and result.is_right)] == []
 
 
 def test_an_unknown_fault_is_refused() -> None:
     with pytest.raises(BadInput, match=r"unknown fault flipped-bit: did you mean flipped-\w+-bit\?"):
-        find_fault("flipped-bit")
+        open_suite(CanaryOptions(inject="flipped-bit"))

@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 from lntx.canary.cases import fixed_cases
 from lntx.canary.faults import FAULTS
 from lntx.canary.junit import write_error_junit, write_junit
-from lntx.canary.order import Order
+from lntx.canary.options import CanaryOptions
 from lntx.canary.run import run_canary
 
 
 def test_junit_has_a_test_case_per_case(tmp_path: Path) -> None:
-    write_junit(run_canary(Order(repeat=2), root=tmp_path), tmp_path / "right.xml")
+    write_junit(run_canary(CanaryOptions(repeat=2), root=tmp_path), tmp_path / "right.xml")
     suite = ElementTree.parse(tmp_path / "right.xml").getroot()[0]
     assert (suite.get("tests"), suite.get("failures")) == ("2", "0")
     with FAULTS["scaled-predictions"].planted(fixed_cases(1)[0]):

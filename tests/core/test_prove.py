@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from more_proof_faults import MORE_FAULTS
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -147,6 +148,7 @@ def test_numbers_that_are_not_finite_are_no_fault() -> None:
     assert proof.passed, proof.reason
 
 
+ALL_FAULTS = {fault.name: fault for fault in (*PROOF_FAULTS.values(), *MORE_FAULTS)}
 _QUICK = (
     "attention-scale",
     "product-tf32",
@@ -159,10 +161,10 @@ _QUICK = (
 
 
 @pytest.mark.parametrize(
-    "name", [one if one in _QUICK else pytest.param(one, marks=pytest.mark.slow) for one in PROOF_FAULTS]
+    "name", [one if one in _QUICK else pytest.param(one, marks=pytest.mark.slow) for one in ALL_FAULTS]
 )
 def test_a_planted_fault_is_caught_and_the_right_part_is_blamed(name: str) -> None:
-    fault = PROOF_FAULTS[name]
+    fault = ALL_FAULTS[name]
     proof = prove_with(fault, seed=7)
     assert is_caught(fault, proof), (proof.reason, [one.operator for one in proof.wrong])
     if name in ("product-tf32", "product-bfloat16"):

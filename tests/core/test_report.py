@@ -15,7 +15,8 @@ import pytest
 import lntx
 from lntx.errors import BadInput
 from lntx.pipeline.conclude import write_report_file
-from lntx.report.report import Page, gather_page, html, markdown
+from lntx.report import page as pages
+from lntx.report.report import Report, gather_report, report_page
 from lntx.runs.records import read_run, write_run
 from lntx.store.store import Store
 
@@ -48,9 +49,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _page(root: Path, name: str | None = None) -> Page:
+def _page(root: Path, name: str | None = None) -> Report:
     store = Store(root)
-    return gather_page(store, read_run(store, name))
+    return gather_report(store, read_run(store, name))
+
+
+def html(report: Report) -> str:
+    return pages.to_html(report_page(report))
+
+
+def markdown(report: Report) -> str:
+    return pages.to_markdown(report_page(report))
 
 
 DRAWN = ["loss by epoch", "weights over the loss", "learned against true", "residuals"]
@@ -107,17 +116,17 @@ def test_pictures_of_the_same_results_are_drawn_once(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first = read_run(store)
     with store.shared():
-        write_report_file(store, first, "md", markdown(gather_page(store, first)))
+        write_report_file(store, first, "md", markdown(gather_report(store, first)))
     write_run(store, first.model_copy(update={"report": f"artifacts/reports/{first.run}.md"}))
     again = lntx.run(root=tmp_path)
-    page = gather_page(store, again, reuse=True)
+    page = gather_report(store, again, reuse=True)
     assert (page.history, [*page.drawn]) == ((), DRAWN)
-    assert re.findall(r"!\[.*", markdown(page)) == re.findall(r"!\[.*", markdown(gather_page(store, again)))
+    assert re.findall(r"!\[.*", markdown(page)) == re.findall(r"!\[.*", markdown(gather_report(store, again)))
     other = lntx.run(root=tmp_path, train={"seed": 5})
-    assert gather_page(store, other, reuse=True).drawn == {}
+    assert gather_report(store, other, reuse=True).drawn == {}
     report = tmp_path / "artifacts" / "reports" / f"{first.run}.md"
     report.write_text(report.read_text() + "changed")
-    assert gather_page(store, again, reuse=True).drawn == {}
+    assert gather_report(store, again, reuse=True).drawn == {}
 
 
 def test_what_is_gone_is_left_out(root: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from lntx.data.importing import wanted_columns
 from lntx.data.tables import look_at
 from lntx.errors import BadInput
 from lntx.report import report
+from lntx.report.page import to_html, to_markdown
 from lntx.store.store import Store
 from lntx.text import MAX_MESSAGE, escape, listed, markdown, quoted, shown
 
@@ -78,14 +79,14 @@ def test_a_report_shows_names_as_text(tmp_path: Path) -> None:
 
     pq.write_table(pa.table({EVIL: [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0, 3.5, 4.0]}), table)
     run = lntx.fit(table, target="y", root=tmp_path, until="evaluate")
-    page = report.gather_page(Store(tmp_path), run)
-    for text in (report.markdown(page), report.html(page)):
+    page = report.report_page(report.gather_report(Store(tmp_path), run))
+    for text in (to_markdown(page), to_html(page)):
         lines = text.replace("\n", "")
         assert lines.isprintable()
         assert "<img src=x" not in text
         assert "\n# FAKE" not in text
         assert "FAKE" in text
-    assert "[b](http" not in report.markdown(page)
+    assert "[b](http" not in to_markdown(page)
 
 
 def test_files_are_named_as_text(tmp_path: Path) -> None:

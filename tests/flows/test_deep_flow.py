@@ -10,8 +10,9 @@ from flowing import run_flow, run_id, state_names, task_runs
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from flows.deep_canary import deep_canary
-from lntx.canary.deep import DeepCanary
+from flows.canary import canary
+from lntx.canary.operators import OperatorCase, OperatorSuite
+from lntx.canary.results import Canary
 from lntx.proof.nets import pairs
 
 pytestmark = pytest.mark.flow
@@ -19,13 +20,13 @@ pytestmark = pytest.mark.flow
 
 @pytest.mark.slow
 def test_every_network_is_a_task(client: SyncPrefectClient, tmp_path: Path) -> None:
-    state, found = run_flow(deep_canary, tmp_path)
-    assert isinstance(found, DeepCanary)
+    state, found = run_flow(canary, tmp_path, deep=True)
+    assert isinstance(found, Canary)
     assert (state.name, found.verdict) == ("Completed", "pass")
     names = state_names(task_runs(client, state, count=len(pairs())))
     states = {case.name: "Completed" for case in found.cases} | {case.name: "NotRun" for case in found.not_run}
     assert names == states
-    assert client.read_flow(client.read_flow_run(run_id(state)).flow_id).name == "lntx-canary-deep"
+    assert client.read_flow(client.read_flow_run(run_id(state)).flow_id).name == "lntx-canary"
     (artifact,) = client.read_artifacts(
         artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["lntx-canary-deep"])), limit=1
     )
@@ -34,9 +35,9 @@ def test_every_network_is_a_task(client: SyncPrefectClient, tmp_path: Path) -> N
 
 
 def test_a_planted_fault_is_caught_and_bad_parameters_are_told(client: SyncPrefectClient, tmp_path: Path) -> None:
-    state, found = run_flow(deep_canary, tmp_path, inject="betas")
+    state, found = run_flow(canary, tmp_path, deep=True, inject="betas")
     assert (state.type.value, state.name, found.operator) == ("COMPLETED", "FaultCaught", "settings")
-    state, error = run_flow(deep_canary, tmp_path, inject="nix")
+    state, error = run_flow(canary, tmp_path, deep=True, inject="nix")
     assert (state.name, str(error)) == ("BadInput", "unknown fault nix (--deep --inject list names all)")
 
 
@@ -49,9 +50,10 @@ def test_a_wrong_answer_fails(client: SyncPrefectClient, tmp_path: Path, monkeyp
     def wrong(scores: Any, targets: Any, *, label_smoothing: float) -> Any:
         return right(scores, targets, label_smoothing=label_smoothing + 0.01)
 
-    monkeypatch.setattr("flows.deep_canary.pieces", lambda order: [("eager", "LSTM", "float32")])
+    case = OperatorCase(net="LSTM", mode="float32", seed=20)
+    monkeypatch.setattr(OperatorSuite, "cases", lambda self, repetition: [case])
     monkeypatch.setattr(functional, "cross_entropy", wrong)
-    state, found = run_flow(deep_canary, tmp_path)
+    state, found = run_flow(canary, tmp_path, deep=True)
     assert (state.type.value, state.name, found.blame) == ("FAILED", "WrongAnswer", "training")
     assert found.operator == "loss"
     assert set(state_names(task_runs(client, state, count=1)).values()) == {"WrongAnswer"}

@@ -28,7 +28,7 @@ from prefect_server import Server, free_port
 
 import lntx
 from lntx.canary.cases import fixed_cases
-from lntx.canary.faults import find_fault
+from lntx.canary.faults import FAULTS
 from lntx.config.schema import Data
 from lntx.runs.records import read_pointer, read_run
 from lntx.runs.run import Run
@@ -156,7 +156,7 @@ def test_publishing_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.
 def test_a_wrong_answer_fails_the_flow_and_is_not_published(client: SyncPrefectClient, tmp_path: Path) -> None:
     run_flow(published, tmp_path, folder=tmp_path / "models")
     before = (tmp_path / "models" / "current").readlink()
-    with find_fault("wrong-weight").planted(fixed_cases(1)[0]):
+    with FAULTS["wrong-weight"].planted(fixed_cases(1)[0]):
         state, found = run_flow(published, tmp_path, folder=tmp_path / "models", data=Data(weights=(1.5,)))
     assert state.is_failed()
     assert "WrongAnswer: export: " in (state.message or "")

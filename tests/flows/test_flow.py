@@ -20,9 +20,7 @@ from prefect.utilities.callables import parameter_schema
 import lntx
 from flows import progress as headway
 from flows import tasks
-from flows.canary import canary
-from flows.deep_canary import deep_canary
-from flows.fleet import canary_nodes
+from flows.canary import canary, canary_nodes
 from flows.gc import clean
 from flows.pipeline import pipeline
 from lntx.config.schema import PRESETS, Data, Train
@@ -162,7 +160,7 @@ def test_a_retry_that_helps_ends_well(
     assert task_runs(client, state)["train"].run_count == 2
 
 
-@pytest.mark.parametrize("flow", [pipeline, canary, deep_canary, canary_nodes, clean], ids=lambda flow: flow.name)
+@pytest.mark.parametrize("flow", [pipeline, canary, canary_nodes, clean], ids=lambda flow: flow.name)
 def test_a_script_that_serves_itself_can_call_it(flow: Flow[..., Any]) -> None:
     """Prefect pickles the script's flow with the flows that it calls."""
     copy = cloudpickle.loads(cloudpickle.dumps(flow))

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -57,7 +58,12 @@ def _states(client: SyncPrefectClient, run_id: object) -> dict[str, str]:
 async def _served() -> dict[str, tuple[object, ...]]:
     options = ServerOptions(cron="0 6 * * *", deep_cron="0 4 * * *")
     made = await deployments(options)
-    return {one.name: (one.entrypoint, one.parameters.get("only"), sorted(one.tags or [])) for one in made}
+    return {one.name: (one.entrypoint, _differing(one.parameters), sorted(one.tags or [])) for one in made}
+
+
+def _differing(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that tell deployments of one flow from each other."""
+    return {name: parameters[name] for name in ("only", "deep", "blind") if name in parameters}
 
 
 def test_they_are_those_that_up_serves() -> None:
@@ -65,6 +71,6 @@ def test_they_are_those_that_up_serves() -> None:
 
     said = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
     pooled = {
-        one["name"]: (one["entrypoint"], one.get("parameters", {}).get("only"), sorted(one["tags"])) for one in said
+        one["name"]: (one["entrypoint"], _differing(one.get("parameters", {})), sorted(one["tags"])) for one in said
     }
     assert pooled == asyncio.run(_served())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.parquet as pq
 
-from lntx.canary.cases import Case
+from lntx.canary.cases import TrainingCase
 from lntx.canary.checks.exports import wrong_export
 from lntx.canary.checks.findings import Finding, blame_of_file, finding, in_words, is_want
 from lntx.canary.checks.training import wrong_training
@@ -72,7 +72,9 @@ class Judgement:
     """Warnings of the run and of the checks."""
 
 
-def judge(case: Case, store: Store, outcomes: Mapping[Stage, Outcome], broken: Broken | None) -> Judgement | None:
+def judge(
+    case: TrainingCase, store: Store, outcomes: Mapping[Stage, Outcome], broken: Broken | None
+) -> Judgement | None:
     """Check everything that a run left.
 
     outcomes: of the finished stages. broken: the stage that failed, or None.
@@ -106,7 +108,7 @@ def judge(case: Case, store: Store, outcomes: Mapping[Stage, Outcome], broken: B
 class _Look:
     """The checks of one run, part by part."""
 
-    def __init__(self, case: Case, store: Store, outcomes: Mapping[Stage, Outcome]) -> None:
+    def __init__(self, case: TrainingCase, store: Store, outcomes: Mapping[Stage, Outcome]) -> None:
         self._config, self._data = case.pipeline, case.pipeline.data
         self._store, self.outcomes = store, outcomes
         self.path: PathCheck | None = None
