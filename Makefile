@@ -76,6 +76,7 @@ lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/vague_names.py
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .

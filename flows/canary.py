@@ -23,7 +23,7 @@ from lntx.cluster import Cluster, Place
 from lntx.config.schema import MAX_SEED
 from lntx.errors import BadInput, LntxError
 from lntx.report.page import Page, to_markdown
-from lntx.text import MAX_MESSAGE, shown
+from lntx.text import MAX_MESSAGE, for_message
 
 TAG = "canary"
 """Tag of every run of a canary."""
@@ -124,7 +124,7 @@ def _case_task(suite: Suite[Any, Any], case: Any, repetition: int) -> State[Any]
     send_core_logs()
     result = suite.run_case(case, repetition=repetition, fault=suite.fault)
     if isinstance(result, NotRun):
-        message = shown(result.sentence, MAX_MESSAGE)
+        message = for_message(result.sentence, MAX_MESSAGE)
         if result.cause == "build":
             return Completed(name="NotRun", message=message, data=result)
         return Failed(name="Failed", message=message, data=result)
@@ -133,16 +133,18 @@ def _case_task(suite: Suite[Any, Any], case: Any, repetition: int) -> State[Any]
 
 def _state_of_case(report: CaseReport) -> State[Any]:
     if report.verdict == "fail":
-        return Failed(name="WrongAnswer", message=shown(f"{report.culprit}: {report.reason}", MAX_MESSAGE), data=report)
+        return Failed(
+            name="WrongAnswer", message=for_message(f"{report.culprit}: {report.reason}", MAX_MESSAGE), data=report
+        )
     calls = "" if report.calls is None else f": {report.calls} operator calls, none over its bound"
     return Completed(message=f"everything is as it should be{calls}", data=report)
 
 
 def _state_of_canary(result: Canary) -> State[Any]:
     """Return the flow's state: a planted fault that is caught is not a wrong answer."""
-    message = shown(summary(result), MAX_MESSAGE)
+    message = for_message(summary(result), MAX_MESSAGE)
     if result.verdict is None:
-        return Failed(name=LntxError.kind, message=shown(result.reason or "", MAX_MESSAGE), data=result)
+        return Failed(name=LntxError.kind, message=for_message(result.reason or "", MAX_MESSAGE), data=result)
     if result.fault is not None:
         if result.fault.is_right:
             return Completed(name="FaultCaught", message=message, data=result)
@@ -153,7 +155,7 @@ def _state_of_canary(result: Canary) -> State[Any]:
 
 
 async def _publish(page: Page, key: str, description: str) -> None:
-    await acreate_markdown_artifact(to_markdown(page), key=key, description=shown(description, MAX_MESSAGE))
+    await acreate_markdown_artifact(to_markdown(page), key=key, description=for_message(description, MAX_MESSAGE))
 
 
 @flow(
@@ -187,7 +189,7 @@ async def canary_nodes(deep: Flag = False, level: Level = 1, blind: Flag = False
     if result.verdict == "fail":
         return wrong_answer(result, result.reason or "")
     if result.verdict is None:
-        return Failed(name=LntxError.kind, message=shown(result.reason or "", MAX_MESSAGE), data=result)
+        return Failed(name=LntxError.kind, message=for_message(result.reason or "", MAX_MESSAGE), data=result)
     return Completed(message=page.headline, data=result)
 
 
@@ -196,9 +198,9 @@ def _place_task(cluster: Cluster, place: Place, options: CanaryOptions) -> State
     ((_, result),) = cluster.in_places([(place, work_for(place, options))])
     report = report_of(place, result)
     if report.verdict == "fail":
-        return Failed(name="WrongAnswer", message=shown(report.reason or "", MAX_MESSAGE), data=report)
+        return Failed(name="WrongAnswer", message=for_message(report.reason or "", MAX_MESSAGE), data=report)
     if report.verdict is None:
-        return Failed(name="Failed", message=shown(report.reason or "", MAX_MESSAGE), data=report)
+        return Failed(name="Failed", message=for_message(report.reason or "", MAX_MESSAGE), data=report)
     return Completed(message="everything is as it should be", data=report)
 
 

@@ -33,7 +33,7 @@ from flows.server.home import Home, ServerState, refuse_other_database
 from flows.server.settings import HEARTBEAT_S, without_proxy
 from lntx.errors import LntxError, ServerUnreachable
 from lntx.store.locks import locked
-from lntx.text import shown
+from lntx.text import for_message
 
 _STARTUP_TIMEOUT_S = 180
 
@@ -95,8 +95,8 @@ def check(url: str) -> None:
             f"the Prefect server at {url} refuses ({refusal}): set PREFECT_API_AUTH_STRING"
         ) from None
     except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ServerUnreachable(f"the Prefect server at {url} does not answer ({said}): {advice}") from None
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ServerUnreachable(f"the Prefect server at {url} does not answer ({message}): {advice}") from None
 
 
 @contextlib.contextmanager
@@ -107,7 +107,7 @@ def _embedded(root: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
         # As private as the server of lntx up: it holds parameters and logs.
         home.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise LntxError(f"cannot write to {shown(home)}: {error.strerror}") from None
+        raise LntxError(f"cannot write to {for_message(home)}: {error.strerror}") from None
     refuse_other_database(home)
     settings: dict[Any, Any] = {
         PREFECT_HOME: home,
@@ -139,7 +139,7 @@ def _start_server() -> None:
             words = ["--app-dir", folder, "--factory", "prefect.server.api.server:create_app"]
             words += ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
             return subprocess.Popen(
-                [sys.executable, "-P", "-m", "flows.server.tethered", "uvicorn", *words],
+                [sys.executable, "-P", "-m", "flows.server.die_with_parent", "uvicorn", *words],
                 env={
                     **os.environ,
                     "PREFECT_UI_ENABLED": "0",

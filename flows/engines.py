@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lntx.errors import BadInput
-from lntx.text import meant, quoted
+from lntx.text import quoted, suggest
 
 if TYPE_CHECKING:
     from lntx.cluster import Cluster
@@ -47,7 +47,7 @@ def is_ray() -> bool:
     engine = os.environ.get(_ENGINE) or "threads"
     if engine not in get_args(Engine):
         known = get_args(Engine)
-        raise BadInput(f"{_ENGINE} must be one of {', '.join(known)}, got {quoted(engine)}{meant(engine, known)}")
+        raise BadInput(f"{_ENGINE} must be one of {', '.join(known)}, got {quoted(engine)}{suggest(engine, known)}")
     return engine == "ray"
 
 
@@ -66,7 +66,7 @@ def working(root: Path) -> Iterator[Cluster | None]:
     from lntx.files import network_disk
     from lntx.pipeline.table import TABLE
     from lntx.store.store import Store
-    from lntx.workers import worked_by
+    from lntx.workers import use_engine
 
     Store(root).prepare()
     kind = network_disk(root)
@@ -77,5 +77,5 @@ def working(root: Path) -> Iterator[Cluster | None]:
             kind,
         )
     modules = sorted({name for entry in TABLE.values() for name in entry.modules})
-    with connected(os.environ.get(_ADDRESS) or None, root, modules) as cluster, worked_by(cluster):
+    with connected(os.environ.get(_ADDRESS) or None, root, modules) as cluster, use_engine(cluster):
         yield cluster

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lntx.config.schema import Data
 from lntx.errors import BadInput
-from lntx.text import shown
+from lntx.text import for_message
 
 _VARIABLE = "LNTX_SERVED_FOLDERS"
 
@@ -41,6 +41,6 @@ def refuse_other_folders(data: Data) -> None:
     climbs = ".." in parts[len(fixed) :]
     if climbs or not (is_inside(Path(*fixed)) and all(map(is_inside, files_of(data.path)))):
         raise BadInput(
-            f"data.path {shown(data.path)} is outside the folders that this server reads tables from: put the table "
-            "under its root, or start it with lntx up --allow-folder FOLDER"
+            f"data.path {for_message(data.path)} is outside the folders that this server reads tables from: put the "
+            "table under its root, or start it with lntx up --allow-folder FOLDER"
         )

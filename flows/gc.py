@@ -34,9 +34,11 @@ async def clean(
     try:
         store = Store(root())
         store.prepare()
-        found = collect_garbage(store, keep=keep, older_than_s=older_than_days * 86400)
-        for reason in found.held:
+        collection = collect_garbage(store, keep=keep, older_than_s=older_than_days * 86400)
+        for reason in collection.held:
             logging.getLogger("lntx").warning("%s", reason)
     except LntxError as error:
         return Failed(name=error.kind, message=str(error), data=error)
-    return Completed(message=f"{len(found.removed)} files removed, {found.freed_bytes:,} bytes freed", data=None)
+    return Completed(
+        message=f"{len(collection.removed)} files removed, {collection.freed_bytes:,} bytes freed", data=None
+    )

@@ -110,13 +110,13 @@ def _bring_back(
     # The verdict is the last line.
     logging.getLogger("prefect").addFilter(lambda record: not str(record.msg).startswith("Stopping temporary server"))
     with connected(root, meanwhile=meanwhile) as stays:
-        came = asyncio.run(_outcome(start))
-    if isinstance(came, BaseException):
-        raise came
-    if not isinstance(came, kind):
-        raise LntxError(f"the flow run ended without a verdict: {quoted(came)}")
-    has_url = "flow_run_url" in type(came).model_fields
-    return came if stays or not has_url else came.model_copy(update={"flow_run_url": None})
+        result = asyncio.run(_outcome(start))
+    if isinstance(result, BaseException):
+        raise result
+    if not isinstance(result, kind):
+        raise LntxError(f"the flow run ended without a verdict: {quoted(result)}")
+    has_url = "flow_run_url" in type(result).model_fields
+    return result if stays or not has_url else result.model_copy(update={"flow_run_url": None})
 
 
 def _tells_more(record: logging.LogRecord) -> bool:
@@ -127,5 +127,5 @@ def _tells_more(record: logging.LogRecord) -> bool:
 
 
 async def _outcome(start: Callable[[], Awaitable[State[Any]]]) -> object:
-    came = await (await start()).aresult(raise_on_failure=False)
-    return came.found if isinstance(came, WrongAnswer) else came
+    result = await (await start()).aresult(raise_on_failure=False)
+    return result.result if isinstance(result, WrongAnswer) else result

@@ -25,7 +25,7 @@ from lntx.runs.run import Run
 from lntx.stages import STAGES, Stage, select
 from lntx.store.leases import running
 from lntx.store.store import Store
-from lntx.text import MAX_NAME, shown
+from lntx.text import MAX_NAME, for_message
 
 
 def _run_name() -> str:
@@ -33,7 +33,7 @@ def _run_name() -> str:
     data = parameters.get("data") or Data()
     data = data if isinstance(data, Data) else Data.model_validate(data)
     if data.path is not None:
-        return f"fit {shown(Path(data.path).name, MAX_NAME)}"
+        return f"fit {for_message(Path(data.path).name, MAX_NAME)}"
     assert data.true_weights is not None
     weights = ", ".join(f"{weight:.4g}" for weight in data.true_weights[:3]) + (
         ", …" if len(data.true_weights) > 3 else ""
@@ -97,10 +97,10 @@ async def _run_tasks(store: Store, request: Request) -> State[Any]:
             outcomes[stage] = Outcome(stage=stage, state="skipped")
             continue
         state = stage_task(request, outcomes, return_state=True)
-        came = await state.aresult(raise_on_failure=False)
-        if not isinstance(came, Outcome):
-            return _failed_as(state, came)
-        outcomes[stage] = came
+        result = await state.aresult(raise_on_failure=False)
+        if not isinstance(result, Outcome):
+            return _failed_as(state, result)
+        outcomes[stage] = result
     run_id = flow_run.get_id()
     run = conclude(
         store,
@@ -119,10 +119,10 @@ async def _run_tasks(store: Store, request: Request) -> State[Any]:
     return Completed(message=_headline(run), data=run)
 
 
-def _failed_as(state: State[Any], came: object) -> State[Any]:
+def _failed_as(state: State[Any], result: object) -> State[Any]:
     """Return the state of a flow whose task failed."""
-    name = state.name if isinstance(came, LntxError) else None
-    return Failed(name=name, message=state.message, data=came)
+    name = state.name if isinstance(result, LntxError) else None
+    return Failed(name=name, message=state.message, data=result)
 
 
 def _headline(run: Run) -> str:

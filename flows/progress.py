@@ -10,7 +10,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from lntx.progress import heard_by
+from lntx.progress import on_progress
 from lntx.stages import Stage
 
 logger = logging.getLogger(__name__)
@@ -20,12 +20,12 @@ _EVERY_S = 5.0
 
 
 @contextlib.contextmanager
-def shown(stage: Stage) -> Iterator[None]:
+def show_progress(stage: Stage) -> Iterator[None]:
     """Show the progress of a stage while the block runs, if it takes longer than a few seconds."""
     bar = _Bar(stage)
     last = "failed"
     try:
-        with heard_by(bar.hear):
+        with on_progress(bar.hear):
             yield
         last = "done"
     finally:
@@ -40,9 +40,9 @@ class _Bar:
         self._artifact: UUID | None = None
         self._next = time.monotonic() + _LONG_S
 
-    def hear(self, done: int, total: int, what: str) -> None:
+    def hear(self, count: int, total: int, what: str) -> None:
         if time.monotonic() >= self._next:
-            self._show(100 * done / total, f"{what}: {done:,} of {total:,}")
+            self._show(100 * count / total, f"{what}: {count:,} of {total:,}")
             self._next = time.monotonic() + _EVERY_S
 
     def end(self, what: str) -> None:

@@ -17,7 +17,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed, Failed
 
-from flows.progress import shown
+from flows.progress import show_progress
 from lntx.errors import LntxError, WrongAnswer
 from lntx.pipeline.outcome import Outcome, Request
 from lntx.pipeline.runner import obtain
@@ -74,7 +74,7 @@ def _stage_task(stage: Stage) -> Task[[Request, dict[Stage, Outcome]], Any]:
     def obtain_stage(request: Request, outcomes: dict[Stage, Outcome]) -> State[Any]:
         send_core_logs()
         try:
-            with shown(stage):
+            with show_progress(stage):
                 outcome = obtain(stage, request, outcomes)
         except LntxError as error:
             # A state, not an exception: its message gives the cause, and a traceback would add nothing.
@@ -105,13 +105,13 @@ def _failed(outcome: Outcome) -> State[Any]:
 _STATES = {"ran": _ran, "cached": _cached, "skipped": _skipped, "failed": _failed}
 
 
-def wrong_answer(found: object, message: str) -> State[Any]:
+def wrong_answer(result: object, message: str) -> State[Any]:
     """Return the state of a flow that found a wrong answer.
 
     Its data is an error, which Prefect raises in a flow that calls this one; for a run it would raise a TypeError.
     """
     error = WrongAnswer(message)
-    error.found = found
+    error.result = result
     return Failed(name=error.kind, message=str(error), data=error)
 
 

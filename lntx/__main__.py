@@ -19,8 +19,8 @@ _HOME = str(Path(__file__).resolve().parents[1])
 
 def main() -> Any:
     """Run the command line, and exit."""
-    found = importlib.machinery.PathFinder.find_spec("flows")
-    if found is None or found.origin is None or Path(found.origin).resolve().parents[1] != Path(_HOME):
+    spec = importlib.machinery.PathFinder.find_spec("flows")
+    if spec is None or spec.origin is None or Path(spec.origin).resolve().parents[1] != Path(_HOME):
         sys.path.insert(0, _HOME)
         # For the processes that the command starts.
         paths = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))

@@ -47,10 +47,10 @@ def run(
     Raises: BadInput: the configuration or the user's file cannot be used.
     """
     sections = {"data": data, "train": train, "evaluate": evaluate, "export": export}
-    given = {name: _keys(section) for name, section in sections.items() if section is not None}
-    if config is not None and (given or preset or file):
+    settings = {name: _keys(section) for name, section in sections.items() if section is not None}
+    if config is not None and (settings or preset or file):
         raise BadInput("give either config or sections, preset and file")
-    pipeline = config or settle(preset=preset, file=file, environment=os.environ, overrides=given)
+    pipeline = config or settle(preset=preset, file=file, environment=os.environ, overrides=settings)
     selection = select(
         from_stage=from_stage, until=until, only=only, force=[force] if isinstance(force, str) else force
     )
@@ -115,13 +115,13 @@ def predict(
 
     Raises: BadInput: there is no such model, it takes other features, or it is not trusted.
     """
-    found = find_model(Store(_root(root)), run=run, path=model, trust=[trust] if isinstance(trust, str) else trust)
+    source = find_model(Store(_root(root)), run=run, path=model, trust=[trust] if isinstance(trust, str) else trust)
     if hasattr(rows, "to_frame") and hasattr(rows, "index"):
         # A pandas series: one row, whose index names the columns.
         rows = rows.to_frame().T
     if not is_frame(rows):
-        return found.predict(_numbers(rows))
-    predictions = found.predict_frame(rows)
+        return source.predict(_numbers(rows))
+    predictions = source.predict_frame(rows)
     if not hasattr(rows, "index"):
         return predictions
     import pandas as pd
@@ -132,14 +132,14 @@ def predict(
 def _numbers(rows: Any) -> np.ndarray:
     """Return rows of unnamed numbers as an array, shape (num_rows, num_features)."""
     try:
-        given = np.asarray(rows)
-        if given.dtype.kind not in "iufb":
+        array = np.asarray(rows)
+        if array.dtype.kind not in "iufb":
             raise TypeError
-        numbers = np.atleast_2d(given.astype(np.float64))
+        numbers = np.atleast_2d(array.astype(np.float64))
         if numbers.ndim > 2:
             raise TypeError
         # Check the original values: numpy rounds integers in a list that also contains floats.
-        exact = given if isinstance(rows, np.ndarray) else np.asarray(rows, dtype=object)
+        exact = array if isinstance(rows, np.ndarray) else np.asarray(rows, dtype=object)
         whole = [value for value in exact.ravel().tolist() if isinstance(value, int)]
     except (ValueError, TypeError, OverflowError):
         raise BadInput("rows to predict must be numbers, or a data frame whose columns have names") from None

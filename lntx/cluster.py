@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from lntx.errors import BadInput, LntxError
 from lntx.store.key import code_digest, digest_of
-from lntx.text import quoted, shown
+from lntx.text import for_message, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +60,14 @@ class Cluster:
     @property
     def places(self) -> list[Place]:
         """The nodes that are alive and have a processor for work, and their GPUs, in the order of their names."""
-        found = []
-        for one in self._ray.nodes():
-            if one["Alive"] and one.get("Resources", {}).get("CPU", 0) >= 1:
-                name = f"{one['NodeManagerHostname']} ({one['NodeManagerAddress']}, {one['NodeID'][:6]})"
-                found.append(Place(one["NodeID"], name))
-                gpus = int(one.get("Resources", {}).get("GPU", 0))
-                found += [Place(one["NodeID"], f"{name}, GPU {number}", is_gpu=True) for number in range(gpus)]
-        return sorted(found, key=lambda place: (place.name, place.node))
+        places = []
+        for node in self._ray.nodes():
+            if node["Alive"] and node.get("Resources", {}).get("CPU", 0) >= 1:
+                name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:6]})"
+                places.append(Place(node["NodeID"], name))
+                gpus = int(node.get("Resources", {}).get("GPU", 0))
+                places += [Place(node["NodeID"], f"{name}, GPU {number}", is_gpu=True) for number in range(gpus)]
+        return sorted(places, key=lambda place: (place.name, place.node))
 
     def __call__(self, work: Callable[[Any], Any], items: Sequence[Any], /) -> Iterator[Any]:
         """Yield work(item) for every item, in order: each is a task of one processor."""
@@ -95,12 +95,12 @@ class Cluster:
         """
         affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         task = self._ray.remote(max_retries=0)(_called)
-        asked = []
+        futures = []
         for place, work in works:
             options = {"num_cpus": 0 if place.is_gpu else processors, "num_gpus": int(place.is_gpu)}
             there = task.options(scheduling_strategy=affinity(place.node, soft=False), **options)
-            asked.append((place, there.remote(work)))
-        for place, answer in asked:
+            futures.append((place, there.remote(work)))
+        for place, answer in futures:
             try:
                 yield place, self._answer(answer)
             except Exception as error:
@@ -118,7 +118,7 @@ class Cluster:
             look = functools.partial(_look, self._modules, str(probe))
             works = [(place, look) for place in self.places if not place.is_gpu]
             seen = self.in_places(works, processors=0)
-            lines = [line for node, found in seen for line in self._differences(node, found, token)]
+            lines = [line for node, answer in seen for line in self._differences(node, answer, token)]
         finally:
             probe.unlink(missing_ok=True)
         if not works:
@@ -126,17 +126,19 @@ class Cluster:
         if lines:
             raise LntxError("\n".join(lines))
 
-    def _differences(self, node: Place, found: Any, token: str) -> list[str]:
-        if isinstance(found, Exception):
-            return [f"node {node.name} cannot run lntx ({_first_line(found)})"]
-        versions, content = found
+    def _differences(self, node: Place, answer: Any, token: str) -> list[str]:
+        if isinstance(answer, Exception):
+            return [f"node {node.name} cannot run lntx ({_first_line(answer)})"]
+        versions, content = answer
         lines = [
             f"node {node.name} has {name} {versions.get(name)}, this process has {version}: install the same"
             for name, version in self._expected.items()
             if versions.get(name) != version
         ]
         if content != token:
-            lines.append(f"node {node.name} does not see {shown(self._root)}: mount the same folder on every node")
+            lines.append(
+                f"node {node.name} does not see {for_message(self._root)}: mount the same folder on every node"
+            )
         return lines
 
     def _answer(self, reference: Any) -> Any:
@@ -197,23 +199,23 @@ def _refuse_unreachable(address: str) -> None:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTS_WITHIN_S).close()
         except (OSError, OverflowError) as error:
-            said = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            message = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             raise LntxError(
-                f"cannot reach {quoted(address)} ({said}): start it with ray start --head, or correct --ray-address"
+                f"cannot reach {quoted(address)} ({message}): start it with ray start --head, or correct --ray-address"
             ) from None
 
 
 @functools.cache
 def software(modules: tuple[str, ...]) -> dict[str, str]:
     """Return the versions that decide the results of this process."""
-    found = {name: _version(name) for name in _PACKAGES}
+    versions = {name: _version(name) for name in _PACKAGES}
     code = digest_of({name: code_digest(name) for name in sorted(modules)})[:12]
-    return {"Python": platform.python_version(), **found, "code of lntx": code}
+    return {"Python": platform.python_version(), **versions, "code of lntx": code}
 
 
 def _first_line(error: Exception) -> str:
-    said = next(iter(str(error).splitlines()), "")
-    return shown(f"{type(error).__name__}: {said}")
+    message = next(iter(str(error).splitlines()), "")
+    return for_message(f"{type(error).__name__}: {message}")
 
 
 def _version(package: str) -> str:

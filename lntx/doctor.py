@@ -77,9 +77,9 @@ def examine(root: Path) -> Iterator[Finding]:
         try:
             yield from look(_nearest(root))
         except Exception as error:
-            said = next(iter(str(error).splitlines()), "")
+            message = next(iter(str(error).splitlines()), "")
             name = look.__name__.strip("_").replace("_", " ")
-            yield Finding(name=name, state="problem", said=f"cannot be looked at: {type(error).__name__}: {said}")
+            yield Finding(name=name, state="problem", said=f"cannot be looked at: {type(error).__name__}: {message}")
 
 
 def _packages() -> Iterator[Finding]:
@@ -88,21 +88,21 @@ def _packages() -> Iterator[Finding]:
 
     yield Finding(name="python", state="ok", said=f"{platform.python_version()}, {sys.executable}")
     for line in importlib.metadata.requires("lntx") or ():
-        asked = Requirement(line)
-        if asked.marker is not None and not asked.marker.evaluate({"extra": ""}):
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            version = importlib.metadata.version(asked.name)
+            version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            cure = f"pip install '{asked.name}{asked.specifier}'"
-            yield Finding(name=asked.name, state="problem", said="is not installed", cure=cure)
+            cure = f"pip install '{requirement.name}{requirement.specifier}'"
+            yield Finding(name=requirement.name, state="problem", said="is not installed", cure=cure)
             continue
-        fits = asked.specifier.contains(version, prereleases=True)
+        fits = requirement.specifier.contains(version, prereleases=True)
         yield Finding(
-            name=asked.name,
+            name=requirement.name,
             state="ok" if fits else "problem",
-            said=version if fits else f"{version}, where lntx needs {asked.specifier}",
-            cure=None if fits else f"pip install '{asked.name}{asked.specifier}'",
+            said=version if fits else f"{version}, where lntx needs {requirement.specifier}",
+            cure=None if fits else f"pip install '{requirement.name}{requirement.specifier}'",
         )
 
 
@@ -116,9 +116,9 @@ def _own_files(_folder: Path) -> Iterator[Finding]:
             if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != file.hash.value:
                 altered.append(str(file))
     if altered:
-        said = f"{listed(altered)} are not those of lntx: another package may have the same name"
+        message = f"{listed(altered)} are not those of lntx: another package may have the same name"
         cure = "install lntx again, in an environment without that package"
-        yield Finding(name="files of lntx", state="problem", said=said, cure=cure)
+        yield Finding(name="files of lntx", state="problem", said=message, cure=cure)
     elif count:
         yield Finding(name="files of lntx", state="ok", said=f"{count} modules are as they were installed")
 
@@ -132,8 +132,8 @@ def _torch(_folder: Path) -> Iterator[Finding]:
         for number in range(torch.cuda.device_count()):
             yield Finding(name=f"GPU {number}", state="ok", said=torch.cuda.get_device_name(number))
     elif torch.version.cuda is not None and shutil.which("nvidia-smi"):
-        said = f"torch is built for CUDA {torch.version.cuda}, and finds no device"
-        yield Finding(name="GPU", state="problem", said=said, cure="nvidia-smi (it says what the driver finds)")
+        message = f"torch is built for CUDA {torch.version.cuda}, and finds no device"
+        yield Finding(name="GPU", state="problem", said=message, cure="nvidia-smi (it says what the driver finds)")
     else:
         why = "" if torch.version.cuda else ": torch is built without CUDA"
         yield Finding(name="GPU", state="ok", said=f"none{why}")
@@ -156,8 +156,8 @@ def _tried(_folder: Path) -> Iterator[Finding]:
             here[name] = importlib.metadata.version(name).split("+")[0]
             known[name] = {row["versions"][name].split("+")[0] for row in rows if name in row["versions"]}
     new = [f"{name} {value}" for name, value in sorted(here.items()) if value not in known[name]]
-    said = f"not tried yet with {', '.join(new)}" if new else "tried with these versions and this processor"
-    yield Finding(name="versions", state="note" if new else "ok", said=said)
+    message = f"not tried yet with {', '.join(new)}" if new else "tried with these versions and this processor"
+    yield Finding(name="versions", state="note" if new else "ok", said=message)
 
 
 def _blas(_folder: Path) -> Iterator[Finding]:
@@ -167,28 +167,30 @@ def _blas(_folder: Path) -> Iterator[Finding]:
     # The libraries are loaded with numpy.
     assert np.__version__
     for pool in threadpoolctl.threadpool_info():
-        said = f"{pool['internal_api']} {pool.get('version') or ''}, {pool['num_threads']} threads".replace(" ,", ",")
-        yield Finding(name=Path(pool["filepath"]).name.split(".")[0].split("-")[0], state="ok", said=said)
+        message = f"{pool['internal_api']} {pool.get('version') or ''}, {pool['num_threads']} threads".replace(
+            " ,", ","
+        )
+        yield Finding(name=Path(pool["filepath"]).name.split(".")[0].split("-")[0], state="ok", said=message)
 
 
 def _compiler(_folder: Path) -> Iterator[Finding]:
     """Look whether numba can keep what it compiles."""
     folder = Path(__file__).parent / "numerics" / "__pycache__"
     place = folder if os.access(folder, os.W_OK) else Path(os.environ.get("NUMBA_CACHE_DIR") or Path.home() / ".cache")
-    kept = os.access(place, os.W_OK)
+    is_writable = os.access(place, os.W_OK)
     yield Finding(
         name="compiled loops",
-        state="ok" if kept else "note",
-        said=f"kept in {place}" if kept else "compiled again in each process: no folder for them can be written",
-        cure=None if kept else "export NUMBA_CACHE_DIR=FOLDER",
+        state="ok" if is_writable else "note",
+        said=f"kept in {place}" if is_writable else "compiled again in each process: no folder for them can be written",
+        cure=None if is_writable else "export NUMBA_CACHE_DIR=FOLDER",
     )
 
 
 def _environment(_folder: Path) -> Iterator[Finding]:
-    found = {name: os.environ[name] for name in ARITHMETIC if os.environ.get(name)}
-    for name, value in found.items():
+    variables = {name: os.environ[name] for name in ARITHMETIC if os.environ.get(name)}
+    for name, value in variables.items():
         yield Finding(name=name, state="note", said=f"{value}: {ARITHMETIC[name]}", cure=f"unset {name}")
-    if not found:
+    if not variables:
         yield Finding(name="environment", state="ok", said="no variable that changes arithmetic")
 
 
@@ -222,8 +224,8 @@ def _locks(folder: Path) -> Iterator[Finding]:
         except BlockingIOError:
             yield Finding(name="locks", state="ok", said="flock works")
             return
-    said = f"flock has no effect in {folder}: two runs can compute the same result at once"
-    yield Finding(name="locks", state="problem", said=said, cure="choose --root on another file system")
+    message = f"flock has no effect in {folder}: two runs can compute the same result at once"
+    yield Finding(name="locks", state="problem", said=message, cure="choose --root on another file system")
 
 
 def _clock(folder: Path) -> Iterator[Finding]:

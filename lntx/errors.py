@@ -37,7 +37,7 @@ class WrongAnswer(LntxError):
     kind = "WrongAnswer"
     exit_code = 3
 
-    found: object = None
+    result: object = None
     """The run or canary with that verdict, if there is one."""
 
 

@@ -20,7 +20,7 @@ from lntx.numerics.powers import powers
 from lntx.numerics.residuals import residuals
 from lntx.runs.records import DamagedRun, pointer_path, read_pointer, read_run
 from lntx.store.store import Store
-from lntx.text import listed, shown
+from lntx.text import for_message, listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -96,8 +96,8 @@ class Model:
         from lntx.data.frames import arrow_table
         from lntx.data.tables import table_of
 
-        found = [predictions for _, predictions in self.predict_table(table_of(arrow_table(frame)))]
-        return np.concatenate(found) if found else np.empty(0)
+        parts = [predictions for _, predictions in self.predict_table(table_of(arrow_table(frame)))]
+        return np.concatenate(parts) if parts else np.empty(0)
 
     def predict_table(self, table: Table) -> Iterator[tuple[list[pa.Array], np.ndarray]]:
         """Predict the rows of a table by column names.
@@ -109,11 +109,13 @@ class Model:
         from lntx.data.columns import Problems, read_terms
 
         if self.inputs is None or self.features is None:
-            raise BadInput(f"{shown(self.path)} does not say what its features are called: use --run, or give numbers")
+            raise BadInput(
+                f"{for_message(self.path)} does not say what its features are called: use --run, or give numbers"
+            )
         places, first_row, problems = table.places(self.features), 1, Problems(table, None)
         for batch in table.read(range(len(table.names))):
-            wanted = [batch[j] for j in places]
-            terms, gaps = read_terms(wanted, self.features, self.inputs.levels, table, problems, first_row)
+            columns = [batch[j] for j in places]
+            terms, gaps = read_terms(columns, self.features, self.inputs.levels, table, problems, first_row)
             for j, name in enumerate(self.features):
                 problems.add(name, "missing", gaps[:, j], first_row)
             # With a problem the rest is read all the same: the message counts the rows of the whole table.
@@ -147,32 +149,32 @@ def find_model(
         content = read_model(Path(path))
         sha256 = hashlib.sha256(content).hexdigest()
         return _load(Path(path), content, _inputs_of(store, sha256), None, _trusted(store, trust))
-    found = read_run(store, run if run is not None else _current(store))
-    if not found.has_digest:
-        raise BadInput(f"run {found.run} has no digest, so that it can be shown but not used: run it again")
-    if not found.exports:
-        raise BadInput(f"run {found.run} exported no model")
+    record = read_run(store, run if run is not None else _current(store))
+    if not record.has_digest:
+        raise BadInput(f"run {record.run} has no digest, so that it can be shown but not used: run it again")
+    if not record.exports:
+        raise BadInput(f"run {record.run} exported no model")
     # safetensors needs no torch.
-    place = found.exports.get("safetensors") or next(iter(found.exports.values()))
+    place = record.exports.get("safetensors") or next(iter(record.exports.values()))
     file = store.root / place
-    stored = {known.path: known.sha256 for known in found.stages["export"].files}
+    stored = {known.path: known.sha256 for known in record.stages["export"].files}
     try:
         content = read_regular(file, most=MAX_MODEL_BYTES)
     except OSError:
-        raise BadInput(f"{shown(file)} is gone: lntx run computes it again") from None
+        raise BadInput(f"{for_message(file)} is gone: lntx run computes it again") from None
     if hashlib.sha256(content).hexdigest() != stored.get(place):
-        raise Damaged(f"{shown(file)} was altered: lntx run computes it again")
+        raise Damaged(f"{for_message(file)} was altered: lntx run computes it again")
     inputs = None
-    if found.features is not None:
-        data = found.config.data
+    if record.features is not None:
+        data = record.config.data
         inputs = Inputs(
-            features=found.features,
-            columns=found.columns,
-            levels=found.levels,
+            features=record.features,
+            columns=record.columns,
+            levels=record.levels,
             degree=data.polynomial or 1,
             data=data,
         )
-    return _load(file, content, inputs, found.run, {*stored.values(), *trust})
+    return _load(file, content, inputs, record.run, {*stored.values(), *trust})
 
 
 def _trusted(store: Store, trust: Iterable[str]) -> set[str]:
@@ -214,9 +216,9 @@ def _current(store: Store) -> str:
     try:
         pointer = read_pointer(store)
     except DamagedRun as error:
-        raise BadInput(f"{shown(pointer_path(store))} is damaged: {error}") from None
+        raise BadInput(f"{for_message(pointer_path(store))} is damaged: {error}") from None
     if pointer is None:
-        raise BadInput(f"there is no passing run in {shown(store.root)} yet: lntx run makes one")
+        raise BadInput(f"there is no passing run in {for_message(store.root)} yet: lntx run makes one")
     return pointer.run
 
 
@@ -224,14 +226,14 @@ def _inputs_of(store: Store, sha256: str) -> Inputs | None:
     """Return the inputs of the export of this store with a digest, or None if it has none or several: models of the
     same numbers are the same file, whatever their features are called.
     """
-    found: list[Inputs] = []
+    inputs: list[Inputs] = []
     for record in store.records("export"):
         if any(file.sha256 == sha256 for file in record.files):
             card = record.file("card.json")
             try:
-                said = read_regular(store.path(card))
-                if hashlib.sha256(said).hexdigest() == card.sha256:
-                    found.append(Inputs.model_validate(parse_json(said)))
+                content = read_regular(store.path(card))
+                if hashlib.sha256(content).hexdigest() == card.sha256:
+                    inputs.append(Inputs.model_validate(parse_json(content)))
             except (OSError, ValueError):
                 continue
-    return found[0] if found and all(one == found[0] for one in found) else None
+    return inputs[0] if inputs and all(other == inputs[0] for other in inputs) else None

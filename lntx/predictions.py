@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from lntx.data.tables import Csv, Table, open_table
 from lntx.errors import BadInput
 from lntx.models import Model
-from lntx.text import quoted, shown
+from lntx.text import for_message, quoted
 
 _COLUMN = "prediction"
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
@@ -65,9 +65,9 @@ def write_predictions(model: Model, source: Path, target: Path, *, dialect: Csv 
             writer.close()
             partial.replace(target)
     except pa.ArrowException as error:
-        raise BadInput(f"cannot write {shown(target)}: {type(error).__name__}") from None
+        raise BadInput(f"cannot write {for_message(target)}: {type(error).__name__}") from None
     except OSError as error:
-        raise BadInput(f"cannot write {shown(target)}: {error.strerror or type(error).__name__}") from None
+        raise BadInput(f"cannot write {for_message(target)}: {error.strerror or type(error).__name__}") from None
     return num_rows
 
 

@@ -16,14 +16,14 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextlib.contextmanager
-def heard_by(listener: Listener) -> Iterator[None]:
+def on_progress(listener: Listener) -> Iterator[None]:
     """Report progress in this block to a listener, and to the one around it. It is called often and must be fast."""
     outer = _listener.get()
 
-    def both(done: int, total: int, what: str) -> None:
-        listener(done, total, what)
+    def both(count: int, total: int, what: str) -> None:
+        listener(count, total, what)
         if outer is not None:
-            outer(done, total, what)
+            outer(count, total, what)
 
     token = _listener.set(both)
     try:
@@ -32,8 +32,8 @@ def heard_by(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def tell(done: int, total: int, what: str) -> None:
+def report_progress(count: int, total: int, what: str) -> None:
     """Report that `done` of `total` units are finished, such as rows of a pass or epochs of the maximum."""
     listener = _listener.get()
     if listener is not None:
-        listener(done, total, what)
+        listener(count, total, what)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lntx.errors import BadInput
-from lntx.text import meant
+from lntx.text import suggest
 
 Stage = Literal["generate", "train", "evaluate", "export"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -42,7 +42,7 @@ def select(
     """
     for option, stage in (("from", from_stage), ("until", until), ("only", only)):
         if stage is not None and stage not in STAGES:
-            raise BadInput(f"--{option} must be one of {', '.join(STAGES)}, got {stage!r}{meant(stage, STAGES)}")
+            raise BadInput(f"--{option} must be one of {', '.join(STAGES)}, got {stage!r}{suggest(stage, STAGES)}")
     if only is not None and (from_stage is not None or until is not None):
         raise BadInput(f"--only {only} cannot be combined with --from or --until")
     first = STAGES.index(only or from_stage or STAGES[0])
@@ -50,10 +50,10 @@ def select(
     if first > last:
         raise BadInput(f"--from {from_stage} comes after --until {until}")
     stages = STAGES[first : last + 1]
-    wanted = set(force)
-    for name in sorted(wanted - {"all", *stages}):
+    forced_stages = set(force)
+    for name in sorted(forced_stages - {"all", *stages}):
         if name not in STAGES:
-            raise BadInput(f"--force must name stages ({', '.join(STAGES)}), got {name!r}{meant(name, STAGES)}")
+            raise BadInput(f"--force must name stages ({', '.join(STAGES)}), got {name!r}{suggest(name, STAGES)}")
         raise BadInput(f"--force {name}: the stage is not among those selected ({', '.join(stages)})")
-    forced = stages if "all" in wanted else [stage for stage in stages if stage in wanted]
+    forced = stages if "all" in forced_stages else [stage for stage in stages if stage in forced_stages]
     return Selection(stages=stages, forced=frozenset(forced))

@@ -25,7 +25,7 @@ def shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def shown(value: object, most: int = MAX_VALUE) -> str:
+def for_message(value: object, most: int = MAX_VALUE) -> str:
     """Return a value for a message: escaped, and at most `most` characters long."""
     # Cut before escaping too: a value may have millions of characters.
     return shorten(escape(str(value)[: most + 1]), most)
@@ -45,7 +45,7 @@ def listed(names: Iterable[object]) -> str:
     return f"{text} and {more:,} more" if more > 0 else text
 
 
-def meant(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """Return ": did you mean …?" with the most similar known word; nothing if no word is similar."""
     import difflib
 
@@ -63,7 +63,7 @@ def markdown(value: object) -> str:
 
 def align(rows: Sequence[Sequence[str]], *, within: int = MAX_MESSAGE) -> list[str]:
     """Return rows as lines of aligned columns, two spaces apart. within: the most characters of a line."""
-    cells = [[shown(cell) for cell in row] for row in rows]
+    cells = [[for_message(cell) for cell in row] for row in rows]
     widths = [max(len(row[j]) for row in cells) for j in range(len(cells[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
     return [shorten(line, within) for line in lines]

@@ -1,7 +1,8 @@
 """Work on many items, several at once; results come in the order of the items.
 
-The only place that knows where work is done: code with work for many parts of the rows calls `each`. By default the
-threads of this process do it; `worked_by` hands it to others, such as the workers of a cluster (`lntx/cluster.py`).
+The only place that knows where work is done: code with work for many parts of the rows calls `map_in_order`. By
+default the threads of this process do it; `use_engine` hands it to others, such as the workers of a cluster
+(`lntx/cluster.py`).
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ _engine: list[Engine] = [threads]
 
 
 @contextlib.contextmanager
-def worked_by(engine: Engine) -> Iterator[None]:
+def use_engine(engine: Engine) -> Iterator[None]:
     """Let an engine do the work of this process during the block."""
     _engine.append(engine)
     try:
@@ -71,7 +72,7 @@ def worked_by(engine: Engine) -> Iterator[None]:
         _engine.remove(engine)
 
 
-def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def map_in_order(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Yield work(item) for every item, in order.
 
     Results must not depend on where they are computed. A single item is worked on here and now. An exception ends the

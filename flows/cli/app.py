@@ -44,9 +44,9 @@ for _name, (_module, _summary) in COMMANDS.items():
 
 def command(name: str) -> App:
     """Return a command; its help is its whole docstring, which says more than the summary."""
-    found = app[name]
-    found.help = None
-    return found
+    entry = app[name]
+    entry.help = None
+    return entry
 
 
 Flat = Parameter(name="*")

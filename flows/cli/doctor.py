@@ -24,17 +24,17 @@ def doctor(*, common: Annotated[Common, Flat] = Common()) -> int:
     Each problem has a cure. Exit code 1 if there is a problem.
     """
     findings = [*examine(common.folder), *_server(common.folder)]
-    problems = [one for one in findings if one.state == "problem"]
+    problems = [finding for finding in findings if finding.state == "problem"]
     if common.json:
-        print_json({"findings": [one.model_dump() for one in findings], "problems": len(problems)})
+        print_json({"findings": [finding.model_dump() for finding in findings], "problems": len(problems)})
         return _PROBLEM if problems else 0
     marks = {"ok": "", "note": "note", "problem": "PROBLEM"}
-    print_table([["", "", ""], *([one.name, marks[one.state], one.said] for one in findings)][1:])
+    print_table([["", "", ""], *([finding.name, marks[finding.state], finding.said] for finding in findings)][1:])
     say()
-    for one in findings:
-        if one.cure is not None:
-            say(f"{one.name}: {one.cure}")
-    notes = sum(one.state == "note" for one in findings)
+    for finding in findings:
+        if finding.cure is not None:
+            say(f"{finding.name}: {finding.cure}")
+    notes = sum(finding.state == "note" for finding in findings)
     fine = len(findings) - len(problems) - notes
     say(f"problems: {len(problems)}, notes: {notes}, as they should be: {fine}")
     return _PROBLEM if problems else 0
@@ -58,5 +58,5 @@ def _server(root: Path) -> Iterator[Finding]:
     elif is_healthy(own.api_url):
         yield Finding(name="Prefect server", state="ok", said=f"{own.api_url} answers")
     else:
-        said = f"{own.api_url} does not answer"
-        yield Finding(name="Prefect server", state="problem", said=said, cure="lntx down && lntx up")
+        message = f"{own.api_url} does not answer"
+        yield Finding(name="Prefect server", state="problem", said=message, cure="lntx down && lntx up")

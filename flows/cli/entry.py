@@ -24,7 +24,7 @@ from flows.cli.signals import ended_by_signals
 from lntx.config.loading import KEYS, explain, unknown
 from lntx.errors import BadInput, LntxError
 from lntx.stages import STAGES
-from lntx.text import MAX_NAME, EscapedLines, quoted, shown
+from lntx.text import MAX_NAME, EscapedLines, for_message, quoted
 
 _INTERRUPTED = 130
 _GOES_ON = {"run", "fit", "sweep"}
@@ -38,16 +38,19 @@ def run_command(tokens: Sequence[str] | None = None) -> NoReturn:
         nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (open until the process ends)
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     words = _spell_out_force(_globals_last(list(sys.argv[1:] if tokens is None else tokens)))
-    said = set(words[: words.index("--")] if "--" in words else words)
-    verbose = not said.isdisjoint({"-v", "--verbose"})
-    _set_up_logging(quiet=not said.isdisjoint({"-q", "--quiet"}), verbose=verbose)
+    options = set(words[: words.index("--")] if "--" in words else words)
+    verbose = not options.isdisjoint({"-v", "--verbose"})
+    _set_up_logging(quiet=not options.isdisjoint({"-q", "--quiet"}), verbose=verbose)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the terminal lacks must not suppress the verdict.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if words and words[0] in COMMANDS:
             command(words[0])
-        with ended_by_signals(), progress_shown() if said.isdisjoint({"-q", "--quiet"}) else contextlib.nullcontext():
+        with (
+            ended_by_signals(),
+            progress_shown() if options.isdisjoint({"-q", "--quiet"}) else contextlib.nullcontext(),
+        ):
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
         sys.stdout.flush()
     except BrokenPipeError:
@@ -56,11 +59,11 @@ def run_command(tokens: Sequence[str] | None = None) -> NoReturn:
         code = 1
     except KeyboardInterrupt:
         advice = ": the same command goes on from what is stored" if words[:1] and words[0] in _GOES_ON else ""
-        code = _fail("Interrupted", f"interrupted{advice}", _INTERRUPTED, as_json="--json" in said)
+        code = _fail("Interrupted", f"interrupted{advice}", _INTERRUPTED, as_json="--json" in options)
     except Exception as error:
         if verbose:
             traceback.print_exc()
-        code = _fail(*_describe(error), as_json="--json" in said)
+        code = _fail(*_describe(error), as_json="--json" in options)
     try:
         sys.stdout.flush()
     except OSError:
@@ -76,15 +79,15 @@ def _describe(error: Exception) -> tuple[str, str, int]:
     if isinstance(error, LntxError):
         return error.kind, str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        place = f" {shown(error.filename)}" if error.filename else ""
+        place = f" {for_message(error.filename)}" if error.filename else ""
         return "DiskFull", f"cannot write{place}: {error.strerror}: free some space, or choose another --root", 1
     if isinstance(error, OSError) and error.filename:
         is_permitted = error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS)
         advice = "see what is there" if is_permitted else "see its owner and mode, or choose another --root"
         kind = type(error).__name__ if is_permitted else "NotPermitted"
-        return kind, f"cannot use {shown(error.filename)}: {error.strerror}: {advice}", 1
-    said = shown(error) or "no message"
-    return type(error).__name__, f"{type(error).__name__}: {said} (-v shows where)", 1
+        return kind, f"cannot use {for_message(error.filename)}: {error.strerror}: {advice}", 1
+    message = for_message(error) or "no message"
+    return type(error).__name__, f"{type(error).__name__}: {message} (-v shows where)", 1
 
 
 def _usage(error: CycloptsError) -> str:
@@ -105,11 +108,11 @@ def _usage(error: CycloptsError) -> str:
     if isinstance(error, UnknownCommandError) and (words[0] in STAGES or words[0].startswith("-")):
         if words[0] in STAGES:
             return f"{words[0]} is a stage: lntx run --only {words[0]}"
-        return f"options come after the command, such as lntx run {shown(words[0], MAX_NAME)}"
+        return f"options come after the command, such as lntx run {for_message(words[0], MAX_NAME)}"
     if isinstance(error, UnusedCliTokensError):
         advice = f": for one stage, lntx run --only {words[0]}" if words[0] in STAGES else ""
         return f"unexpected word {quoted(words[0], MAX_NAME)}{advice}"
-    return shown(str(error).splitlines()[0])
+    return for_message(str(error).splitlines()[0])
 
 
 def _fail(kind: str, message: str, code: int, *, as_json: bool) -> int:

@@ -15,7 +15,7 @@ from flows.cli.printing import print_collection, print_details, print_difference
 from lntx.errors import BadInput, Damaged
 from lntx.files import write_whole
 from lntx.store.store import Store
-from lntx.text import quoted, shown
+from lntx.text import for_message, quoted
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
@@ -24,11 +24,11 @@ def runs(*, common: Annotated[Common, Flat] = Common()) -> int:
     """List the runs, the latest first."""
     from lntx.runs.history import list_runs
 
-    found = [*list_runs(Store(common.folder))]
+    summaries = [*list_runs(Store(common.folder))]
     if common.json:
-        print_json({"runs": [run.model_dump(mode="json") for run in found]})
+        print_json({"runs": [run.model_dump(mode="json") for run in summaries]})
     else:
-        print_runs(found)
+        print_runs(summaries)
     return 0
 
 
@@ -42,12 +42,12 @@ def show(name: str | None = None, /, *, common: Annotated[Common, Flat] = Common
     from lntx.runs.records import read_run
 
     store = Store(common.folder)
-    found = read_run(store, name)
-    steps = lineage(store, found)
+    run = read_run(store, name)
+    steps = lineage(store, run)
     if common.json:
-        print_json({**found.model_dump(mode="json"), "lineage": [step.model_dump(mode="json") for step in steps]})
+        print_json({**run.model_dump(mode="json"), "lineage": [step.model_dump(mode="json") for step in steps]})
     else:
-        print_details(found, steps)
+        print_details(run, steps)
     return 0
 
 
@@ -60,11 +60,11 @@ def diff(first: str, second: str, /, *, common: Annotated[Common, Flat] = Common
     """
     from lntx.runs.history import compare_runs
 
-    found = compare_runs(Store(common.folder), first, second)
+    difference = compare_runs(Store(common.folder), first, second)
     if common.json:
-        print_json(found.model_dump(mode="json"))
+        print_json(difference.model_dump(mode="json"))
     else:
-        print_difference(found)
+        print_difference(difference)
     return 0
 
 
@@ -96,7 +96,7 @@ def report(
         refuse_output("--output", path, store, force=force)
     elif path.exists() and not is_own and not force:
         raise BadInput(
-            f"{shown(path)} exists, and lntx did not write it: --output writes elsewhere, --force replaces it"
+            f"{for_message(path)} exists, and lntx did not write it: --output writes elsewhere, --force replaces it"
         )
     page = to_html(report_page(gather_report(store, run)))
     if output is not None:
@@ -125,20 +125,20 @@ def verify(
     """
     from lntx.runs.verify import verify as verify_store
 
-    found = verify_store(Store(common.folder), heal=heal)
+    check = verify_store(Store(common.folder), heal=heal)
     if common.json:
-        print_json(found.model_dump(mode="json"))
+        print_json(check.model_dump(mode="json"))
     else:
-        for damage in found.damaged:
+        for damage in check.damaged:
             say(f"{damage.path}: {damage.problem}")
-        for loss in found.losses:
+        for loss in check.losses:
             say(f"{loss.path}: known to be lost, of run {loss.run}")
-        say(f"{found.files} files, {found.num_bytes:,} bytes: {len(found.damaged) or 'none'} damaged")
-        if found.set_aside:
+        say(f"{check.files} files, {check.num_bytes:,} bytes: {len(check.damaged) or 'none'} damaged")
+        if check.set_aside:
             say("moved to artifacts/.damaged/; the next lntx run computes what it needs of them")
-        elif found.damaged:
+        elif check.damaged:
             say("lntx run computes what it needs of them again; lntx verify --heal sets all of them aside")
-    return Damaged.exit_code if found.damaged and not found.set_aside else 0
+    return Damaged.exit_code if check.damaged and not check.set_aside else 0
 
 
 def gc(
@@ -165,11 +165,11 @@ def gc(
     older_than_s = _seconds(older_than)
     if not dry_run:
         store.prepare()
-    found = collect_garbage(store, keep=keep, older_than_s=older_than_s, damaged=damaged, dry_run=dry_run)
+    collection = collect_garbage(store, keep=keep, older_than_s=older_than_s, damaged=damaged, dry_run=dry_run)
     if common.json:
-        print_json(found.model_dump(mode="json"))
+        print_json(collection.model_dump(mode="json"))
     else:
-        print_collection(found)
+        print_collection(collection)
     return 0
 
 
@@ -201,7 +201,7 @@ def pin(
 def _seconds(text: str | None) -> float | None:
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
-    if found is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
+    if match is None:
         raise BadInput(f"--older-than takes a number and a unit, such as 30d, 12h or 90m, got {quoted(text)}")
-    return float(found[1]) * _UNITS[found[2]]
+    return float(match[1]) * _UNITS[match[2]]

@@ -110,7 +110,7 @@ def _flags(section: type[Section], name_of_model: str, only: Sequence[str] = ())
             continue
         kind: Any = bool if name == "bias" and section is Train else field.annotation
         default = "none" if field.default is None else field.default
-        shown = ", ".join(map(str, default)) if isinstance(default, tuple) else default
+        text = ", ".join(map(str, default)) if isinstance(default, tuple) else default
         typed, more = None, ""
         if int in (kind, *get_args(kind)):
             # Parsed in `_said`: cyclopts would round.
@@ -120,7 +120,7 @@ def _flags(section: type[Section], name_of_model: str, only: Sequence[str] = ())
             typed, more = _ONE_OF.get(name, "TEXT"), " Repeat the option for more."
         fields[name] = (
             Annotated[kind | None, Parameter(metavar=typed)],
-            Field(None, description=f"{field.description}{more} [default: {shown}]"),
+            Field(None, description=f"{field.description}{more} [default: {text}]"),
         )
     return create_model(name_of_model, **fields)
 
@@ -175,8 +175,8 @@ def read_dialect(flags: BaseModel) -> Data:
 
 
 def _said(section: str, flags: BaseModel | None) -> dict[str, Any]:
-    said = {} if flags is None else flags.model_dump(exclude_unset=True)
+    values = {} if flags is None else flags.model_dump(exclude_unset=True)
     return {
         name: parse_text(value, f"{section}.{name}") if isinstance(value, str) else value
-        for name, value in said.items()
+        for name, value in values.items()
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from lntx.errors import BadInput
 from lntx.files import open_regular
 from lntx.store.store import Store
-from lntx.text import shown
+from lntx.text import for_message
 
 
 def refuse_output(
@@ -23,21 +23,21 @@ def refuse_output(
 
     Raises: BadInput: the path is a file that must be kept, is not a regular file, or cannot be written.
     """
-    said = f"{option} {shown(path)}"
+    subject = f"{option} {for_message(path)}"
     try:
         if _is_own(path, store):
-            raise BadInput(f"{said} is among the files that lntx stores: choose another place")
+            raise BadInput(f"{subject} is among the files that lntx stores: choose another place")
         if path.exists() or path.is_symlink():
-            if any(one.exists() and path.exists() and path.samefile(one) for one in inputs):
-                raise BadInput(f"{said} is what is read: choose another place")
+            if any(source.exists() and path.exists() and path.samefile(source) for source in inputs):
+                raise BadInput(f"{subject} is what is read: choose another place")
             if not (path.is_symlink() or stat.S_ISREG(path.stat().st_mode)):
-                raise BadInput(f"{said} is not a regular file: choose another place")
+                raise BadInput(f"{subject} is not a regular file: choose another place")
             if not force and not _is_earlier(path, earlier):
-                raise BadInput(f"{said} exists: choose another place, or replace it with --force")
+                raise BadInput(f"{subject} exists: choose another place, or replace it with --force")
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise BadInput(f"{said} cannot be written: {error.strerror}") from None
+        raise BadInput(f"{subject} cannot be written: {error.strerror}") from None
 
 
 def _is_earlier(path: Path, mark: bytes | None) -> bool:

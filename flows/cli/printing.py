@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flows.cli.progress import clear_progress
 from lntx.config.schema import changed_settings
-from lntx.text import MAX_MESSAGE, align, escape, shorten, shown
+from lntx.text import MAX_MESSAGE, align, escape, for_message, shorten
 
 if TYPE_CHECKING:
     from lntx.pipeline.plan import StagePlan
@@ -35,9 +35,9 @@ def say(line: str = "") -> None:
 
 def print_run(run: Run) -> None:
     """Print the stages, the learned and true weights side by side, and the verdict last."""
-    for stage, done in run.stages.items():
-        seconds = "" if done.state != "ran" else f"{done.seconds:.2f} s"
-        say(f"{stage:<10} {done.state:<8} {seconds}".rstrip())
+    for stage, report in run.stages.items():
+        seconds = "" if report.state != "ran" else f"{report.seconds:.2f} s"
+        say(f"{stage:<10} {report.state:<8} {seconds}".rstrip())
     if run.learned_weights is not None:
         say()
         print_coefficients(run)
@@ -62,7 +62,7 @@ def print_estimates(run: Run) -> None:
     """Print what R's summary(lm) prints, in 80 columns."""
     from lntx.runs.tables import HEADER, cells
 
-    rows = [[shown(row.name, _NAME_WIDTH), *cells(row)] for row in run.estimates[:_MAX_COEFFICIENTS]]
+    rows = [[for_message(row.name, _NAME_WIDTH), *cells(row)] for row in run.estimates[:_MAX_COEFFICIENTS]]
     print_table([["", *HEADER], *rows])
     say()
     for line in run.summary:
@@ -94,7 +94,7 @@ def print_details(run: Run, lineage: Sequence[Ancestor]) -> None:
     """
     say(f"run {run.run}, {run.created_at}")
     for key, value in changed_settings(run.config).items():
-        say(f"{key} = {shown(value)}")
+        say(f"{key} = {for_message(value)}")
     for step in lineage:
         made_from = f", from {' and '.join(step.made_from)}" if step.made_from else ""
         say(f"{step.stage} {step.key[:12]}{made_from}")
@@ -149,7 +149,7 @@ def _options(settings: Mapping[str, object]) -> str:
             words.append(f"--{section}.{'' if value else 'no-'}{name}")
         elif value is not None:
             values = value if isinstance(value, (list, tuple)) else [value]
-            words += [f"--{section}.{name} {shlex.quote(str(one))}" for one in values]
+            words += [f"--{section}.{name} {shlex.quote(str(amount))}" for amount in values]
     return " ".join(words)
 
 
@@ -214,7 +214,7 @@ def print_collection(collection: Collection) -> None:
 
 
 def _short(value: object) -> str:
-    return "none" if value is None else shown(value, 40)
+    return "none" if value is None else for_message(value, 40)
 
 
 def print_table(rows: Sequence[Sequence[str]], *, within: int = MAX_MESSAGE) -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from lntx.progress import heard_by
+from lntx.progress import on_progress
 
 _AFTER_S = 2.0
 _EVERY_S = 0.2
@@ -18,7 +18,7 @@ def progress_shown() -> Iterator[None]:
     """Within the block, show progress of work that takes longer than two seconds, in a terminal on one line that
     changes. Elsewhere show nothing.
     """
-    with heard_by(_meter.hear) if sys.stderr.isatty() else contextlib.nullcontext():
+    with on_progress(_meter.hear) if sys.stderr.isatty() else contextlib.nullcontext():
         yield
 
 
@@ -36,21 +36,21 @@ class _Meter:
         self._start = (0.0, 0)
         self._is_on_screen = False
 
-    def hear(self, done: int, total: int, what: str) -> None:
+    def hear(self, count: int, total: int, what: str) -> None:
         now = time.monotonic()
         if self._next is None:
             self._next = now + _AFTER_S
-        if self._work != (total, what) or done < self._start[1]:
-            self._work, self._start = (total, what), (now, done)
+        if self._work != (total, what) or count < self._start[1]:
+            self._work, self._start = (total, what), (now, count)
         if now < self._next:
             return
         self._next = now + _EVERY_S
-        line = f"{what}: {done:,} of {total:,}"
-        seconds, units = now - self._start[0], done - self._start[1]
+        line = f"{what}: {count:,} of {total:,}"
+        seconds, units = now - self._start[0], count - self._start[1]
         if units and seconds:
             rate = units / seconds
             line += f", {rate:,.0f}/s, " if rate >= 10 else f", {rate:.2g}/s, "
-            line += f"{_duration((total - done) / rate)} left"
+            line += f"{_duration((total - count) / rate)} left"
         self._is_on_screen = True
         _print(f"\x1b[2K{line}\r")
 

@@ -22,7 +22,7 @@ from lntx.pipeline.plan import plan as plan_stages
 from lntx.runs.run import Run
 from lntx.stages import Selection
 from lntx.store.store import Store
-from lntx.text import shown
+from lntx.text import for_message
 
 
 def run(
@@ -104,14 +104,14 @@ def sweep(
     where.choose()
     root = _whole_root(common)
     with working(root):
-        found = sweep_over(base, values, root=root, processes=0 if is_ray() else processes)
+        result = sweep_over(base, values, root=root, processes=0 if is_ray() else processes)
     if common.json:
-        print_json(found.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
-        print_sweep(found)
-    if all(row.verdict is None for row in found.trials):
+        print_sweep(result)
+    if all(row.verdict is None for row in result.trials):
         return BadInput.exit_code
-    return 0 if found.best is not None else WrongAnswer.exit_code
+    return 0 if result.best is not None else WrongAnswer.exit_code
 
 
 def plan(
@@ -123,10 +123,16 @@ def plan(
     """Show what would run, and why; exit code 4 unless every stage is fresh."""
     plans = plan_stages(Store(common.folder), configuration.settle(), range_.selection())
     if common.json:
-        print_json({"stages": {name: {"state": one.state, "reason": one.reason} for name, one in plans.items()}})
+        print_json(
+            {
+                "stages": {
+                    name: {"state": stage_plan.state, "reason": stage_plan.reason} for name, stage_plan in plans.items()
+                }
+            }
+        )
     else:
         print_plan(plans)
-    return 0 if all(one.state == "fresh" for one in plans.values()) else NotFresh.exit_code
+    return 0 if all(stage_plan.state == "fresh" for stage_plan in plans.values()) else NotFresh.exit_code
 
 
 def predict(
@@ -173,17 +179,17 @@ def predict(
 
         read = [*files_of(str(input_)), *([] if model is None else [model])]
         if output.absolute().parent == input_.absolute() or fnmatch(str(output.absolute()), str(input_.absolute())):
-            raise BadInput(f"--output {shown(output)} would be part of what --input names: choose another place")
+            raise BadInput(f"--output {for_message(output)} would be part of what --input names: choose another place")
         refuse_output("--output", output, store, inputs=read, force=force)
-    found = find_model(store, run=run_, path=model, trust=trust or ())
-    which: dict[str, Any] = {"run": found.run, "features": found.features}
+    source = find_model(store, run=run_, path=model, trust=trust or ())
+    which: dict[str, Any] = {"run": source.run, "features": source.features}
     if run_ is None and model is None and not common.quiet:
-        of = f" of {', '.join(found.features)}" if found.features else ""
-        print(shown(f"lntx: by run {found.run}, a model{of}"), file=sys.stderr)
+        of = f" of {', '.join(source.features)}" if source.features else ""
+        print(for_message(f"lntx: by run {source.run}, a model{of}"), file=sys.stderr)
     if input_ is not None and output is not None:
         from lntx.predictions import write_predictions
 
-        count = write_predictions(found, input_, output, dialect=written)
+        count = write_predictions(source, input_, output, dialect=written)
         if common.json:
             print_json({"output": str(output), "num_rows": count, **which})
         else:
@@ -191,7 +197,7 @@ def predict(
         return 0
     import numpy as np
 
-    prediction = float(found.predict(np.array([values], dtype=np.float64))[0])
+    prediction = float(source.predict(np.array([values], dtype=np.float64))[0])
     if common.json:
         print_json({"prediction": prediction, **which})
     else:
@@ -209,7 +215,7 @@ def _run(pipeline: Pipeline, range_: Range, common: Common, where: Where, *, loc
         wanted_columns(pipeline.data)
     plans = plan_stages(Store(common.folder), pipeline, selection)
     if local:
-        done = _run_here(pipeline, selection, common)
+        result = _run_here(pipeline, selection, common)
     else:
         work = [stage for stage, planned in plans.items() if planned.state != "fresh"]
         if "export" in work:
@@ -217,7 +223,7 @@ def _run(pipeline: Pipeline, range_: Range, common: Common, where: Where, *, loc
             fresh_process()
         from flows.launch import run_flow
 
-        done = run_flow(
+        result = run_flow(
             pipeline,
             root=common.folder,
             from_stage=range_.from_,
@@ -227,10 +233,10 @@ def _run(pipeline: Pipeline, range_: Range, common: Common, where: Where, *, loc
             work=work,
         )
     if common.json:
-        print_json(done.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
-        print_run(done)
-    return WrongAnswer.exit_code if done.verdict == "fail" else 0
+        print_run(result)
+    return WrongAnswer.exit_code if result.verdict == "fail" else 0
 
 
 def _run_here(pipeline: Pipeline, selection: Selection, common: Common) -> Run:

@@ -79,8 +79,8 @@ def up(
     if cron is not None and interval is not None:
         raise BadInput(f"--cron {cron!r} and --interval {interval:g} both say when the pipeline runs: drop one")
     if canary_cron is not None and canary_interval is not None:
-        said = f"--canary-cron {canary_cron!r} and --canary-interval {canary_interval:g}"
-        raise BadInput(f"{said} both say when the canary runs: drop one")
+        message = f"--canary-cron {canary_cron!r} and --canary-interval {canary_interval:g}"
+        raise BadInput(f"{message} both say when the canary runs: drop one")
     if no_canary and (canary_cron is not None or canary_interval is not None):
         raise BadInput("--no-canary and a schedule of the canary contradict each other: drop one")
     _check_url("--webhook", webhook, "http://", "https://")
@@ -176,11 +176,11 @@ def _options(**values: Any) -> ServerOptions:
 
 def _pipeline(configuration: Configuration) -> dict[str, dict[str, object]]:
     """Return the settings that differ from the defaults; a path is made absolute for runs in another folder."""
-    said: dict[str, dict[str, object]] = configuration.settle().model_dump(mode="json", exclude_defaults=True)
-    path = said.get("data", {}).get("path")
+    settings: dict[str, dict[str, object]] = configuration.settle().model_dump(mode="json", exclude_defaults=True)
+    path = settings.get("data", {}).get("path")
     if path is not None:
-        said["data"]["path"] = str(Path(str(path)).absolute())
-    return said
+        settings["data"]["path"] = str(Path(str(path)).absolute())
+    return settings
 
 
 def _start(home: Home) -> ServerState:
@@ -203,8 +203,8 @@ def _start(home: Home) -> ServerState:
     try:
         while (state := home.running()) is None:
             if process.poll() is not None:
-                said = log.read_text(encoding="utf-8").strip().removeprefix("lntx: ")
-                raise LntxError(said or f"the server did not come up: see {home.logs}")
+                message = log.read_text(encoding="utf-8").strip().removeprefix("lntx: ")
+                raise LntxError(message or f"the server did not come up: see {home.logs}")
             if time.monotonic() > deadline:
                 raise LntxError(f"the server did not come up within {_UP_WITHIN_S:g} s: see {home.logs}")
             time.sleep(0.1)

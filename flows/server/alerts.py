@@ -54,16 +54,16 @@ async def install(client: PrefectClient, options: ServerOptions) -> None:
     """Create the automations for these options, and delete outdated ones of an earlier start."""
     webhook = None if options.webhook is None else await _save_webhook(options.webhook)
     made = automations(options, webhook)
-    wanted = {automation.name: _signed(automation) for automation in made}
-    for name in {_DEAD_MAN, *wanted}:
+    current = {automation.name: _signed(automation) for automation in made}
+    for name in {_DEAD_MAN, *current}:
         old = await client.read_automations_by_name(name)
-        if name in wanted and [one.tags for one in old] == [wanted[name].tags]:
+        if name in current and [earlier.tags for earlier in old] == [current[name].tags]:
             # Unchanged: its timer keeps running, and if a person disabled it, it stays disabled.
             continue
-        for one in old:
-            await client.delete_automation(one.id)
-        if name in wanted:
-            await client.create_automation(wanted[name])
+        for earlier in old:
+            await client.delete_automation(earlier.id)
+        if name in current:
+            await client.create_automation(current[name])
 
 
 def automations(options: ServerOptions, webhook: UUID | None) -> list[AutomationCore]:
@@ -150,8 +150,8 @@ def _silent_run() -> AutomationCore:
 async def _save_webhook(url: str) -> UUID:
     await Webhook.aregister_type_and_schema()
     block = Webhook(url=url, headers={"Content-Type": "application/json"}, allow_private_urls=True)
-    found: UUID = await block.asave(_BLOCK, overwrite=True)
-    return found
+    block_id: UUID = await block.asave(_BLOCK, overwrite=True)
+    return block_id
 
 
 def _of_flows(names: list[str]) -> dict[str, list[str] | str]:

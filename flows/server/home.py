@@ -23,7 +23,7 @@ from pydantic import Field
 from lntx.config.schema import Section
 from lntx.errors import LntxError
 from lntx.files import open_regular, read_json, read_regular
-from lntx.text import shown
+from lntx.text import for_message
 
 _LOOKS_WITHIN_S = 1.0
 
@@ -45,9 +45,9 @@ def refuse_other_database(prefect_home: Path) -> None:
         if isinstance(error, sqlite3.OperationalError):
             # Locked, or in need of recovery: the server can handle both.
             return
-        raise LntxError(f"{shown(path)} is not a database: move it away, and Prefect makes a new one") from None
+        raise LntxError(f"{for_message(path)} is not a database: move it away, and Prefect makes a new one") from None
     except OSError as error:
-        raise LntxError(f"{shown(path)} cannot be used: {error.strerror}: move it away") from None
+        raise LntxError(f"{for_message(path)} cannot be used: {error.strerror}: move it away") from None
 
 
 class Running(LntxError):
@@ -109,16 +109,16 @@ class Home:
                 os.link(beside, self._secret)
             beside.unlink()
         try:
-            found = read_regular(self._secret, most=1000).decode("ascii", errors="replace").strip()
+            secret = read_regular(self._secret, most=1000).decode("ascii", errors="replace").strip()
         except OSError as error:
             raise LntxError(
-                f"{shown(self._secret)} cannot be read: {error.strerror}: remove it for a new one"
+                f"{for_message(self._secret)} cannot be read: {error.strerror}: remove it for a new one"
             ) from None
-        if not re.fullmatch(r"[!-9;-~]+:[!-~]{8,}", found):
+        if not re.fullmatch(r"[!-9;-~]+:[!-~]{8,}", secret):
             raise LntxError(
                 f"{self._secret} must hold USER:PASSWORD, eight characters or more: remove it for a new one"
             )
-        return found
+        return secret
 
     @property
     def served_mark(self) -> Path:
@@ -136,12 +136,12 @@ class Home:
     def read_options(self) -> dict[str, Any]:
         """Return the start options of the server."""
         try:
-            found = read_json(self._options)
+            options = read_json(self._options)
         except (OSError, ValueError) as error:
             raise LntxError(
-                f"{shown(self._options)} cannot be read ({type(error).__name__}): run lntx up again"
+                f"{for_message(self._options)} cannot be read ({type(error).__name__}): run lntx up again"
             ) from None
-        return found if isinstance(found, dict) else {}
+        return options if isinstance(options, dict) else {}
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -57,10 +57,10 @@ async def settle_orphans(client: PrefectClient) -> None:
         waiting = await _runs(client, deployment, [StateType.SCHEDULED])
         await _end(client, await _unreadable(client, waiting), Cancelled(message="the server cannot read it"))
         left = await _runs(client, deployment, _UNENDED)
-        gone = [run_id for run_id, kind in left.items() if _is_gone(run_id, kind, processes)]
-        await _end(client, gone, Crashed(message="the process that served it ended"))
+        orphans = [run_id for run_id, kind in left.items() if _is_gone(run_id, kind, processes)]
+        await _end(client, orphans, Crashed(message="the process that served it ended"))
         await _unreadable(client, left)
-        await _hold_slots(client, deployment, len(left) - len(gone))
+        await _hold_slots(client, deployment, len(left) - len(orphans))
 
 
 async def cancel_all(client: PrefectClient) -> None:
@@ -106,12 +106,12 @@ async def one_per_schedule(client: PrefectClient, runs: list[FlowRun]) -> list[F
 
 async def served(client: PrefectClient) -> list[DeploymentResponse]:
     """Return the deployments that `lntx up` creates, except those that workers run."""
-    found = []
+    deployments = []
     for name in (f"{deployment.flow}/{deployment.name}" for deployment in DEPLOYMENTS):
         # One by one: a list would fail if any other deployment cannot be read.
         with contextlib.suppress(ObjectNotFound):
-            found.append(await client.read_deployment_by_name(name))
-    return [one for one in found if one.work_pool_name is None]
+            deployments.append(await client.read_deployment_by_name(name))
+    return [candidate for candidate in deployments if candidate.work_pool_name is None]
 
 
 async def _runs(
@@ -124,9 +124,9 @@ async def _runs(
 
     more: additional filter of flow runs; its filter of states is merged.
     """
-    asked: dict[str, Any] = {**(more or {})}
-    asked["state"] = {**asked.get("state", {}), "type": {"any_": [kind.value for kind in types]}}
-    found: dict[UUID, StateType] = {}
+    query: dict[str, Any] = {**(more or {})}
+    query["state"] = {**query.get("state", {}), "type": {"any_": [kind.value for kind in types]}}
+    states: dict[UUID, StateType] = {}
     while True:
         answer = await client.request(
             "POST",
@@ -134,15 +134,15 @@ async def _runs(
             json={
                 "sort": "ID_DESC",
                 "limit": _PAGE,
-                "offset": len(found),
+                "offset": len(states),
                 "deployments": {"id": {"any_": [str(deployment.id)]}},
-                "flow_runs": asked,
+                "flow_runs": query,
             },
         )
         page = answer.json()
-        found |= {UUID(run["id"]): StateType(run["state_type"]) for run in page}
+        states |= {UUID(run["id"]): StateType(run["state_type"]) for run in page}
         if len(page) < _PAGE:
-            return found
+            return states
 
 
 async def _unreadable(client: PrefectClient, run_ids: Iterable[UUID]) -> list[UUID]:
@@ -195,11 +195,11 @@ def _processes() -> dict[UUID, list[int]] | None:
     """Return the processes of this machine by flow run, or None if process environments cannot be read."""
     if not Path("/proc/self/environ").exists():
         return None
-    found: dict[UUID, list[int]] = {}
+    processes: dict[UUID, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError, ValueError):
             for variable in path.read_bytes().split(b"\0"):
                 if variable.startswith(_VARIABLE):
                     run_id = UUID(variable.removeprefix(_VARIABLE).decode())
-                    found.setdefault(run_id, []).append(int(path.parent.name))
-    return found
+                    processes.setdefault(run_id, []).append(int(path.parent.name))
+    return processes

@@ -109,7 +109,7 @@ async def serve(home: Home) -> None:
         await alerts.install(client, options)
         await settle_orphans(client)
         made = await deployments(options)
-        await _drop_old_schedules(client, {one.name for one in made})
+        await _drop_old_schedules(client, {entry.name for entry in made})
     runner = _Runner(limit=_RUNS_AT_ONCE, pause_on_shutdown=False, query_seconds=_POLL_S, prefetch_seconds=_AHEAD_S)
     ids = {await runner.aadd_deployment(deployment) for deployment in made}
     async with patient_client() as client:
@@ -133,8 +133,8 @@ class _Runner(Runner):
         await super().__aenter__()
         fetch = self._client.get_scheduled_flow_runs_for_deployments
 
-        async def fetch_one_per_schedule(*asked: Any, **more: Any) -> list[FlowRun]:
-            return await one_per_schedule(self._client, await fetch(*asked, **more))
+        async def fetch_one_per_schedule(*args: Any, **more: Any) -> list[FlowRun]:
+            return await one_per_schedule(self._client, await fetch(*args, **more))
 
         # The concurrency limit is not enough: late runs beyond the runner's capacity wait for its next fetch, and a
         # short run has ended by then.
@@ -170,9 +170,9 @@ async def _say_when_served(home: Home, ids: set[UUID]) -> None:
         while waiting:
             await asyncio.sleep(0.5)
             with contextlib.suppress(PrefectHTTPStatusError, httpx.HTTPError):
-                for one in sorted(waiting):
-                    if (await client.read_deployment(one)).status == DeploymentStatus.READY:
-                        waiting.remove(one)
+                for deployment_id in sorted(waiting):
+                    if (await client.read_deployment(deployment_id)).status == DeploymentStatus.READY:
+                        waiting.remove(deployment_id)
         home.served_mark.touch()
 
 

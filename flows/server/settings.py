@@ -141,11 +141,11 @@ def server_environment(home: Home, options: ServerOptions) -> dict[str, str]:
 
 def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
     """Return variables that keep requests to loopback, and the password in them, away from a proxy."""
-    found = {}
+    variables = {}
     for name in ("NO_PROXY", "no_proxy"):
-        said = environment.get(name, "")
-        found[name] = said if HOST in said.split(",") or said == "*" else ",".join(filter(None, (said, HOST)))
-    return found
+        hosts = environment.get(name, "")
+        variables[name] = hosts if HOST in hosts.split(",") or hosts == "*" else ",".join(filter(None, (hosts, HOST)))
+    return variables
 
 
 def prefect_home(home: Home) -> Path:

@@ -113,7 +113,7 @@ class _Child:
     def start(self) -> None:
         """Start the process, and copy its output to its log."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server.tethered", *self._words],
+            [sys.executable, "-m", "flows.server.die_with_parent", *self._words],
             env=self._environment,
             cwd=self._home.root,
             stdin=subprocess.DEVNULL,
@@ -172,9 +172,9 @@ class _Child:
                 self._log.info("%s", line.rstrip("\n"))
 
 
-def _wait_until(done: Callable[[], bool], child: _Child, seconds: float) -> None:
+def _wait_until(is_done: Callable[[], bool], child: _Child, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while not done():
+    while not is_done():
         if not child.is_alive:
             raise LntxError(f"the {child.name} did not come up: {child.last_words()}")
         if time.monotonic() > deadline:

@@ -58,8 +58,8 @@ class Baseline(Generic[R]):
                     self._store.set_aside(self._path)
                 outcome, record = compare(records)
                 if record is not None:
-                    kept = [kept.model_dump() for kept in [*records, record][-_MAX_RECORDS:]]
-                    write_json(self._path, {**self._kind, "records": kept})
+                    stored = [stored.model_dump() for stored in [*records, record][-_MAX_RECORDS:]]
+                    write_json(self._path, {**self._kind, "records": stored})
         except OSError as error:
             logger.warning("what this canary measured is not kept: %s", error)
             return None

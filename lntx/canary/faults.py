@@ -264,8 +264,10 @@ def with_exported_model(change: Callable[[LNTXLinearModel], LNTXLinearModel]) ->
 
         def make(formats: Any) -> Any:
             return {
-                name: dataclasses.replace(one, write=lambda model, one=one: one.write(change(model)))
-                for name, one in formats.items()
+                name: dataclasses.replace(
+                    file_format, write=lambda model, file_format=file_format: file_format.write(change(model))
+                )
+                for name, file_format in formats.items()
             }
 
         return replaced(lntx.export.export, "FORMATS", make)

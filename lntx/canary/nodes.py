@@ -20,7 +20,7 @@ from lntx.cluster import Cluster, Place
 from lntx.config.schema import Section
 from lntx.report.page import Page, Table
 from lntx.stages import Blame
-from lntx.text import shown
+from lntx.text import for_message
 
 
 class NodeReport(Section):
@@ -90,7 +90,7 @@ def report_of(place: Place, result: NodeReport | Exception) -> NodeReport:
     if isinstance(result, NodeReport):
         return result.model_copy(update={"place": place.name})
     message = str(result).splitlines()[0] if str(result) else ""
-    reason = f"the canary did not come to an end ({type(result).__name__}: {shown(message)})"
+    reason = f"the canary did not come to an end ({type(result).__name__}: {for_message(message)})"
     return NodeReport(place=place.name, kind=None, verdict=None, blame=None, reason=reason, cases=())
 
 

@@ -17,7 +17,7 @@ from lntx.canary.results import Canary, FaultReport
 from lntx.canary.suite import Fault, Result, Suite, keep_first_files, log_if_interrupted
 from lntx.canary.trainings import TrainingSuite
 from lntx.files import write_whole
-from lntx.progress import tell
+from lntx.progress import report_progress
 from lntx.report.page import to_html
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def run_canary(
     with log_if_interrupted(results):
         for number, (case, repetition) in enumerate(schedule):
             logger.info("canary: %s", case.name)
-            tell(number, len(schedule), "cases")
+            report_progress(number, len(schedule), "cases")
             result = suite.run_case(case, repetition=repetition, fault=suite.fault)
             results.append(keep_first_files(results, result))
     return conclude_canary(suite, results)
@@ -85,5 +85,5 @@ def run_faults(
     suite: Suite[Any, Any] = find_suite(settings.deep)(settings)
     planted = {**(suite.faults if faults is None else faults)}
     for number, fault in enumerate(planted.values(), start=1):
-        tell(number - 1, len(planted), "faults")
+        report_progress(number - 1, len(planted), "faults")
         yield suite.try_fault(fault, number)

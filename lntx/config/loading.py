@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from lntx.config.schema import PRESETS, Pipeline
 from lntx.errors import BadInput
 from lntx.files import parse_json, read_regular
-from lntx.text import MAX_NAME, meant, quoted, shown
+from lntx.text import MAX_NAME, for_message, quoted, suggest
 
 Layer = Mapping[str, Mapping[str, Any]]
 
@@ -45,7 +45,9 @@ def settle(
     merged: dict[str, dict[str, Any]] = {}
     if preset is not None:
         if preset not in PRESETS:
-            raise BadInput(f"preset must be one of {', '.join(PRESETS)}, got {quoted(preset)}{meant(preset, PRESETS)}")
+            raise BadInput(
+                f"preset must be one of {', '.join(PRESETS)}, got {quoted(preset)}{suggest(preset, PRESETS)}"
+            )
         _merge(merged, PRESETS[preset])
     if file is not None:
         _merge(merged, read_toml(Path(file)))
@@ -84,15 +86,15 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_regular(path).decode())
     except OSError as error:
-        raise BadInput(f"config file {shown(path)}: {error.strerror or error}") from None
+        raise BadInput(f"config file {for_message(path)}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise BadInput(f"config file {shown(path)} is not TOML: it is not UTF-8 text") from None
+        raise BadInput(f"config file {for_message(path)} is not TOML: it is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"config file {shown(path)} is not TOML: {error}") from None
+        raise BadInput(f"config file {for_message(path)} is not TOML: {error}") from None
     except RecursionError:
-        raise BadInput(f"config file {shown(path)} is not TOML: it is nested too deeply") from None
+        raise BadInput(f"config file {for_message(path)} is not TOML: it is nested too deeply") from None
     except ValueError as error:
-        raise BadInput(f"config file {shown(path)} cannot be read: {error}") from None
+        raise BadInput(f"config file {for_message(path)} cannot be read: {error}") from None
 
 
 def read_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -118,7 +120,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     """Return a message that a word is unknown, with the most similar known word."""
-    return f"unknown {kind} {shown(word, MAX_NAME)}{meant(word, known)}"
+    return f"unknown {kind} {for_message(word, MAX_NAME)}{suggest(word, known)}"
 
 
 def parse_text(text: str, key: str) -> Any:
@@ -152,7 +154,7 @@ def _field(section: str, name: str) -> Any:
 
 def _item(annotation: Any) -> Any:
     """Return the item type of a list annotation; None if it is no list."""
-    lists = [one for one in (annotation, *get_args(annotation)) if get_origin(one) is tuple]
+    lists = [option for option in (annotation, *get_args(annotation)) if get_origin(option) is tuple]
     return get_args(lists[0])[0] if lists else None
 
 
@@ -175,8 +177,8 @@ def _merge(base: dict[str, dict[str, Any]], layer: Mapping[str, Any]) -> None:
         target = base.setdefault(section, {})
         if section == "data":
             # Each of these two keys replaces the other one of an earlier layer.
-            for said, replaced in (("num_features", "weights"), ("weights", "num_features")):
-                if values.get(said) is not None:
+            for chosen, replaced in (("num_features", "weights"), ("weights", "num_features")):
+                if values.get(chosen) is not None:
                     target.pop(replaced, None)
         target.update(values)
 
@@ -204,7 +206,7 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
         else:
             lines[place] = f"{place} must {rule if rule.startswith('have ') else f'be {rule}'}, got {value}"
         if isinstance(problem["input"], str) and kind == "literal_error":
-            choices[place] = meant(problem["input"], re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+            choices[place] = suggest(problem["input"], re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
     return [line + choices.get(place, "") for place, line in lines.items()]
 
 
@@ -227,8 +229,8 @@ _ARTICLES = {
 def _plain(rule: str) -> str:
     """Shorten a message of pydantic: "Input should be a valid integer, unable …" becomes "an integer"."""
     rule = re.sub(r"^(Input should be|\w+ should(?= have)) ", "", rule)
-    found = re.match(r"a valid (\w+)", rule)
-    return rule if found is None else _ARTICLES.get(found[1], f"a {found[1]}")
+    match = re.match(r"a valid (\w+)", rule)
+    return rule if match is None else _ARTICLES.get(match[1], f"a {match[1]}")
 
 
 def _is_key(part: Any) -> bool:

@@ -78,12 +78,12 @@ class Problems:
         places = np.flatnonzero(rows)
         if not len(places):
             return
-        found = self._found.get((column, kind))
-        if found is None:
+        count = self._found.get((column, kind))
+        if count is None:
             place = int(places[0])
             example = "" if values is None else f" ({float(values[place]):g})"
-            found = self._found[column, kind] = _Count(0, first_row + place, example)
-        found.rows += len(places)
+            count = self._found[column, kind] = _Count(0, first_row + place, example)
+        count.rows += len(places)
 
     def add_column(self, column: str, kind: str) -> None:
         """Note a problem of a column as a whole, unless it has another: the rest may follow from that."""
@@ -96,8 +96,8 @@ class Problems:
             self._numbers.add(column)
         places = np.flatnonzero(truths)
         if len(places):
-            found = self._truths.setdefault(column, _Count(0, first_row + int(places[0]), ""))
-            found.rows += len(places)
+            count = self._truths.setdefault(column, _Count(0, first_row + int(places[0]), ""))
+            count.rows += len(places)
 
     def __bool__(self) -> bool:
         return bool(self._found or self._numbers & self._truths.keys())
@@ -196,8 +196,8 @@ def labels(
             problems.add(name, "type", ~missing, first_row)
     lower = pc.utf8_lower(text)
     is_truth = pc.is_in(lower, pa.array(["true", "false"]))
-    found: list[str | None] = pc.if_else(is_truth, lower, text).to_pylist()
-    return found, missing
+    texts: list[str | None] = pc.if_else(is_truth, lower, text).to_pylist()
+    return texts, missing
 
 
 def _indicators(
@@ -287,8 +287,8 @@ def _readable_numbers(
     """Read what can be read of text, one value of which is no number; the rest becomes 0."""
 
     def matches(pattern: str) -> np.ndarray:
-        found: np.ndarray = pc.match_substring_regex(text, pattern).to_numpy(zero_copy_only=False)
-        return found
+        matching: np.ndarray = pc.match_substring_regex(text, pattern).to_numpy(zero_copy_only=False)
+        return matching
 
     is_number = matches(_NUMBER)
     is_true, is_false = matches("^(?i:true)$"), matches("^(?i:false)$")
@@ -298,9 +298,9 @@ def _readable_numbers(
     for kind, pattern in (("comma", _COMMA_NUMBER), ("date", _DATE)):
         if kind == "comma" and csv.decimal == ",":
             continue
-        found = left & matches(pattern)
-        problems.add(name, "thousands" if kind == "comma" and csv.delimiter == "," else kind, found, first_row)
-        left &= ~found
+        matching = left & matches(pattern)
+        problems.add(name, "thousands" if kind == "comma" and csv.delimiter == "," else kind, matching, first_row)
+        left &= ~matching
     problems.add(name, "text", left, first_row)
     readable = pc.if_else(pa.array(is_number), text, pa.scalar("0"))
     values = pc.cast(readable, pa.float64()).to_numpy(zero_copy_only=False).copy()
@@ -321,10 +321,10 @@ def _from_integers(column: pa.Array, name: str, problems: Problems, first_row: i
 
 def _from_decimals(column: pa.Array, name: str, problems: Problems, first_row: int) -> np.ndarray:
     exact = [decimal.Decimal(0) if number is None else number for number in column.to_pylist()]
-    rounded = [abs(one) >= _EXACT and one == int(one) and int(float(one)) != int(one) for one in exact]
+    rounded = [abs(value) >= _EXACT and value == int(value) and int(float(value)) != int(value) for value in exact]
     problems.add(name, "rounded", np.array(rounded, dtype=bool), first_row)
     # pyarrow's cast of decimals is wrong in the last bits; Python's is exact.
-    return np.array([float(one) for one in exact], dtype=np.float64)
+    return np.array([float(value) for value in exact], dtype=np.float64)
 
 
 def _is_rounded(text: str) -> bool:

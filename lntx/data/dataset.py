@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from lntx.files import HashingWriter
 from lntx.numerics.powers import power_names, powers
-from lntx.progress import tell
-from lntx.workers import each
+from lntx.progress import report_progress
+from lntx.workers import map_in_order
 
 Result = TypeVar("Result")
 
@@ -128,11 +128,11 @@ def block_rows(num_columns: int) -> int:
 
 def pass_over(dataset: Dataset, work: Callable[[Dataset], Result]) -> Iterator[Result]:
     """Yield work(part) for each part of a dataset, in the order of the rows, on all cores; progress is reported."""
-    parts, done, is_long = parts_of(dataset), 0, not fits_in_memory(dataset)
-    for part, result in zip(parts, each(work, parts), strict=True):
-        done += part.num_rows
+    parts, first, is_long = parts_of(dataset), 0, not fits_in_memory(dataset)
+    for part, result in zip(parts, map_in_order(work, parts), strict=True):
+        first += part.num_rows
         if is_long:
-            tell(done, dataset.num_rows, "rows of this pass")
+            report_progress(first, dataset.num_rows, "rows of this pass")
         yield result
 
 
@@ -170,9 +170,9 @@ def write_dataset(
                 arrays = [pa.array(block[field.name], type=field.type) for field in schema]
                 writer.write_batch(pa.record_batch(arrays, schema=schema))
                 num_rows += len(arrays[0])
-            said = {"features": features, "target": target, "degree": degree, "notes": list(notes())}
-            said |= {"columns": features if columns is None else columns, "levels": levels or {}}
-            writer.add_key_value_metadata({_METADATA_KEY: json.dumps(said).encode()})
+            description = {"features": features, "target": target, "degree": degree, "notes": list(notes())}
+            description |= {"columns": features if columns is None else columns, "levels": levels or {}}
+            writer.add_key_value_metadata({_METADATA_KEY: json.dumps(description).encode()})
     return num_rows, hashing.sha256
 
 
@@ -188,14 +188,14 @@ def _in_blocks(blocks: Iterable[Mapping[str, np.ndarray]], size: int) -> Iterato
         waiting.append(block)
         count += num_rows
         if count >= size:
-            joined = {name: np.concatenate([one[name] for one in waiting]) for name in block}
+            joined = {name: np.concatenate([piece[name] for piece in waiting]) for name in block}
             whole = count - count % size
             for start in range(0, whole, size):
                 yield {name: column[start : start + size] for name, column in joined.items()}
             waiting = [{name: column[whole:] for name, column in joined.items()}]
             count -= whole
     if count:
-        yield {name: np.concatenate([one[name] for one in waiting]) for name in waiting[0]}
+        yield {name: np.concatenate([piece[name] for piece in waiting]) for name in waiting[0]}
 
 
 def open_dataset(*paths: Path) -> Dataset:
@@ -212,16 +212,16 @@ def open_dataset(*paths: Path) -> Dataset:
             if _METADATA_KEY not in metadata:
                 raise ValueError(f"{path} is not a dataset written by lntx")
             num_rows += file.metadata.num_rows
-    said = json.loads(metadata[_METADATA_KEY])
+    description = json.loads(metadata[_METADATA_KEY])
     return Dataset(
         paths=paths,
-        features=tuple(said["features"]),
-        target=said["target"],
-        degree=said["degree"],
+        features=tuple(description["features"]),
+        target=description["target"],
+        degree=description["degree"],
         num_rows=num_rows,
-        columns=tuple(said["columns"]),
-        levels={name: tuple(levels) for name, levels in said["levels"].items()},
-        notes=tuple(said["notes"]),
+        columns=tuple(description["columns"]),
+        levels={name: tuple(levels) for name, levels in description["levels"].items()},
+        notes=tuple(description["notes"]),
     )
 
 

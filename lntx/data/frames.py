@@ -41,8 +41,8 @@ def arrow_table(frame: Any) -> pa.Table:
         if isinstance(frame, pa.RecordBatch):
             return pa.Table.from_batches([frame])
         if hasattr(frame, "to_arrow") and hasattr(frame, "columns"):
-            found: pa.Table = frame.to_arrow()
-            return found
+            table: pa.Table = frame.to_arrow()
+            return table
         if hasattr(frame, "columns"):
             return _of_pandas(frame)
         return pa.table(frame)

@@ -18,7 +18,7 @@ from lntx.data.suspicions import Suspicions
 from lntx.data.tables import Csv, Source, Table, look_at, open_table, readable
 from lntx.errors import BadInput
 from lntx.files import state_of
-from lntx.text import MAX_NAME, listed, quoted, shown
+from lntx.text import MAX_NAME, for_message, listed, quoted
 
 _MOST_LEVELS = 1000
 # Fewer rows rise by one too often by chance.
@@ -40,8 +40,8 @@ def _wanted(table: Table, data: Data) -> tuple[str, ...]:
     features = data.features or tuple(
         name for name in table.names if name not in {data.target, *excluded, *table.index}
     )
-    wanted = (*features, data.target)
-    table.places((*wanted, *excluded, *(data.categories or ())))
+    columns = (*features, data.target)
+    table.places((*columns, *excluded, *(data.categories or ())))
     if not features:
         raise BadInput(f"{table.where} has no column beside the target {quoted(data.target, MAX_NAME)}")
     if data.polynomial is not None and len(features) > 1:
@@ -51,7 +51,7 @@ def _wanted(table: Table, data: Data) -> tuple[str, ...]:
     for name in data.categories or ():
         if name not in features:
             raise BadInput(f"data.categories names {quoted(name, MAX_NAME)}, which is not among the features")
-    return wanted
+    return columns
 
 
 def import_table(data: Data, source: Source, path: Path, *, bias: bool = True) -> str:
@@ -64,25 +64,25 @@ def import_table(data: Data, source: Source, path: Path, *, bias: bool = True) -
     Raises: BadInput: columns are missing, or hold what cannot be used; the files changed meanwhile.
     """
     table = open_table(source.path, Csv.of(data))
-    wanted = _wanted(table, data)
+    columns = _wanted(table, data)
     drops = data.missing == "drop"
     levels: dict[str, tuple[str, ...]] = {}
     if data.categories:
-        levels = _levels(table, wanted, data.categories, drops=drops)
-    rows = _Rows(table, wanted, levels, drops=drops, watched=data.features is None and len(wanted) > 2)
-    terms = terms_of(wanted[:-1], levels)
-    twice = [name for name in (*terms, wanted[-1]) if [*terms, wanted[-1]].count(name) > 1]
+        levels = _levels(table, columns, data.categories, drops=drops)
+    rows = _Rows(table, columns, levels, drops=drops, watched=data.features is None and len(columns) > 2)
+    terms = terms_of(columns[:-1], levels)
+    twice = [name for name in (*terms, columns[-1]) if [*terms, columns[-1]].count(name) > 1]
     if twice:
         raise BadInput(f"{table.where}: {quoted(twice[0], MAX_NAME)} is a column and a level of a category: rename one")
     num_rows, sha256 = write_dataset(
         path,
         rows,
         features=terms,
-        target=wanted[-1],
-        types=dict.fromkeys((*terms, wanted[-1]), np.dtype(np.float64)),
-        repetitive=frozenset(terms) - frozenset(wanted),
+        target=columns[-1],
+        types=dict.fromkeys((*terms, columns[-1]), np.dtype(np.float64)),
+        repetitive=frozenset(terms) - frozenset(columns),
         degree=data.polynomial or 1,
-        columns=wanted[:-1],
+        columns=columns[:-1],
         levels=levels,
         notes=rows.notes,
     )
@@ -97,7 +97,7 @@ def import_table(data: Data, source: Source, path: Path, *, bias: bool = True) -
         with readable(file):
             state += state_of(file)
     if tuple(state) != source.state:
-        raise BadInput(f"{shown(source.path)} changed while it was read: run again when it is complete")
+        raise BadInput(f"{for_message(source.path)} changed while it was read: run again when it is complete")
     return sha256
 
 
@@ -113,15 +113,15 @@ def import_as_told(data: Data, path: Path) -> str:
 
 
 def _levels(
-    table: Table, wanted: Sequence[str], categories: Sequence[str], *, drops: bool
+    table: Table, columns: Sequence[str], categories: Sequence[str], *, drops: bool
 ) -> dict[str, tuple[str, ...]]:
     """Return the levels of each category, sorted; of complete rows alone where others are dropped."""
-    problems, found = Problems(table, wanted[-1]), {name: set[str]() for name in categories}
-    first_row, complete, counts = 1, 0, dict.fromkeys(wanted, 0)
-    for batch in table.read(table.places(wanted)):
+    problems, found = Problems(table, columns[-1]), {name: set[str]() for name in categories}
+    first_row, complete, counts = 1, 0, dict.fromkeys(columns, 0)
+    for batch in table.read(table.places(columns)):
         texts: dict[str, list[str | None]] = {}
         gaps = np.zeros(len(batch[0]), dtype=bool)
-        for array, name in zip(batch, wanted, strict=True):
+        for array, name in zip(batch, columns, strict=True):
             if name in found:
                 texts[name], missing = labels(array, name, table.csv, problems, first_row)
                 problems.add(name, "missing", missing & (not drops), first_row)
@@ -164,22 +164,22 @@ class _Rows:
     def __init__(
         self,
         table: Table,
-        wanted: Sequence[str],
+        columns: Sequence[str],
         levels: Mapping[str, Sequence[str]],
         *,
         drops: bool,
         watched: bool,
     ) -> None:
-        self.problems = Problems(table, wanted[-1])
+        self.problems = Problems(table, columns[-1])
         self.dropped = 0
-        self._table, self._wanted, self._levels, self._drops = table, wanted, levels, drops
-        self._gaps = np.zeros(len(wanted), dtype=np.int64)
+        self._table, self._wanted, self._levels, self._drops = table, columns, levels, drops
+        self._gaps = np.zeros(len(columns), dtype=np.int64)
         self._num_rows = 0
-        self._suspicions = Suspicions(wanted[-1])
+        self._suspicions = Suspicions(columns[-1])
         self._low: dict[str, float] = {}
         self._high: dict[str, float] = {}
         # The last value of each column that so far rises by one from row to row.
-        self._rising: dict[str, float | None] = dict.fromkeys(wanted[:-1]) if watched else {}
+        self._rising: dict[str, float | None] = dict.fromkeys(columns[:-1]) if watched else {}
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         terms = (*terms_of(self._wanted[:-1], self._levels), self._wanted[-1])
@@ -219,22 +219,22 @@ class _Rows:
 
     def notes(self) -> list[str]:
         """Return what a reader of the fit should know of the rows."""
-        said = []
+        notes = []
         if self.dropped and self._drops:
             which = ", ".join(f"{quoted(name, MAX_NAME)} {count:,}" for name, count in self.gaps.items() if count)
-            said.append(f"{self.dropped:,} of {self._num_rows:,} rows had no value and were left out: {which}")
+            notes.append(f"{self.dropped:,} of {self._num_rows:,} rows had no value and were left out: {which}")
         for name, levels in self._levels.items():
-            said.append(
+            notes.append(
                 f"{quoted(name, MAX_NAME)} has {len(levels)} levels; the first, {quoted(levels[0], MAX_NAME)}, has no "
                 "column: the others are relative to it"
             )
         numbered = [name for name in self._rising if self._num_rows >= _NUMBERED_ROWS]
         if numbered:
-            said.append(
+            notes.append(
                 f"{listed(numbered)} rises by one from row to row, like a row number: leave it out with --data.exclude "
                 "unless it is a feature"
             )
-        return [*said, *self._suspicions.notes()]
+        return [*notes, *self._suspicions.notes()]
 
     def _watch(self, block: Mapping[str, np.ndarray]) -> None:
         for name in [*self._rising]:

@@ -14,8 +14,8 @@ from lntx.config.schema import Data
 from lntx.data.dataset import block_rows
 from lntx.data.synthetic import generate_dataset
 from lntx.files import read_json, sha256_of, sync
-from lntx.progress import tell
-from lntx.workers import each
+from lntx.progress import report_progress
+from lntx.workers import map_in_order
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +37,9 @@ def generate_parts(data: Data, folder: Path, resume: Path) -> dict[str, str]:
         return {names[0]: generate_dataset(data, folder / names[0])}
     work = functools.partial(_generate_part, data, rows, folder, resume)
     digests: dict[str, str] = {}
-    for name, sha256 in zip(names, each(work, list(enumerate(names))), strict=True):
+    for name, sha256 in zip(names, map_in_order(work, list(enumerate(names))), strict=True):
         digests[name] = sha256
-        tell(min(len(digests) * rows, data.num_rows), data.num_rows, "rows")
+        report_progress(min(len(digests) * rows, data.num_rows), data.num_rows, "rows")
     for name in names:
         (resume / name).replace(folder / name)
     return digests
@@ -64,20 +64,20 @@ def part_rows(data: Data) -> int:
     return max(block, 1 << ((_PART_NUMBERS // columns).bit_length() - 1))
 
 
-def _keep(path: Path, kept: Path, sha256: str) -> None:
+def _keep(path: Path, destination: Path, sha256: str) -> None:
     """Move a finished file to the resume folder. Its digest is written first: a file without digest is ignored."""
     sync(path)
-    note = kept.with_suffix(".json")
+    note = destination.with_suffix(".json")
     note.write_text(json.dumps({"sha256": sha256}), encoding="utf-8")
     sync(note)
-    path.replace(kept)
-    sync(kept.parent)
+    path.replace(destination)
+    sync(destination.parent)
 
 
-def _finished(kept: Path) -> str | None:
+def _finished(path: Path) -> str | None:
     """Return the digest of a file that an interrupted run finished; None if there is none or it is damaged."""
     try:
-        said = read_json(kept.with_suffix(".json"))["sha256"]
-        return said if sha256_of(kept) == said else None
+        sha256 = read_json(path.with_suffix(".json"))["sha256"]
+        return sha256 if sha256_of(path) == sha256 else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

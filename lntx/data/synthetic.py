@@ -13,7 +13,7 @@ import numpy as np
 
 from lntx.config.schema import Data
 from lntx.data.dataset import block_rows, write_dataset
-from lntx.progress import tell
+from lntx.progress import report_progress
 
 STREAM_ROWS = 2**20
 """Rows of a column that share one random stream: every process that generates this range gets the same rows."""
@@ -52,13 +52,13 @@ def generate_dataset(data: Data, path: Path, *, first: int = 0, stop: int | None
 
 
 def _columns(
-    blocks: Iterator[tuple[np.ndarray, np.ndarray]], features: tuple[str, ...], num_rows: int, done: int
+    blocks: Iterator[tuple[np.ndarray, np.ndarray]], features: tuple[str, ...], num_rows: int, row: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield blocks as mappings from column names to values. done: number of rows before the first block."""
+    """Yield blocks as mappings from column names to values. row: number of rows before the first block."""
     for x, y in blocks:
         yield {**dict(zip(features, x.T, strict=True)), "y": y}
-        done += len(y)
-        tell(done, num_rows, "rows")
+        row += len(y)
+        report_progress(row, num_rows, "rows")
 
 
 def generate_blocks(data: Data, *, first: int = 0, stop: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -83,11 +83,11 @@ def generate_blocks(data: Data, *, first: int = 0, stop: int | None = None) -> I
         for start in range(begin, last, size):
             count = min(size, last - start)
             # A stream is always drawn from its beginning; blocks before `first` are discarded.
-            drawn = [_draw(data, generator, count) for generator in columns]
-            y = _target(data, weights, drawn, noise, count)
+            x_columns = [_draw(data, generator, count) for generator in columns]
+            y = _target(data, weights, x_columns, noise, count)
             if start >= first:
-                x = np.empty((count, num_features), dtype=drawn[0].dtype, order="F")
-                for j, column in enumerate(drawn):
+                x = np.empty((count, num_features), dtype=x_columns[0].dtype, order="F")
+                for j, column in enumerate(x_columns):
                     x[:, j] = column
                 yield x, y
 
@@ -105,11 +105,11 @@ def _draw(data: Data, generator: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _target(
-    data: Data, weights: tuple[float, ...], drawn: list[np.ndarray], noise: np.random.Generator, count: int
+    data: Data, weights: tuple[float, ...], columns: list[np.ndarray], noise: np.random.Generator, count: int
 ) -> np.ndarray:
     # Term by term, without BLAS: the same bits on every machine.
     y, term = np.full(count, data.bias), np.empty(count)
-    for weight, column in zip(weights, drawn, strict=True):
+    for weight, column in zip(weights, columns, strict=True):
         y += np.multiply(column, weight, out=term, dtype=np.float64)
     if data.noise:
         y += noise.normal(0.0, data.noise, count)

@@ -27,7 +27,7 @@ from lntx.config.schema import FRAME, Data
 from lntx.data.frames import frame_of
 from lntx.errors import BadInput
 from lntx.files import open_regular, parse_json, state_of
-from lntx.text import MAX_NAME, listed, meant, quoted, shown
+from lntx.text import MAX_NAME, for_message, listed, quoted, suggest
 
 SUFFIXES = {
     ".parquet": "Parquet",
@@ -112,7 +112,7 @@ class Table:
         for name in columns:
             if name not in self.names:
                 has = f"{self.where} has no column {quoted(name, MAX_NAME)}"
-                raise BadInput(f"{has}{meant(name, self.names) or f': it has {listed(self.names)}'}")
+                raise BadInput(f"{has}{suggest(name, self.names) or f': it has {listed(self.names)}'}")
             if self.names.count(name) > 1:
                 count = self.names.count(name)
                 raise BadInput(f"{self.where} has {count} columns named {quoted(name, MAX_NAME)}")
@@ -133,7 +133,7 @@ def look_at(path: str | os.PathLike[str]) -> Source:
             state = tuple(state_of(file))
             digests.append(_sha256(file, state))
         if state[1] == 0:
-            raise BadInput(f"{shown(file)} is empty")
+            raise BadInput(f"{for_message(file)} is empty")
         states.append(state)
     several = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return Source(
@@ -158,24 +158,24 @@ def files_of(path: str) -> tuple[Path, ...]:
         kind_of(file)
         return (file,)
     pattern = f"{glob.escape(path)}/*" if is_folder else path
-    found = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 (the pattern is a whole path)
+    paths = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 (the pattern is a whole path)
     if is_folder:
-        found = [one for one in found if one.suffix.lower() in (".parquet", ".pq")]
-        below = sorted(one for one in file.glob("*/**/*") if one.suffix.lower() in (".parquet", ".pq"))
+        paths = [entry for entry in paths if entry.suffix.lower() in (".parquet", ".pq")]
+        below = sorted(entry for entry in file.glob("*/**/*") if entry.suffix.lower() in (".parquet", ".pq"))
         # A folder may be a root too: then what lntx keeps in it is no part of the table.
         own = {file / "data", file / "artifacts"} if (file / "artifacts" / ".journal.jsonl").is_file() else set()
-        left_out = [one for one in below if not own & {*one.parents}]
+        left_out = [entry for entry in below if not own & {*entry.parents}]
         if left_out:
             raise BadInput(
-                f"{shown(path)} has Parquet files in folders below it, such as {shown(left_out[0].relative_to(file))}: "
-                "name those to read with a glob"
+                f"{for_message(path)} has Parquet files in folders below it, such as "
+                f"{for_message(left_out[0].relative_to(file))}: name those to read with a glob"
             )
-    if not found:
-        raise BadInput(f"{shown(path)} holds no Parquet file: several CSV files are no table, name one of them")
-    for one in found:
-        if kind_of(one) != "Parquet":
-            raise BadInput(f"several files must all be Parquet, got {quoted(str(one))}")
-    return tuple(found)
+    if not paths:
+        raise BadInput(f"{for_message(path)} holds no Parquet file: several CSV files are no table, name one of them")
+    for entry in paths:
+        if kind_of(entry) != "Parquet":
+            raise BadInput(f"several files must all be Parquet, got {quoted(str(entry))}")
+    return tuple(paths)
 
 
 def kind_of(path: Path) -> Literal["Parquet", "CSV"]:
@@ -204,7 +204,7 @@ def open_table(path: str | os.PathLike[str], csv: Csv) -> Table:
         return _open_csv(files[0], csv)
     with readable(files[0]):
         schema = pq.read_schema(files[0])
-    names, where = tuple(schema.names), shown(name)
+    names, where = tuple(schema.names), for_message(name)
     read = functools.partial(_read_parquet, files, names, where)
     return Table(where=where, names=names, csv=None, index=_index_of(schema), read=read)
 
@@ -212,8 +212,8 @@ def open_table(path: str | os.PathLike[str], csv: Csv) -> Table:
 def _index_of(schema: pa.Schema) -> frozenset[str]:
     """Return the columns that pandas' metadata call its index."""
     try:
-        said = parse_json((schema.metadata or {})[b"pandas"])["index_columns"]
-        return frozenset(name for name in said if isinstance(name, str))
+        index_columns = parse_json((schema.metadata or {})[b"pandas"])["index_columns"]
+        return frozenset(name for name in index_columns if isinstance(name, str))
     except (KeyError, TypeError, ValueError):
         return frozenset()
 
@@ -232,21 +232,23 @@ def table_of(frame: pa.Table) -> Table:
 def _read_parquet(
     files: Sequence[Path], names: tuple[str, ...], where: str, places: Sequence[int]
 ) -> Iterator[list[pa.Array]]:
-    wanted = [names[j] for j in places]
+    columns = [names[j] for j in places]
     for path in files:
         with readable(path), pq.ParquetFile(path, memory_map=False) as file:
-            missing = set(wanted) - set(file.schema_arrow.names)
+            missing = set(columns) - set(file.schema_arrow.names)
             if missing:
-                raise BadInput(f"{where}: {shown(path.name)} has no column {listed(sorted(missing))}")
+                raise BadInput(f"{where}: {for_message(path.name)} has no column {listed(sorted(missing))}")
             counts = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
             num_rows = 0
-            for batch in file.iter_batches(columns=wanted, use_threads=False):
+            for batch in file.iter_batches(columns=columns, use_threads=False):
                 num_rows += batch.num_rows
-                yield [batch.column(name) for name in wanted] if len(set(wanted)) == len(wanted) else batch.columns
+                yield [batch.column(name) for name in columns] if len(set(columns)) == len(columns) else batch.columns
 
             if not file.metadata.num_rows == sum(counts) == num_rows:
-                said = f"{file.metadata.num_rows:,} rows in all, {sum(counts):,} by group, and {num_rows:,} are read"
-                raise BadInput(f"{shown(path)} is damaged: its footer says {said}")
+                counts_text = (
+                    f"{file.metadata.num_rows:,} rows in all, {sum(counts):,} by group, and {num_rows:,} are read"
+                )
+                raise BadInput(f"{for_message(path)} is damaged: its footer says {counts_text}")
 
 
 def _refuse_open_quote(path: Path, csv: Csv) -> None:
@@ -263,7 +265,7 @@ def _refuse_open_quote(path: Path, csv: Csv) -> None:
         except CsvError as error:
             if "unexpected end" in str(error):
                 raise BadInput(
-                    f"{shown(path)} ends within a quoted field: it was cut, or a quote is not closed"
+                    f"{for_message(path)} ends within a quoted field: it was cut, or a quote is not closed"
                 ) from None
 
 
@@ -271,12 +273,12 @@ def _open_csv(path: Path, csv: Csv) -> Table:
     with readable(path), pyarrow.csv.open_csv(path, **_csv_options(csv)) as reader:
         names = tuple(reader.schema.names)
     if len(names) == 1 and any(sign in names[0] for sign in _OTHER_DELIMITERS):
-        raise BadInput(f"{shown(path)} cannot be read as CSV{_ONE_COLUMN}")
+        raise BadInput(f"{for_message(path)} cannot be read as CSV{_ONE_COLUMN}")
 
     def read(places: Sequence[int]) -> Iterator[list[pa.Array]]:
         # By position, because names may occur twice; an empty value is empty text.
-        wanted = [f"f{j}" for j in places]
-        options = _csv_options(csv, include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()))
+        columns = [f"f{j}" for j in places]
+        options = _csv_options(csv, include_columns=columns, column_types=dict.fromkeys(columns, pa.string()))
         # In a single column an empty line is a missing value.
         options["parse_options"].ignore_empty_lines = len(names) > 1
         options["read_options"].autogenerate_column_names = True
@@ -287,7 +289,7 @@ def _open_csv(path: Path, csv: Csv) -> Table:
                 # Skip the header: with generated names it is read as the first row.
                 yield batch.slice(1).columns if k == 0 else batch.columns
 
-    return Table(where=shown(path), names=names, csv=csv, read=read)
+    return Table(where=for_message(path), names=names, csv=csv, read=read)
 
 
 def _csv_options(csv: Csv, **convert: Any) -> dict[str, Any]:
@@ -306,32 +308,32 @@ def readable(path: Path) -> Iterator[None]:
             pass
         yield
     except (pa.ArrowException, UnicodeError) as error:
-        raise BadInput(f"{shown(path)} cannot be read as {kind_of(path)}{_place(error)}") from None
+        raise BadInput(f"{for_message(path)} cannot be read as {kind_of(path)}{_place(error)}") from None
     except OSError as error:
         # pyarrow raises OSError without errno for a broken file.
         if error.errno is None:
-            raise BadInput(f"{shown(path)} cannot be read as {kind_of(path)}: it is damaged") from None
-        raise BadInput(f"{shown(path)} cannot be read: {error.strerror}") from None
+            raise BadInput(f"{for_message(path)} cannot be read as {kind_of(path)}: it is damaged") from None
+        raise BadInput(f"{for_message(path)} cannot be read: {error.strerror}") from None
     except ValueError as error:
         if isinstance(error, BadInput):
             raise
         # A null byte in the name.
-        raise BadInput(f"{shown(path)} is not a valid file name") from None
+        raise BadInput(f"{for_message(path)} is not a valid file name") from None
 
 
 def _place(error: Exception) -> str:
     """Return where a parser stopped and what it expected; never the text that it read."""
-    said = str(error)
-    found = re.search(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", said)
-    if found is not None:
-        row, expected, got = found.groups()
+    message = str(error)
+    match = re.search(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", message)
+    if match is not None:
+        row, expected, got = match.groups()
         if expected == "1":
             return _ONE_COLUMN
         # The parser counts the header as row 1; messages count data rows from 1.
         return f":{f' row {int(row) - 1}:' if row else ''} expected {expected} columns, got {got}"
-    if "Empty CSV file" in said:
+    if "Empty CSV file" in message:
         return ": it has no rows"
-    if isinstance(error, UnicodeError) or "UTF8" in said:
+    if isinstance(error, UnicodeError) or "UTF8" in message:
         return ": it is not text of that encoding: name another with --data.encoding, such as cp1252 (Windows)"
     return ": it is damaged, or of another format"
 

@@ -46,16 +46,16 @@ class Redrawn:
             which = f" of rows {first} to {last}" if last - first + 1 != self._data.num_rows else ""
             self.difference = f"{read} rows are read where {part.num_rows} were generated{which}"
 
-    def _compare(self, block: Block, drawn: tuple[np.ndarray, np.ndarray] | None, first: int) -> None:
-        if drawn is None or len(drawn[1]) != len(block.y):
+    def _compare(self, block: Block, generated: tuple[np.ndarray, np.ndarray] | None, first: int) -> None:
+        if generated is None or len(generated[1]) != len(block.y):
             # The number of rows will say what is wrong.
             self.difference = f"the rows from row {first} on are not those that were generated"
             return
         if self._digest is not None:
-            self._digest.add(*drawn)
+            self._digest.add(*generated)
         names = [*self._part.features, self._part.target]
         differences = []
-        for name, read, right in zip(names, (*block.x.T, block.y), (*drawn[0].T, drawn[1]), strict=True):
+        for name, read, right in zip(names, (*block.x.T, block.y), (*generated[0].T, generated[1]), strict=True):
             expected = right.astype(np.float64, copy=False)
             # Compare bit for bit, including NaN.
             differs = read.view(np.int64) != expected.view(np.int64)
@@ -63,7 +63,7 @@ class Redrawn:
                 row = int(differs.argmax())
                 differences.append((row, f"{name} = {float(read[row])!r} where {float(expected[row])!r}"))
         if differences:
-            row, what = min(differences, key=lambda found: found[0])
+            row, what = min(differences, key=lambda difference: difference[0])
             self.difference = f"row {first + row} reads {what} was generated"
 
 

@@ -101,14 +101,14 @@ def _steps(fit: Fit) -> str:
 
 def _advice(fit: Fit, needed: int | None) -> str:
     """Return the options to add to the command; options already in effect are left out."""
-    asked = fit.asked
+    settings = fit.asked
     options = [
         f"--train.{name.replace('_', '-')} auto"
         for name in ("precondition", "learning_rate", "tolerance")
-        if getattr(asked, name) != "auto"
+        if getattr(settings, name) != "auto"
     ]
     if options:
-        if asked.max_epochs < _MANY_EPOCHS:
+        if settings.max_epochs < _MANY_EPOCHS:
             options.append(f"--train.max-epochs {_MANY_EPOCHS}")
         return f"let the data choose the steps: add {' '.join(options)}"
     if fit.momentum > 0:

@@ -105,11 +105,11 @@ def _beta(part: float, rest: float, a: float, b: float) -> float:
             whole = flint.arb(part) + flint.arb(rest)
             if rest < part:
                 # I_x(a, b) = 1 - I_(1-x)(b, a): near 1 the function is hard to compute.
-                found = 1 - (flint.arb(rest) / whole).beta_lower(b, a, regularized=True)
+                probability = 1 - (flint.arb(rest) / whole).beta_lower(b, a, regularized=True)
             else:
-                found = (flint.arb(part) / whole).beta_lower(a, b, regularized=True)
-            if found.rel_accuracy_bits() >= 53 or bits > _MOST_BITS:
-                return float(found)
+                probability = (flint.arb(part) / whole).beta_lower(a, b, regularized=True)
+            if probability.rel_accuracy_bits() >= 53 or bits > _MOST_BITS:
+                return float(probability)
         bits *= 2
 
 

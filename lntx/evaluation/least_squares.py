@@ -130,8 +130,8 @@ def solve(sums: Gram, terms: tuple[str, ...], *, bias: bool) -> Reference:
     p, num_rows = len(terms) + bias, sums.num_rows
     refuse_too_few(num_rows, p, bias=bias)
     total = sums.total()
-    kept = np.array([*range(p), len(terms) + 1])
-    products = total.part(kept, kept)
+    columns = np.array([*range(p), len(terms) + 1])
+    products = total.part(columns, columns)
     try:
         solution = solve_normal_equations(products)
     except Singular:

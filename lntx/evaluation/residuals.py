@@ -67,15 +67,15 @@ def _figures_of_part(
     """Return the sums of squares of the blocks of a part, every `step`-th residual, and the counts of the histogram."""
     squares: list[float] = []
     sample: list[tuple[float, float]] = []
-    done = part.first
+    row = part.first
     counts = np.zeros(_NUM_BINS, np.int64)
     for block in read_blocks(part, reuse=True):
         residual = _residuals(block, weights, bias, compiled=compiled)
         # No BLAS: its sums depend on the number of threads.
         squares.append(float((residual**2).sum()))
-        chosen = slice(-done % step, None, step)
+        chosen = slice(-row % step, None, step)
         sample += zip((block.y[chosen] - residual[chosen]).tolist(), residual[chosen].tolist(), strict=True)
-        done += len(residual)
+        row += len(residual)
         if spread:
             # The number of edges at or below each residual: all are multiples of 1/4, so that nothing is rounded here.
             places = np.floor(residual / spread * 4).clip(-21, 20).astype(np.int8) + 21

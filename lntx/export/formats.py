@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from lntx.config.schema import Format
 from lntx.errors import BadInput, LntxError
 from lntx.files import MAX_MODEL_BYTES, read_regular
-from lntx.text import shown
+from lntx.text import for_message
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,10 +55,10 @@ def read_model(file: Path) -> bytes:
     try:
         return read_regular(file, most=MAX_MODEL_BYTES)
     except FileNotFoundError:
-        raise BadInput(f"there is no model at {shown(file)}") from None
+        raise BadInput(f"there is no model at {for_message(file)}") from None
     except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise BadInput(f"the model {shown(file)} cannot be read: {said}") from None
+        message = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"the model {for_message(file)} cannot be read: {message}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +96,11 @@ def linear_of(content: bytes, file: Path) -> Linear:
         or set(tensors) - {"linear.weight", "linear.bias"}
     ):
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(tensors.items()))
-        raise BadInput(f"{shown(file)} is not a linear model of floats: it holds {shown(shapes) or 'nothing'}")
+        raise BadInput(
+            f"{for_message(file)} is not a linear model of floats: it holds {for_message(shapes) or 'nothing'}"
+        )
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise BadInput(f"{shown(file)} is not a usable model: a weight is NaN or infinite")
+        raise BadInput(f"{for_message(file)} is not a usable model: a weight is NaN or infinite")
     return Linear(
         weights=tuple(weight[0].astype(np.float64).tolist()),
         bias=None if bias is None else float(bias[0]),
@@ -112,13 +114,13 @@ def model_of(content: bytes, file: Path) -> LNTXLinearModel:
 
     from lntx.model import LNTXLinearModel
 
-    found = linear_of(content, file)
-    dtype: torch.dtype = getattr(torch, found.dtype)
-    model = LNTXLinearModel(len(found.weights), bias=found.bias is not None, dtype=dtype)
+    linear = linear_of(content, file)
+    dtype: torch.dtype = getattr(torch, linear.dtype)
+    model = LNTXLinearModel(len(linear.weights), bias=linear.bias is not None, dtype=dtype)
     with torch.no_grad():
-        model.linear.weight.copy_(torch.tensor([found.weights], dtype=torch.float64))
-        if found.bias is not None:
-            model.linear.bias.copy_(torch.tensor([found.bias], dtype=torch.float64))
+        model.linear.weight.copy_(torch.tensor([linear.weights], dtype=torch.float64))
+        if linear.bias is not None:
+            model.linear.bias.copy_(torch.tensor([linear.bias], dtype=torch.float64))
     return model
 
 
@@ -136,7 +138,7 @@ def predictor_of(content: bytes, file: Path, *, trusted: Container[str]) -> Pred
     """Like `load_predictor`, but from bytes. file: its suffix is the format, its name is used in messages."""
     entry = FORMATS.get(cast(Format, file.suffix.removeprefix(".")))
     if entry is None:
-        raise BadInput(f"{shown(file)} must end in {', '.join(f'.{name}' for name in FORMATS)}")
+        raise BadInput(f"{for_message(file)} must end in {', '.join(f'.{name}' for name in FORMATS)}")
     return _guarded(entry.load(content, file, trusted), file)
 
 
@@ -176,8 +178,8 @@ def load_program(content: bytes, file: Path, *, trusted: Container[str]) -> Any:
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 not in trusted:
         raise BadInput(
-            f"{shown(file)} can run code when it is loaded, and is no export of this root: use a .safetensors file, or "
-            f"--trust {sha256} if you know who wrote it"
+            f"{for_message(file)} can run code when it is loaded, and is no export of this root: use a .safetensors "
+            f"file, or --trust {sha256} if you know who wrote it"
         )
     with _usable(file):
         return torch.export.load(io.BytesIO(content))
@@ -191,7 +193,7 @@ def _guarded(ask: Predictor, file: Path) -> Predictor:
         with _usable(file, doing=f"take {x.shape[1]} numbers a row"):
             y = ask(x)
         if not (isinstance(y, np.ndarray) and y.dtype.kind == "f" and y.shape == (len(x), 1)):
-            raise BadInput(f"{shown(file)} does not give one number for each row: it is no linear model")
+            raise BadInput(f"{for_message(file)} does not give one number for each row: it is no linear model")
         return y
 
     return predict
@@ -209,7 +211,7 @@ def _usable(file: Path, *, doing: str = "be loaded as a model") -> Iterator[None
     except LntxError:
         raise
     except Exception as error:
-        raise BadInput(f"{shown(file)} cannot {doing} ({type(error).__name__})") from None
+        raise BadInput(f"{for_message(file)} cannot {doing} ({type(error).__name__})") from None
     finally:
         loud.setLevel(level)
 
@@ -240,16 +242,18 @@ def _load_onnx(content: bytes, file: Path, _trusted: Container[str]) -> Predicto
         raise BadInput("onnx needs an extra: pip install 'lntx[onnx]'") from None
     with _usable(file):
         if any(uses_external_data(tensor) for tensor in _tensors(onnx.load_from_string(content))):
-            raise BadInput(f"{shown(file)} keeps its weights in other files, which are not opened: save it as one file")
+            raise BadInput(
+                f"{for_message(file)} keeps its weights in other files, which are not opened: save it as one file"
+            )
         options = onnxruntime.SessionOptions()
         # Its warnings quote the file, including escape sequences.
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        given = session.get_inputs()[0]
-        dtype = np.float64 if given.type == "tensor(double)" else np.float32
+        model_input = session.get_inputs()[0]
+        dtype = np.float64 if model_input.type == "tensor(double)" else np.float32
 
     def predict(x: np.ndarray) -> np.ndarray:
-        y: np.ndarray = session.run(None, {given.name: np.ascontiguousarray(x, dtype=dtype)})[0]
+        y: np.ndarray = session.run(None, {model_input.name: np.ascontiguousarray(x, dtype=dtype)})[0]
         return y
 
     return predict
@@ -259,10 +263,10 @@ def _tensors(message: Any) -> Iterator[Any]:
     """Yield every tensor in an ONNX message at any depth: in graphs, subgraphs, attributes and functions."""
     waiting = [message]
     while waiting:
-        one = waiting.pop()
-        if one.DESCRIPTOR.name == "TensorProto":
-            yield one
-        for kind, value in one.ListFields():
+        node = waiting.pop()
+        if node.DESCRIPTOR.name == "TensorProto":
+            yield node
+        for kind, value in node.ListFields():
             if kind.type == kind.TYPE_MESSAGE:
                 waiting += [value] if hasattr(value, "ListFields") else [*value]
 

@@ -35,8 +35,8 @@ def ask(model: Path, rows: Sequence[Path], answers: Sequence[Path]) -> None:
 def predict_files(model: str, sha256: str, rows: Sequence[str], answers: Sequence[str]) -> None:
     """Predict in the fresh process. sha256: digest of the file that was just written."""
     predict = load_predictor(model, trusted={sha256})
-    for asked, answered in zip(rows, answers, strict=True):
-        np.save(answered, predict(np.load(asked)))
+    for expected, answered in zip(rows, answers, strict=True):
+        np.save(answered, predict(np.load(expected)))
 
 
 def warm_up() -> None:

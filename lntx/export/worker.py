@@ -123,9 +123,9 @@ def _serve() -> None:
             os._exit(0)
         os.close(write)
         with os.fdopen(read) as pipe:
-            said = pipe.read()
+            message = pipe.read()
         _, status = os.waitpid(child, 0)
-        print(said or json.dumps({"error": f"reading it ended with status {status}"}), file=answers, flush=True)
+        print(message or json.dumps({"error": f"reading it ended with status {status}"}), file=answers, flush=True)
 
 
 def _call(function: str, arguments: dict[str, Any]) -> str | None:

@@ -17,10 +17,10 @@ def residuals(x: np.ndarray, low: np.ndarray, y: np.ndarray, weights: np.ndarray
     y: shape (n,). weights: shape (d,).
     """
     d, n = x.shape
-    found, rest = np.empty(n), np.empty(_ROWS)
+    values, rest = np.empty(n), np.empty(_ROWS)
     for start in range(0, n, _ROWS):
         count = min(_ROWS, n - start)
-        high, target = found[start : start + count], y[start : start + count]
+        high, target = values[start : start + count], y[start : start + count]
         for k in range(count):
             high[k], rest[k] = two_sum(target[k], -bias)
         for j in range(d):
@@ -35,4 +35,4 @@ def residuals(x: np.ndarray, low: np.ndarray, y: np.ndarray, weights: np.ndarray
                     rest[k] -= weights[j] * correction[k]
         for k in range(count):
             high[k] += rest[k]
-    return found
+    return values

@@ -114,8 +114,8 @@ def exactly(matrix: np.ndarray, row_exponents: np.ndarray, column_exponents: np.
 
 def exponents(sizes: np.ndarray) -> np.ndarray:
     """Return the exponent of the power of two just above each size, int64; 0 for 0."""
-    found: np.ndarray = np.frexp(sizes)[1].astype(np.int64)
-    return found
+    result: np.ndarray = np.frexp(sizes)[1].astype(np.int64)
+    return result
 
 
 def split(*parts: np.ndarray) -> Digits:

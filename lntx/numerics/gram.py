@@ -71,9 +71,9 @@ class Gram:
     def _add_chunk(self, parts: list[np.ndarray]) -> None:
         digits = [
             # Only columns with digits at this level: whole numbers have few.
-            (level, found, digit if found.all() else np.ascontiguousarray(digit[:, :, found]))
+            (level, is_used, digit if is_used.all() else np.ascontiguousarray(digit[:, :, is_used]))
             for level, digit in sorted(split(*parts).items())
-            for found in [digit.any(axis=(0, 1))]
+            for is_used in [digit.any(axis=(0, 1))]
         ]
         for place, (level, rows, left) in enumerate(digits):
             across = left.transpose(0, 2, 1)

@@ -142,8 +142,8 @@ def _kept(scale: np.ndarray, transform: np.ndarray) -> np.ndarray:
     """Round a preconditioner relative to the largest entry of each column: any T is valid, and a short one is fast."""
     even = np.triu(transform / scale[:, None])
     unit = np.exp2(_KEPT_BITS - exponents(np.abs(even).max(axis=0)).astype(np.float64))
-    kept: np.ndarray = np.rint(even * unit) / unit * scale[:, None]
-    return kept
+    rounded: np.ndarray = np.rint(even * unit) / unit * scale[:, None]
+    return rounded
 
 
 def _exact_columns(transform: np.ndarray, matrix: ExactMatrix) -> ExactMatrix:

@@ -75,10 +75,10 @@ def report_path(store: Store, run: Run, kind: Literal["md", "html"]) -> Path:
 def gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) -> Run:
     """Build the record of a run from the outcomes of its stages. Writes nothing."""
     now = datetime.datetime.now(datetime.UTC)
-    found: dict[str, Any] = dict.fromkeys(
+    values: dict[str, Any] = dict.fromkeys(
         name for name, field in Run.model_fields.items() if field.is_required() and name not in ("stages", "exports")
     )
-    found |= {
+    values |= {
         "run": f"{now:%Y%m%d-%H%M%S-%f}",
         "created_at": now.isoformat(timespec="seconds"),
         "config": request.pipeline,
@@ -89,15 +89,15 @@ def gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) ->
     }
     if outcomes["train"].record is not None:
         fit = outcomes["train"].fit(store)
-        found |= {"learned_weights": fit.weights, "learned_bias": fit.bias}
-        found |= fit.model_dump(
+        values |= {"learned_weights": fit.weights, "learned_bias": fit.bias}
+        values |= fit.model_dump(
             include={"epochs", "dtype", "learning_rate", "stable_limit", "gradient", "precondition", "condition_number"}
         )
     if outcomes["evaluate"].record is not None:
         path = outcomes["evaluate"].path(store, "evaluation.json")
-        found |= _figures(parse_stored(Evaluation, path.read_bytes()))
+        values |= _figures(parse_stored(Evaluation, path.read_bytes()))
     elif outcomes["generate"].record is not None and request.pipeline.data.path is not None:
-        found |= _of_dataset(outcomes["generate"], store)
+        values |= _of_dataset(outcomes["generate"], store)
     for stage in STAGES:
         blame, reason = outcomes[stage].blame(store)
         if blame is not None:
@@ -106,9 +106,9 @@ def gather(store: Store, request: Request, outcomes: Mapping[Stage, Outcome]) ->
                 reason = f"{reason} (computed again, the same bits came out: the fault is deterministic)"
             elif recurrence == "intermittent":
                 reason = f"{reason} (computed again, other bits came out: the fault is intermittent)"
-            found |= {"verdict": "fail", "blame": blame, "reason": reason}
+            values |= {"verdict": "fail", "blame": blame, "reason": reason}
             break
-    return Run(**found)
+    return Run(**values)
 
 
 def _figures(evaluation: Evaluation) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def find_blame(stage: Stage, read: Callable[[str], bytes]) -> tuple[Blame | None
         evaluation = parse_stored(Evaluation, read("evaluation.json"))
         return evaluation.blame, evaluation.reason
     if stage == "export":
-        for name, found in json.loads(read("card.json"))["read_back"].items():
-            if found["problem"] is not None:
-                return "export", f"the {name} file is not the trained model: {found['problem']}"
+        for name, read_back in json.loads(read("card.json"))["read_back"].items():
+            if read_back["problem"] is not None:
+                return "export", f"the {name} file is not the trained model: {read_back['problem']}"
     return None, None

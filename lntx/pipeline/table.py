@@ -179,7 +179,7 @@ def identify(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None, inp
     entry = TABLE[stage]
     packages = entry.packages
     if "export" in entry.sections:
-        packages += tuple(name for one in pipeline.export.formats for name in FORMATS[one].packages)
+        packages += tuple(name for export_format in pipeline.export.formats for name in FORMATS[export_format].packages)
     return Identity(
         stage=stage,
         code={name: code_digest(name) for name in entry.modules},
@@ -197,14 +197,14 @@ def identify(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None, inp
 def config_read(stage: Stage, pipeline: Pipeline, *, source_sha256: str | None) -> dict[str, Any]:
     """Return the configuration that a stage reads: dotted keys, JSON values, `auto` resolved where possible."""
     entry = TABLE[stage]
-    found: dict[str, Any] = {}
+    values_read: dict[str, Any] = {}
     for section in entry.sections:
         values = _data_read(pipeline, source_sha256) if section == "data" else _dotted(pipeline, section)
-        found |= {key: value for key, value in values.items() if key not in entry.unread}
+        values_read |= {key: value for key, value in values.items() if key not in entry.unread}
     if "train" in entry.sections:
         device = "cuda" if pipeline.train.device == "cuda" else "cpu"
-        found |= {"train.bias": pipeline.learns_bias, "train.device": device}
-    return found
+        values_read |= {"train.bias": pipeline.learns_bias, "train.device": device}
+    return values_read
 
 
 def _data_read(pipeline: Pipeline, source_sha256: str | None) -> dict[str, Any]:

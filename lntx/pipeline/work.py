@@ -16,7 +16,7 @@ from lntx.stages import Stage
 from lntx.store.key import Identity
 from lntx.store.staging import RESUME
 from lntx.store.store import Store
-from lntx.text import shown
+from lntx.text import for_message
 
 _MODULES: dict[Stage, str] = {
     "generate": "lntx.data.shards",
@@ -46,7 +46,7 @@ def compute_generate(
 
     source = look_at(data.path)
     if source.sha256 != identity.config["data.sha256"]:
-        raise BadInput(f"{shown(data.path)} changed while it was read: run again when it is complete")
+        raise BadInput(f"{for_message(data.path)} changed while it was read: run again when it is complete")
     return {
         "dataset.parquet": import_table(data, source, folder / "dataset.parquet", bias=request.pipeline.learns_bias)
     }

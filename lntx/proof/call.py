@@ -58,22 +58,22 @@ class Call:
     @property
     def out(self) -> torch.Tensor:
         """The first output."""
-        found = self.outputs[0]
-        assert isinstance(found, torch.Tensor)
-        return found
+        values = self.outputs[0]
+        assert isinstance(values, torch.Tensor)
+        return values
 
     def result(self, slot: str) -> torch.Tensor:
         """Return an output by its number, or a written argument by its name."""
-        found = self.outputs[int(slot)] if slot.isdigit() else self.after[slot]
-        assert isinstance(found, torch.Tensor)
-        return found
+        values = self.outputs[int(slot)] if slot.isdigit() else self.after[slot]
+        assert isinstance(values, torch.Tensor)
+        return values
 
     @property
     def dtype(self) -> torch.dtype:
         """The format of the result: that of the first floating output, else of the first floating argument."""
-        for one in (*self.outputs, *self.after.values(), *self.args.values()):
-            if isinstance(one, torch.Tensor) and one.dtype in FORMATS:
-                return one.dtype
+        for tensor in (*self.outputs, *self.after.values(), *self.args.values()):
+            if isinstance(tensor, torch.Tensor) and tensor.dtype in FORMATS:
+                return tensor.dtype
         return self.out.dtype if self.outputs and isinstance(self.out, torch.Tensor) else torch.int64
 
     @property
@@ -105,18 +105,18 @@ class Call:
 
     def read(self, tensor: torch.Tensor, key: Any = ..., *, format: Format | None = None) -> Bounded:  # noqa: A002
         """Return elements of an input as exact numbers. key: an index of the tensor."""
-        found = tensor.detach()[key]
-        if found.is_complex() and not self.everything:
+        values = tensor.detach()[key]
+        if values.is_complex() and not self.everything:
             raise NotImplementedError("a complex number")
-        if found.is_complex():
+        if values.is_complex():
             # Numbers of a compiled region, with their bounds.
-            whole = np.atleast_1d(found.numpy())
+            whole = np.atleast_1d(values.numpy())
             return Bounded(whole.real, whole.imag, format or self.inner)
-        if found.dtype in FORMATS:
-            found = found.to(torch.float64)
-        elif found.is_floating_point():
-            raise NotImplementedError(f"the format {str(found.dtype).removeprefix('torch.')}")
-        array = np.atleast_1d(found.cpu().numpy())
+        if values.dtype in FORMATS:
+            values = values.to(torch.float64)
+        elif values.is_floating_point():
+            raise NotImplementedError(f"the format {str(values.dtype).removeprefix('torch.')}")
+        array = np.atleast_1d(values.cpu().numpy())
         if array.dtype == np.int64 and ((array > 2**53) | (array < -(2**53))).any():
             raise NotImplementedError("whole numbers of more than 53 bits")
         array = array.astype(np.float64) if array.dtype != np.float64 else array
@@ -124,16 +124,16 @@ class Call:
 
     def at(self, name: str, flat: Array, shape: Sequence[int]) -> Bounded:
         """Return an argument, broadcast to a shape, at flat indexes of that shape; a scalar as it is."""
-        given = self.args[name]
-        if not isinstance(given, torch.Tensor):
+        argument = self.args[name]
+        if not isinstance(argument, torch.Tensor):
             zero = Bounded.exactly(as_balls(np.zeros(1)) if self.as_balls else np.zeros(1), self.inner)
-            return zero.constant(float(given))
-        found = self.read(given.detach().expand(tuple(shape)), unravel(flat, shape))
+            return zero.constant(float(argument))
+        values = self.read(argument.detach().expand(tuple(shape)), unravel(flat, shape))
         kind = FORMATS.get(self.dtype)
-        if not given.dim() and kind is not None and given.dtype in FORMATS and FORMATS[given.dtype].u < kind.u:
+        if not argument.dim() and kind is not None and argument.dtype in FORMATS and FORMATS[argument.dtype].u < kind.u:
             # A tensor without axes is rounded to the format of the result first, as a scalar is.
-            found = found.rounded(kind)
-        return found
+            values = values.rounded(kind)
+        return values
 
     def got(self, slot: str, flat: Array) -> Array:
         """Return computed elements, float64."""
@@ -145,4 +145,4 @@ def unravel(flat: Array, shape: Sequence[int]) -> tuple[Any, ...]:
     """Return one index per axis for flat indexes of a shape; of a shape without axes, the index that adds one."""
     if not len(shape):
         return (None,)
-    return tuple(torch.from_numpy(np.ascontiguousarray(one)) for one in np.unravel_index(flat, tuple(shape)))
+    return tuple(torch.from_numpy(np.ascontiguousarray(tensor)) for tensor in np.unravel_index(flat, tuple(shape)))

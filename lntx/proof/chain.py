@@ -38,10 +38,10 @@ def digest(storage: torch.UntypedStorage) -> int:
     whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
     words = whole[: size - size % 8].view(torch.int64)
     body = words[: len(words) - len(words) % _WIDTH].view(-1, _WIDTH)
-    found = _weighted(words[body.numel() :]) + 3 * _weighted(whole[size - size % 8 :].to(torch.int64))
+    total = _weighted(words[body.numel() :]) + 3 * _weighted(whole[size - size % 8 :].to(torch.int64))
     if len(body):
-        found += 5 * _weighted(body.sum(0)) + 7 * _weighted(body.sum(1))
-    return found % 2**64
+        total += 5 * _weighted(body.sum(0)) + 7 * _weighted(body.sum(1))
+    return total % 2**64
 
 
 def _weighted(words: torch.Tensor) -> int:
@@ -57,15 +57,15 @@ class Chain:
 
     def read(self, storage: torch.UntypedStorage, reader: str) -> Change | None:
         """Compare a storage with what was written to it; one that was not seen before is taken as it is."""
-        kept = self._kept.get(storage._cdata)
-        if kept is None or kept.alive.expired():
+        known = self._kept.get(storage._cdata)
+        if known is None or known.alive.expired():
             self._keep(storage, "the program, before the proof")
             return None
-        if kept.digest == digest(storage):
+        if known.digest == digest(storage):
             return None
         # Told once: the next reader is compared with what is there now.
-        self._keep(storage, kept.writer)
-        return Change(writer=kept.writer, reader=reader)
+        self._keep(storage, known.writer)
+        return Change(writer=known.writer, reader=reader)
 
     def wrote(self, storage: torch.UntypedStorage, writer: str) -> None:
         """Note what a storage holds after an operator wrote to it."""
@@ -81,4 +81,4 @@ class Chain:
         self._since_cleaning += 1
         if self._since_cleaning > 1000:
             self._since_cleaning = 0
-            self._kept = {key: kept for key, kept in self._kept.items() if not kept.alive.expired()}
+            self._kept = {key: known for key, known in self._kept.items() if not known.alive.expired()}

@@ -47,15 +47,15 @@ def _compiler(proof: Proof, phase: Phase) -> Callable[..., Any]:
 
     def compiler(module: torch.fx.GraphModule, inputs: Any) -> Any:
         # The compiler changes the graph that it is given.
-        kept = copy.deepcopy(module)
+        module_before = copy.deepcopy(module)
         run = compile_fx_inner(module, inputs)
 
         def checked(arguments: list[Any]) -> Any:
             # It also writes over inputs that it needs no more.
-            given = [one.detach().clone() if isinstance(one, torch.Tensor) else one for one in arguments]
+            source = [value.detach().clone() if isinstance(value, torch.Tensor) else value for value in arguments]
             outputs = run(arguments)
             proof.calls += 1
-            _check(proof, phase, kept.graph, given, outputs)
+            _check(proof, phase, module_before.graph, source, outputs)
             return outputs
 
         checked._boxed_call = True  # type: ignore[attr-defined]
@@ -64,14 +64,14 @@ def _compiler(proof: Proof, phase: Phase) -> Callable[..., Any]:
     return compiler
 
 
-def _check(proof: Proof, phase: Phase, graph: torch.fx.Graph, given: list[Any], outputs: Any) -> None:
+def _check(proof: Proof, phase: Phase, graph: torch.fx.Graph, inputs: list[Any], outputs: Any) -> None:
     name = "compiled region"
-    if any(isinstance(one, torch.Tensor) and one.dtype == torch.float64 for one in outputs):
+    if any(isinstance(value, torch.Tensor) and value.dtype == torch.float64 for value in outputs):
         proof.miss(name, "its format is float64")
         return
     try:
         with np.errstate(all="ignore"), torch.no_grad():
-            expected = _evaluate(graph, given)
+            expected = _evaluate(graph, inputs)
     except NotImplementedError as error:
         proof.miss(name, f"{error} is not covered")
         return
@@ -88,20 +88,20 @@ def _check(proof: Proof, phase: Phase, graph: torch.fx.Graph, given: list[Any], 
                 proof.add(phase, name, str(got.dtype).removeprefix("torch."), judged)
 
 
-def _evaluate(graph: torch.fx.Graph, given: list[Any]) -> list[Any]:
+def _evaluate(graph: torch.fx.Graph, source: list[Any]) -> list[Any]:
     """Return the outputs of a graph, numbers with bounds as complex tensors."""
     known: dict[torch.fx.Node, Any] = {}
-    inputs = iter(given)
+    inputs = iter(source)
     for node in graph.nodes:
         if node.op == "placeholder":
-            one = next(inputs)
-            known[node] = _with_bound(one) if isinstance(one, torch.Tensor) else one
+            value = next(inputs)
+            known[node] = _with_bound(value) if isinstance(value, torch.Tensor) else value
         elif node.op == "call_function":
-            args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda one: known[one])
+            args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda value: known[value])
             known[node] = _apply(node.target, args, kwargs, node.meta.get("val"))
         elif node.op == "output":
             (results,) = node.args
-            return [None if one is None else known[one] for one in results]
+            return [None if value is None else known[value] for value in results]
         else:
             raise NotImplementedError(f"a node {node.op}")
     raise NotImplementedError("a graph without an output")
@@ -117,22 +117,22 @@ def _apply(target: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
         return target(*args, **kwargs)
     name = plain_name(target._schema.name.split("::")[1])
     arguments = named(target, args, kwargs)
-    has_bounds = any(isinstance(one, torch.Tensor) and one.is_complex() for one in _flat(arguments.values()))
-    kinds = [one.dtype for one in _flat([result]) if isinstance(one, torch.Tensor)]
+    has_bounds = any(isinstance(value, torch.Tensor) and value.is_complex() for value in _flat(arguments.values()))
+    kinds = [value.dtype for value in _flat([result]) if isinstance(value, torch.Tensor)]
     if name in _CONVERSIONS and has_bounds and kinds[0] in FORMATS:
-        source = next(one for one in _flat(arguments.values()) if isinstance(one, torch.Tensor))
+        source = next(value for value in _flat(arguments.values()) if isinstance(value, torch.Tensor))
         return _rounded(source, kinds[0])
     if not has_bounds and "rand" not in name and "bernoulli" not in name:
-        found = target(*args, **kwargs)
-        return _with_bound(found) if isinstance(found, torch.Tensor) else found
+        outcome = target(*args, **kwargs)
+        return _with_bound(outcome) if isinstance(outcome, torch.Tensor) else outcome
     if name in {"view", "_unsafe_view"}:
         # Strides are those of the kernels, which are not kept here.
         return args[0].reshape(args[1])
     if name == "as_strided":
         raise NotImplementedError(name)
     if target.is_view or name in MOVES or name in _MORE_MOVES:
-        found = target(*args, **kwargs)
-        return _with_bound(found) if isinstance(found, torch.Tensor) else found
+        outcome = target(*args, **kwargs)
+        return _with_bound(outcome) if isinstance(outcome, torch.Tensor) else outcome
     if name not in FORMULAS:
         raise NotImplementedError(name)
     return _by_formula(name, arguments, result)
@@ -151,11 +151,11 @@ def _packed(numbers: Bounded, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _by_formula(name: str, arguments: dict[str, Any], result: Any) -> Any:
-    wanted = list(result) if isinstance(result, tuple | list) else [result]
-    outputs = [torch.empty(tuple(one.shape), dtype=one.dtype) for one in wanted]
+    results = list(result) if isinstance(result, tuple | list) else [result]
+    outputs = [torch.empty(tuple(tensor.shape), dtype=tensor.dtype) for tensor in results]
     call = Call(name, arguments, outputs)
     call.everything = True
-    found: list[Any] = [None] * len(outputs)
+    values: list[Any] = [None] * len(outputs)
     for slot, flat, numbers in FORMULAS[name](call):
         place = int(slot)
         output = outputs[place]
@@ -163,14 +163,14 @@ def _by_formula(name: str, arguments: dict[str, Any], result: Any) -> Any:
         rounded = in_format_of(output, numbers, call)
         value[flat], error[flat] = rounded.value.reshape(-1), rounded.error.reshape(-1)
         if output.dtype in FORMATS:
-            found[place] = _packed(Bounded(value, error, rounded.format), tuple(output.shape))
+            values[place] = _packed(Bounded(value, error, rounded.format), tuple(output.shape))
         else:
-            found[place] = torch.from_numpy(value.reshape(tuple(output.shape))).to(output.dtype)
-    return tuple(found) if isinstance(result, tuple | list) else found[0]
+            values[place] = torch.from_numpy(value.reshape(tuple(output.shape))).to(output.dtype)
+    return tuple(values) if isinstance(result, tuple | list) else values[0]
 
 
 def _flat(values: Any) -> list[Any]:
-    found = []
+    flat = []
     for value in values:
-        found += _flat(value) if isinstance(value, tuple | list) else [value]
-    return found
+        flat += _flat(value) if isinstance(value, tuple | list) else [value]
+    return flat

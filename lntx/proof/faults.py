@@ -100,10 +100,14 @@ def with_arguments(**changed: Callable[[dict[str, Any], float], Any]) -> Change:
     """Call the operator again with other arguments."""
 
     def change(func: Any, arguments: dict[str, Any], out: Any, size: float) -> Any:
-        given = {**arguments, **{name: make(arguments, size) for name, make in changed.items()}}
-        names = [one.name for one in func._schema.arguments if not one.kwarg_only]
-        others = {one.name: given[one.name] for one in func._schema.arguments if one.kwarg_only and one.name in given}
-        return func(*[given[name] for name in names if name in given], **others)
+        changed_arguments = {**arguments, **{name: make(arguments, size) for name, make in changed.items()}}
+        names = [argument.name for argument in func._schema.arguments if not argument.kwarg_only]
+        others = {
+            argument.name: changed_arguments[argument.name]
+            for argument in func._schema.arguments
+            if argument.kwarg_only and argument.name in changed_arguments
+        }
+        return func(*[changed_arguments[name] for name in names if name in changed_arguments], **others)
 
     return change
 
@@ -117,18 +121,18 @@ def with_output(place: int, make: Callable[[dict[str, Any], torch.Tensor, float]
     """Change one of several outputs."""
 
     def change(func: Any, arguments: dict[str, Any], out: Any, size: float) -> Any:
-        return tuple(make(arguments, one, size) if k == place else one for k, one in enumerate(out))
+        return tuple(make(arguments, output, size) if k == place else output for k, output in enumerate(out))
 
     return change
 
 
 def _last_off(out: torch.Tensor, size: float) -> torch.Tensor:
     """Move the last element by so many units in the last place."""
-    found = out.clone()
-    last = found.reshape(-1)[-1:]
+    changed = out.clone()
+    last = changed.reshape(-1)[-1:]
     eps = torch.finfo(out.dtype).eps
-    found.view(-1)[-1:] = last + last.abs() * eps * size
-    return found
+    changed.view(-1)[-1:] = last + last.abs() * eps * size
+    return changed
 
 
 def _coarse(tensor: torch.Tensor, bits: int) -> torch.Tensor:
@@ -226,18 +230,22 @@ def with_step(make: Callable[[torch.optim.Optimizer, float], None]) -> Callable[
 def _adam_without_correction(optimizer: torch.optim.Optimizer, size: float) -> None:
     for group in optimizer.param_groups:
         beta1, beta2 = group["betas"]
-        for one in group["params"]:
-            state = optimizer.state[one]
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
             for name in ("exp_avg", "exp_avg_sq"):
-                state.setdefault(name, torch.zeros_like(one))
+                state.setdefault(name, torch.zeros_like(parameter))
             state["step"] = state.get("step", torch.tensor(0.0)) + 1
-            grad = one.grad if isinstance(optimizer, torch.optim.AdamW) else one.grad + group["weight_decay"] * one
+            grad = (
+                parameter.grad
+                if isinstance(optimizer, torch.optim.AdamW)
+                else parameter.grad + group["weight_decay"] * parameter
+            )
             if isinstance(optimizer, torch.optim.AdamW):
-                one.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
             state["exp_avg"].lerp_(grad, 1 - beta1)
             state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
             # Without 1 - beta1^t and 1 - beta2^t.
-            one.addcdiv_(state["exp_avg"], state["exp_avg_sq"].sqrt().add_(group["eps"]), value=-group["lr"])
+            parameter.addcdiv_(state["exp_avg"], state["exp_avg_sq"].sqrt().add_(group["eps"]), value=-group["lr"])
 
 
 def _smoothed(net: Net, size: float) -> AbstractContextManager[Any]:
@@ -260,7 +268,7 @@ def _gradient_scaled(net: Net, size: float) -> Iterator[None]:
 
 
 def _dropout_left_out(net: Net, size: float) -> AbstractContextManager[Any]:
-    return replaced(functional, "dropout", lambda original: lambda given, *args, **options: given)
+    return replaced(functional, "dropout", lambda original: lambda tensor, *args, **options: tensor)
 
 
 def scaled(arguments: dict[str, Any], out: torch.Tensor, size: float) -> torch.Tensor:

@@ -88,8 +88,8 @@ class Decoder(nn.Module):
         x = x + self.dropout(self.joined(attended.transpose(1, 2).reshape(batch, time, width)))
         inner = self.up(self.second(x))
         inner = functional.gelu(inner) if self.gate is None else functional.silu(self.gate(self.second(x))) * inner
-        found: Tensor = self.head(x + self.down(inner))
-        return found
+        scores: Tensor = self.head(x + self.down(inner))
+        return scores
 
 
 class Images(nn.Module):
@@ -107,8 +107,8 @@ class Images(nn.Module):
         """Return scores, shape (batch, classes). images: shape (batch, 3, height, width)."""
         x = functional.max_pool2d(functional.relu(self.norm(self.first(images))), 3, 2, 1)
         x = functional.avg_pool2d(functional.softplus(self.group_norm(self.second(x))), 2, 1, 1)
-        found: Tensor = self.head(x.mean((2, 3)))
-        return found
+        scores: Tensor = self.head(x.mean((2, 3)))
+        return scores
 
 
 class Sequences(nn.Module):
@@ -121,8 +121,8 @@ class Sequences(nn.Module):
 
     def forward(self, series: Tensor) -> Tensor:
         """Return scores, shape (batch, classes). series: shape (time, batch, features)."""
-        found: Tensor = self.head(self.recurrent(series)[0][-1])
-        return found
+        scores: Tensor = self.head(self.recurrent(series)[0][-1])
+        return scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,16 +326,18 @@ def train_plainly(net: Net) -> None:
 
 def _step(proof: Proof, net: Net) -> None:
     net.optimizer.zero_grad()
-    names = [name for name, one in net.module.named_parameters() if one.grad is not None and bool(one.grad.any())]
+    names = [
+        name for name, weight in net.module.named_parameters() if weight.grad is not None and bool(weight.grad.any())
+    ]
     if names:
         proof.blame("backward", "zero_grad", "", f"the gradient of {names[0]} is not empty before the step")
     loss, scores = loss_of(net)
     loss.backward()
-    without = [name for name, one in net.module.named_parameters() if one.grad is None]
+    without = [name for name, weight in net.module.named_parameters() if weight.grad is None]
     if without:
         proof.blame("backward", "gradient", "", f"{without[0]} got no gradient")
-    parameters = [one for one in net.module.parameters() if one.grad is not None]
-    before = [_kept(one.grad) for one in parameters]
+    parameters = [weight for weight in net.module.parameters() if weight.grad is not None]
+    before = [_kept(weight.grad) for weight in parameters]
     nn.utils.clip_grad_norm_(net.module.parameters(), _MAX_NORM)
     with _disable_current_modes(), np.errstate(all="ignore"):
         _compare(proof, "forward", "loss", loss, _loss(scores, net.targets, net.smoothing))
@@ -362,17 +364,21 @@ def _kept(grad: Tensor | None) -> Tensor:
 
 def _compare_settings(proof: Proof, net: Net, step: int) -> None:
     """Compare what the optimiser uses with what it was built with, and its rate with the schedule's."""
-    trained = {id(one) for group in net.optimizer.param_groups for one in group["params"]}
-    frozen = [name for name, one in net.module.named_parameters() if id(one) not in trained or not one.requires_grad]
+    trained = {id(parameter) for group in net.optimizer.param_groups for parameter in group["params"]}
+    frozen = [
+        name
+        for name, parameter in net.module.named_parameters()
+        if id(parameter) not in trained or not parameter.requires_grad
+    ]
     if frozen:
         proof.blame("optimizer", "settings", "", f"step {step + 1} does not train {frozen[0]}")
     rate = _BASE_RATE * (1 + math.cos(math.pi * step / _STEPS_OF_SCHEDULE)) / 2
     for group in net.optimizer.param_groups:
-        for name, wanted in {**net.settings, "lr": rate}.items():
-            is_right = math.isclose(group[name], wanted, rel_tol=1e-12) if name == "lr" else group[name] == wanted
+        for name, expected in {**net.settings, "lr": rate}.items():
+            is_right = math.isclose(group[name], expected, rel_tol=1e-12) if name == "lr" else group[name] == expected
             if not is_right:
-                told = f"step {step + 1} uses {name} {group[name]}, not {wanted}"
-                proof.blame("optimizer", "schedule" if name == "lr" else "settings", "", told)
+                message = f"step {step + 1} uses {name} {group[name]}, not {expected}"
+                proof.blame("optimizer", "schedule" if name == "lr" else "settings", "", message)
 
 
 _TOLERANCE = {"float64": 1e-5, "float32": 1e-3}
@@ -384,16 +390,16 @@ def _compare_gradient(proof: Proof, net: Net) -> None:
     The direction follows each parameter's gradient, so that an error of any of them changes the quotient.
     """
     module, twin = net.module, copy.deepcopy(net.module).double()
-    for one in (*module.modules(), *twin.modules()):
-        if isinstance(one, nn.Dropout):
-            one.eval()
-    trained = [one for one in module.parameters() if one.requires_grad]
+    for weight in (*module.modules(), *twin.modules()):
+        if isinstance(weight, nn.Dropout):
+            weight.eval()
+    trained = [weight for weight in module.parameters() if weight.requires_grad]
     grads = torch.autograd.grad(loss_of(net)[0], trained, allow_unused=True)
-    found = {id(one): grad for one, grad in zip(trained, grads, strict=True)}
+    gradients = {id(weight): grad for weight, grad in zip(trained, grads, strict=True)}
     draw = np.random.default_rng(proof.seed)
     steps, slope = [], 0.0
     for parameter in module.parameters():
-        grad = found.get(id(parameter))
+        grad = gradients.get(id(parameter))
         plain = torch.zeros_like(parameter) if grad is None else grad.detach()
         ahead = plain.double() if bool(plain.any()) else torch.from_numpy(draw.normal(size=tuple(parameter.shape)))
         ahead = ahead.to(parameter.device) * float(draw.uniform(0.5, 1.5) / ahead.norm())
@@ -402,12 +408,12 @@ def _compare_gradient(proof: Proof, net: Net) -> None:
     floats = net.inputs.double() if net.inputs.is_floating_point() else net.inputs
     other = dataclasses.replace(net, module=twin, inputs=floats, mode="float64")
     quotient = (_moved_loss(other, steps, _AHEAD) - _moved_loss(other, steps, -_AHEAD)) / (2 * _AHEAD)
-    for one in module.modules():
-        one.train()
+    for weight in module.modules():
+        weight.train()
     tolerance = _TOLERANCE.get(net.mode, 0.1)
     if not abs(slope - quotient) <= tolerance * abs(quotient) + 1e-6:
-        told = f"the loss changes by {quotient:.6g} a unit of length in float64, and by its gradient {slope:.6g}"
-        proof.blame("backward", "gradient", net.mode, told)
+        message = f"the loss changes by {quotient:.6g} a unit of length in float64, and by its gradient {slope:.6g}"
+        proof.blame("backward", "gradient", net.mode, message)
 
 
 _AHEAD = 1e-6
@@ -450,15 +456,17 @@ def _loss(scores: Tensor, targets: Tensor, smoothing: float) -> Bounded:
 def _clipped(grads: list[Tensor]) -> Iterator[Bounded]:
     """Yield gradients times min(1, max_norm / (norm + 1e-6)), the norm over all of them."""
     kind = FORMATS[grads[0].dtype]
-    numbers = [_numbers(one).reshape(-1) for one in grads]
-    norms = [(one * one).sum().sqrt().rounded(kind) for one in numbers]
-    joined = norms[0].like(np.concatenate([one.value for one in norms]), np.concatenate([one.error for one in norms]))
+    numbers = [_numbers(norm).reshape(-1) for norm in grads]
+    norms = [(norm * norm).sum().sqrt().rounded(kind) for norm in numbers]
+    joined = norms[0].like(
+        np.concatenate([norm.value for norm in norms]), np.concatenate([norm.error for norm in norms])
+    )
     total = (joined * joined).sum().sqrt().rounded(kind)
     factor = (_MAX_NORM / (total + 1e-6).rounded(kind)).rounded(kind)
     if float(total.size[0]) < _MAX_NORM:
         factor = factor.constant(1.0)
-    for one in numbers:
-        yield one * factor
+    for norm in numbers:
+        yield norm * factor
 
 
 def _compare(proof: Proof, phase: Any, name: str, result: Tensor, expected: Bounded) -> None:

@@ -89,8 +89,8 @@ def middle(value: Array) -> Array:
 
 
 def _by_element(on_float: Callable[[float], float]) -> Callable[[Array], Array]:
-    each = np.frompyfunc(on_float, 1, 1)
-    return lambda value: np.asarray(each(value), dtype=np.float64)
+    elementwise = np.frompyfunc(on_float, 1, 1)
+    return lambda value: np.asarray(elementwise(value), dtype=np.float64)
 
 
 # Each elementary function: on float64 arrays, and the method of a ball.
@@ -304,7 +304,7 @@ class Bounded:
         value = self.value.sum(axis=axis)
         value = np.atleast_1d(np.asarray(value, dtype=self.value.dtype))
         axes = (axis,) if isinstance(axis, int) else axis
-        count = terms if terms is not None else math.prod(self.shape[one] for one in axes)
+        count = terms if terms is not None else math.prod(self.shape[dim] for dim in axes)
         rounding = np.maximum(count - 1, 0)
         error = self.error.sum(axis=axis) + rounding * (self.format.u * self.size.sum(axis=axis) + self.format.tiny)
         return self.like(value, np.atleast_1d(error))
@@ -312,7 +312,7 @@ class Bounded:
     def mean(self, axis: int | tuple[int, ...] = -1) -> Bounded:
         """Add along axes and divide by the number of terms."""
         axes = (axis,) if isinstance(axis, int) else axis
-        return self.sum(axis) / float(math.prod(self.shape[one] for one in axes))
+        return self.sum(axis) / float(math.prod(self.shape[dim] for dim in axes))
 
     def where(self, condition: Array, other: Bounded | float) -> Bounded:
         """Return these numbers where the condition holds, and others elsewhere."""
@@ -345,13 +345,13 @@ class Bounded:
         Not a number where nothing can be said: the bound, or the true value, is not finite.
         """
         if self.value.dtype == object:
-            away = np.asarray(_distance(as_balls(got), self.value), dtype=np.float64).reshape(np.shape(got))
+            distance = np.asarray(_distance(as_balls(got), self.value), dtype=np.float64).reshape(np.shape(got))
         else:
-            away = np.abs(got - self.value)
+            distance = np.abs(got - self.value)
         allowed = self.error * _MARGIN
         centre = middle(self.value)
         with np.errstate(all="ignore"):
-            share = np.where((away == 0) & (allowed == 0), 0.0, away / allowed)
+            share = np.where((distance == 0) & (allowed == 0), 0.0, distance / allowed)
             overflows = (np.abs(centre) + self.error >= self.format.largest) & np.isinf(got)
         is_same = (np.isinf(got) & (got == centre)) | (np.isnan(got) & np.isnan(centre)) | overflows
         # Where nothing is rounded, an infinite number or none is as certain as any.
@@ -368,8 +368,8 @@ def _holds(kind: Format, number: float) -> bool:
 
 
 def _lower_distance(left: arb, right: arb) -> float:
-    away = (left - right).abs_lower()
-    return float(away)
+    distance = (left - right).abs_lower()
+    return float(distance)
 
 
 _distance = np.frompyfunc(_lower_distance, 2, 1)

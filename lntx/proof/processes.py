@@ -47,13 +47,13 @@ def prove_processes(net: str, mode: str, *, seed: int) -> Proof:
     name = "all-reduce"
     for k, reduced in enumerate(parts[0][1]):
         mine = [part[0][k] for part in parts]
-        call = Call(name, {str(rank): one for rank, one in enumerate(mine)}, [reduced])
+        call = Call(name, {str(rank): tensor for rank, tensor in enumerate(mine)}, [reduced])
         call.own_format = True
         call.as_balls = reduced.dtype == torch.float64
         # Each rank divides before the sum, or the sum is divided.
-        numbers = [call.read(one).reshape(-1) for one in mine]
+        numbers = [call.read(tensor).reshape(-1) for tensor in mine]
         expected = (numbers[0] + numbers[1]) / float(RANKS)
-        halves = [one / float(RANKS) for one in numbers]
+        halves = [tensor / float(RANKS) for tensor in numbers]
         expected = expected.or_form(halves[0] + halves[1])
         proof.calls += 1
         dtype = str(reduced.dtype).removeprefix("torch.")
@@ -80,27 +80,27 @@ def train_in_processes(net: str, mode: str, seed: int) -> list[Parts]:
     Raises: RankError: a process failed.
     """
     spawned = multiprocessing.get_context("spawn")
-    came: Any = spawned.Queue()
+    outcomes: Any = spawned.Queue()
     with tempfile.TemporaryDirectory(prefix="lntx-ranks-") as folder:
         meeting = Path(folder) / "meeting"
         ranks = [
-            spawned.Process(target=_rank, args=(rank, str(meeting), net, mode, seed, came), daemon=True)
+            spawned.Process(target=_rank, args=(rank, str(meeting), net, mode, seed, outcomes), daemon=True)
             for rank in range(RANKS)
         ]
         for process in ranks:
             process.start()
         try:
-            found = dict(came.get(timeout=_TIMEOUT_S) for _ in ranks)
+            results = dict(outcomes.get(timeout=_TIMEOUT_S) for _ in ranks)
         except queue.Empty:
             raise RankError(f"two processes gave no answer in {_TIMEOUT_S} s") from None
         finally:
             for process in ranks:
                 process.join(10)
                 process.kill()
-    for answer in found.values():
+    for answer in results.values():
         if isinstance(answer, str):
             raise RankError(f"in one of two processes: {answer}")
-    return [_tensors(found[rank]) for rank in range(RANKS)]
+    return [_tensors(results[rank]) for rank in range(RANKS)]
 
 
 def _tensors(answer: list[list[tuple[bytes, str, tuple[int, ...]]]]) -> Parts:
@@ -116,12 +116,12 @@ def _plain(tensor: torch.Tensor) -> tuple[bytes, str, tuple[int, ...]]:
     return whole.reshape(-1).view(torch.uint8).numpy().tobytes(), str(whole.dtype).removeprefix("torch."), whole.shape
 
 
-def _rank(rank: int, meeting: str, net: str, mode: str, seed: int, came: Any) -> None:
+def _rank(rank: int, meeting: str, net: str, mode: str, seed: int, outcomes: Any) -> None:
     """Run one rank, and send what it found, or the words of its error."""
     try:
-        came.put((rank, _step_of_rank(rank, meeting, net, mode, seed)))
+        outcomes.put((rank, _step_of_rank(rank, meeting, net, mode, seed)))
     except Exception as error:
-        came.put((rank, f"{type(error).__name__}: {error}"))
+        outcomes.put((rank, f"{type(error).__name__}: {error}"))
 
 
 def _step_of_rank(rank: int, meeting: str, net: str, mode: str, seed: int) -> list[list[tuple[bytes, str, Any]]]:
@@ -137,12 +137,12 @@ def _step_of_rank(rank: int, meeting: str, net: str, mode: str, seed: int) -> li
     state = torch.get_rng_state()
     parameters = list(built.module.parameters())
     loss, _ = loss_of(built)
-    alone = [one.detach().clone() for one in torch.autograd.grad(loss, parameters)]
+    alone = [tensor.detach().clone() for tensor in torch.autograd.grad(loss, parameters)]
     torch.set_rng_state(state)
     whole = DistributedDataParallel(built.module)
     loss, _ = loss_of(dataclasses.replace(built, module=whole))
     loss.backward()
-    reduced = [one.grad.detach().clone() for one in parameters if one.grad is not None]
+    reduced = [tensor.grad.detach().clone() for tensor in parameters if tensor.grad is not None]
     built.optimizer.step()
     torch.distributed.destroy_process_group()
-    return [[_plain(one) for one in part] for part in (alone, reduced, parameters)]
+    return [[_plain(tensor) for tensor in part] for part in (alone, reduced, parameters)]

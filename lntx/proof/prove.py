@@ -145,17 +145,17 @@ class prove(TorchDispatchMode):  # noqa: N801
         plain = plain_name(name) if namespace == "aten" else f"{namespace}.{name}"
         arguments = named(func, args, kwargs)
         writes = written(func, plain, arguments)
-        told = f"{plain} ({phase}, call {self.proof.calls})"
+        reader = f"{plain} ({phase}, call {self.proof.calls})"
         # Other modes are to see what the program does, not what is done to check it.
         with _disable_current_modes():
-            self._read(phase, arguments, told)
+            self._read(phase, arguments, reader)
             before = kept_apart(arguments, writes)
         out = func(*args, **kwargs)
         with _disable_current_modes():
             outputs = list(out) if isinstance(out, tuple | list) else [out]
-            after = {one: arguments[one] for one in writes}
+            after = {argument: arguments[argument] for argument in writes}
             for storage in _storages([*outputs, *after.values()]):
-                self._chain.wrote(storage, told)
+                self._chain.wrote(storage, reader)
             self._compare_scalars(phase, plain, arguments)
             products = multiply_adds(func, args, kwargs, out, arguments)
             if namespace != "aten":
@@ -165,9 +165,9 @@ class prove(TorchDispatchMode):  # noqa: N801
                     self._judge(phase, call, products)
         return out
 
-    def _read(self, phase: Phase, arguments: dict[str, Any], told: str) -> None:
+    def _read(self, phase: Phase, arguments: dict[str, Any], reader: str) -> None:
         for storage in _storages(arguments.values()):
-            change = self._chain.read(storage, told)
+            change = self._chain.read(storage, reader)
             if change is not None:
                 self.proof.changed(phase, change)
 
@@ -189,11 +189,10 @@ class prove(TorchDispatchMode):  # noqa: N801
     def _compare_scalars(self, phase: Phase, operator: str, arguments: dict[str, Any]) -> None:
         for name, allowed in self._expected.get(operator, {}).items():
             if arguments.get(name) not in allowed:
-                wanted = " or ".join(str(one) for one in sorted(allowed, key=str))
-                told = (
-                    f"{operator} (call {self.proof.calls}) was called with {name} {arguments.get(name)}, not {wanted}"
-                )
-                self.proof.blame(phase, operator, "", told)
+                allowed_text = " or ".join(str(scalar) for scalar in sorted(allowed, key=str))
+                call = f"{operator} (call {self.proof.calls})"
+                message = f"{call} was called with {name} {arguments.get(name)}, not {allowed_text}"
+                self.proof.blame(phase, operator, "", message)
 
     def _not_followed(self, func: Any, args: Any, kwargs: dict[str, Any], name: str) -> Any:
         """Run an operator of several processes; what it writes is there at a time of its own."""
@@ -218,10 +217,10 @@ class prove(TorchDispatchMode):  # noqa: N801
                 self.proof.miss(_step_name(optimizer), f"its formula failed: {type(error).__name__}: {error}")
                 return
         self._steps[id(optimizer)] = before
-        gone = lost(self._held.get(id(optimizer), {}), before.held)
-        if gone is not None:
+        loss = lost(self._held.get(id(optimizer), {}), before.held)
+        if loss is not None:
             name = _step_name(optimizer)
-            self.proof.blame("optimizer", name, "", f"{name}: {gone}")
+            self.proof.blame("optimizer", name, "", f"{name}: {loss}")
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         before = self._steps.pop(id(optimizer), None)
@@ -254,5 +253,7 @@ def _step_name(optimizer: torch.optim.Optimizer) -> str:
 
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:
-    found = {one.untyped_storage()._cdata: one.untyped_storage() for one in tensors_of(values) if has_bytes(one)}
-    return list(found.values())
+    storages = {
+        tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors_of(values) if has_bytes(tensor)
+    }
+    return list(storages.values())

@@ -88,7 +88,7 @@ class Proof:
     def checked_calls(self) -> float:
         """Share of the calls that compute which were checked."""
         seen = sum(row.calls for row in self.table.values())
-        missed = sum(one.calls for one in self.unchecked.values())
+        missed = sum(entry.calls for entry in self.unchecked.values())
         return seen / (seen + missed) if seen + missed else 0.0
 
     @property
@@ -104,16 +104,20 @@ class Proof:
         """The table, what was not checked, and the verdict."""
         lines = [HEAD, *(row_words(row) for row in self.in_order())]
         widths = [max(len(line[k]) for line in lines) for k in range(len(HEAD))]
-        told = [
+        lines_of_text = [
             "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines
         ]
-        told += [f"not checked: {one.operator}, {one.calls} calls: {one.why}" for one in self.unchecked.values()]
-        told.append(
+        lines_of_text += [
+            f"not checked: {entry.operator}, {entry.calls} calls: {entry.why}" for entry in self.unchecked.values()
+        ]
+        lines_of_text.append(
             f"checked: {100 * self.checked_calls:.1f} % of the calls that compute, "
             f"{100 * self.checked_products:.1f} % of the multiply-adds; sample {self.sample}, seed {self.seed}"
         )
-        told.append(f"{'PASS' if self.passed else 'FAIL'}  {self.reason or f'{self.calls} calls, none over its bound'}")
-        return "\n".join(told)
+        lines_of_text.append(
+            f"{'PASS' if self.passed else 'FAIL'}  {self.reason or f'{self.calls} calls, none over its bound'}"
+        )
+        return "\n".join(lines_of_text)
 
     def add(self, phase: Phase, operator: str, dtype: str, judged: Judged, products: int = 0) -> None:
         """Take in one judged call."""
@@ -126,16 +130,16 @@ class Proof:
 
     def changed(self, phase: Phase, change: Change) -> None:
         """Take in bits that changed between two operators."""
-        told = (
+        message = (
             f"bits changed after {change.writer} wrote them and before {change.reader} read them: look at the memory, "
             "or for code that writes to tensors without torch"
         )
-        self.blame(phase, "memory", "", told)
+        self.blame(phase, "memory", "", message)
 
-    def blame(self, phase: Phase, operator: str, dtype: str, told: str) -> None:
-        """Take in something wrong. told: what, without the phase."""
+    def blame(self, phase: Phase, operator: str, dtype: str, message: str) -> None:
+        """Take in something wrong. message: what, without the phase."""
         if len(self.wrong) < _KEPT_WRONG:
-            self.wrong.append(Wrong(phase=phase, operator=operator, dtype=dtype, what=f"{phase}: {told}"))
+            self.wrong.append(Wrong(phase=phase, operator=operator, dtype=dtype, what=f"{phase}: {message}"))
 
     def miss(self, operator: str, why: str, products: int = 0) -> None:
         """Take in one call that cannot be checked."""
@@ -152,8 +156,8 @@ def row_words(row: Row) -> Sequence[str]:
 def _sentence(call: int, operator: str, dtype: str, place: Place) -> str:
     slot = f"result {place.slot}" if place.slot.isdigit() else place.slot
     where = f"{slot}[{', '.join(map(str, place.index))}]"
-    away = abs(place.got - place.true)
+    distance = abs(place.got - place.true)
     return (
         f"{operator} ({dtype}, call {call}): {where} is {place.got!r}, the true value is {place.true!r}; "
-        f"rounding allows {place.bound:.2g}, it is {away:.2g} away" + (f"; {place.note}" if place.note else "")
+        f"rounding allows {place.bound:.2g}, it is {distance:.2g} away" + (f"; {place.note}" if place.note else "")
     )

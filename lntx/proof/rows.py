@@ -72,28 +72,28 @@ def judge(call: Call) -> Judged:
         return _compare_bits(call)
     if call.dtype == torch.float64:
         call = call.again(as_balls=True)
-    found = _compare(call)
-    strict = found.share
-    if found.share > 1 and call.name in OWN_FORMAT and call.dtype in (torch.bfloat16, torch.float16):
+    judgement = _compare(call)
+    strict = judgement.share
+    if judgement.share > 1 and call.name in OWN_FORMAT and call.dtype in (torch.bfloat16, torch.float16):
         call = call.again(own_format=True)
-        found = _compare(call)
-    if found.share > 1 and found.place is not None and not call.as_balls:
-        found = _in_balls(call, found)
-    return dataclasses.replace(found, strict=max(strict, found.share))
+        judgement = _compare(call)
+    if judgement.share > 1 and judgement.place is not None and not call.as_balls:
+        judgement = _in_balls(call, judgement)
+    return dataclasses.replace(judgement, strict=max(strict, judgement.share))
 
 
-def _in_balls(call: Call, found: Judged) -> Judged:
+def _in_balls(call: Call, judgement: Judged) -> Judged:
     """Compute the worst element again; the number of elements stays that of the first comparison."""
-    place = found.place
+    place = judgement.place
     assert place is not None
     shape = tuple(call.result(place.slot).shape)
     flat = int(np.ravel_multi_index(place.index, shape)) if shape else 0
     again = _compare(call.again(as_balls=True, own_format=call.own_format, focus=(place.slot, flat)))
     if again.share <= 1:
-        return dataclasses.replace(again, elements=found.elements)
+        return dataclasses.replace(again, elements=judgement.elements)
     assert again.place is not None
     noted = dataclasses.replace(again.place, note=_looks_like(call, again.place))
-    return dataclasses.replace(again, elements=found.elements, place=noted)
+    return dataclasses.replace(again, elements=judgement.elements, place=noted)
 
 
 def _compare(call: Call) -> Judged:
@@ -112,16 +112,16 @@ def judge_numbers(call: Call, numbers: Iterable[tuple[str, Array, Bounded]]) -> 
         result = call.result(slot)
         if result.is_complex() or (result.is_floating_point() and result.dtype not in FORMATS):
             raise NotImplementedError(f"the format {str(result.dtype).removeprefix('torch.')}")
-        wanted = in_format_of(result, expected, call)
+        target_value = in_format_of(result, expected, call)
         got = call.got(slot, flat)
-        shares = np.broadcast_to(wanted.share(got), got.shape)
+        shares = np.broadcast_to(target_value.share(got), got.shape)
         is_known = ~np.isnan(shares)
         elements += int(is_known.sum())
         shares = np.where(is_known, shares, 0.0)
         if len(shares) and (place is None or shares.max() > worst):
             k = int(shares.argmax())
             worst = float(shares[k])
-            place = _place(slot, int(flat[k]), tuple(result.shape), got[k], wanted, k)
+            place = _place(slot, int(flat[k]), tuple(result.shape), got[k], target_value, k)
     if not elements and place is not None:
         raise NotImplementedError("a result without a finite bound")
     return Judged(elements=elements, share=worst, strict=worst, place=place)
@@ -157,8 +157,10 @@ def _whole(dtype: torch.dtype, expected: Bounded) -> Bounded:
 
 
 def _place(slot: str, flat: int, shape: tuple[int, ...], got: float, numbers: Bounded, k: int) -> Place:
-    true, bound = (np.broadcast_to(one, (max(k + 1, np.size(one)),)) for one in (middle(numbers.value), numbers.error))
-    index = tuple(int(one) for one in np.unravel_index(flat, shape)) if shape else ()
+    true, bound = (
+        np.broadcast_to(value, (max(k + 1, np.size(value)),)) for value in (middle(numbers.value), numbers.error)
+    )
+    index = tuple(int(value) for value in np.unravel_index(flat, shape)) if shape else ()
     note = "" if np.isfinite(got) or not np.isfinite(true[k]) else "a number inside the operator may be too large"
     return Place(slot=slot, index=index, got=float(got), true=float(true[k]), bound=float(bound[k]), note=note)
 
@@ -173,7 +175,7 @@ def _compare_bits(call: Call) -> Judged:
     first = int(wrong[0])
     as_number = torch.from_numpy(np.ascontiguousarray(expected).reshape(-1)[first : first + 1].copy())
     as_number = as_number.bool() if call.out.dtype == torch.bool else as_number.view(call.out.dtype)
-    index = tuple(int(one) for one in np.unravel_index(first, got.shape)) if got.shape else ()
+    index = tuple(int(amount) for amount in np.unravel_index(first, got.shape)) if got.shape else ()
     value = float(call.got("0", np.array([first]))[0])
     place = Place(slot="0", index=index, got=value, true=float(as_number), bound=0.0)
     return Judged(elements=got.size, share=float("inf"), strict=float("inf"), place=place)
@@ -193,10 +195,10 @@ def _looks_like(call: Call, place: Place) -> str:
     """Return a note if a product in float32 is right for inputs that were rounded to fewer bits."""
     if call.name not in _PRODUCTS or call.dtype != torch.float32:
         return ""
-    for name, kept in _COARSE.items():
+    for name, num_bits in _COARSE.items():
         rounded = Call(call.name, dict(call.args), call.outputs, after=call.after, sample=call.sample)
         for argument in _PRODUCTS[call.name]:
-            rounded.args[argument] = _with_bits(call.args[argument], kept)
+            rounded.args[argument] = _with_bits(call.args[argument], num_bits)
         shape = tuple(call.out.shape)
         rounded.focus = ("0", int(np.ravel_multi_index(place.index, shape)) if shape else 0)
         if _compare(rounded).share <= 1:
@@ -204,11 +206,13 @@ def _looks_like(call: Call, place: Place) -> str:
     return ""
 
 
-def _with_bits(tensor: torch.Tensor, kept: int) -> torch.Tensor:
+def _with_bits(tensor: torch.Tensor, num_bits: int) -> torch.Tensor:
     """Return float32 numbers rounded to so many bits after the point, half to even."""
     numbers = tensor.detach().cpu().to(torch.float64).numpy()
     fraction, exponent = np.frexp(numbers)
-    return torch.from_numpy(np.ldexp(np.rint(np.ldexp(fraction, kept + 1)), exponent - kept - 1).astype(np.float32))
+    return torch.from_numpy(
+        np.ldexp(np.rint(np.ldexp(fraction, num_bits + 1)), exponent - num_bits - 1).astype(np.float32)
+    )
 
 
 @dataclass(kw_only=True)

@@ -23,34 +23,38 @@ def plain_name(name: str) -> str:
 
 def named(func: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a call by their names in the schema, with defaults."""
-    found = {}
+    by_name = {}
     for place, argument in enumerate(func._schema.arguments):
         if place < len(args):
-            found[argument.name] = args[place]
+            by_name[argument.name] = args[place]
         elif argument.name in kwargs:
-            found[argument.name] = kwargs[argument.name]
+            by_name[argument.name] = kwargs[argument.name]
         elif argument.has_default_value():
-            found[argument.name] = argument.default_value
-    return found
+            by_name[argument.name] = argument.default_value
+    return by_name
 
 
 def written(func: Any, name: str, arguments: dict[str, Any]) -> list[str]:
     """Return the names of the arguments that a call writes to."""
-    marked = [one.name for one in func._schema.arguments if one.alias_info is not None and one.alias_info.is_write]
+    marked = [
+        argument.name
+        for argument in func._schema.arguments
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
     if name in _WRITES_TOO and arguments.get("training", True):
         marked += _WRITES_TOO[name]
-    return [one for one in marked if arguments.get(one) is not None]
+    return [argument for argument in marked if arguments.get(argument) is not None]
 
 
 def tensors_of(values: Iterable[Any]) -> list[torch.Tensor]:
     """Return the tensors among values and in lists of them."""
-    found: list[torch.Tensor] = []
+    tensors: list[torch.Tensor] = []
     for value in values:
         if isinstance(value, torch.Tensor):
-            found.append(value)
+            tensors.append(value)
         elif isinstance(value, tuple | list):
-            found += tensors_of(value)
-    return found
+            tensors += tensors_of(value)
+    return tensors
 
 
 def has_bytes(tensor: torch.Tensor) -> bool:
@@ -65,7 +69,11 @@ def has_bytes(tensor: torch.Tensor) -> bool:
 
 def kept_apart(arguments: dict[str, Any], writes: list[str]) -> dict[str, Any]:
     """Return the arguments, with copies of those that the call will write over."""
-    over = {one.untyped_storage()._cdata for one in tensors_of(arguments[name] for name in writes) if has_bytes(one)}
+    over = {
+        element.untyped_storage()._cdata
+        for element in tensors_of(arguments[name] for name in writes)
+        if has_bytes(element)
+    }
     if not over:
         return arguments
 
@@ -73,7 +81,7 @@ def kept_apart(arguments: dict[str, Any], writes: list[str]) -> dict[str, Any]:
         if isinstance(value, torch.Tensor):
             return value.detach().clone() if has_bytes(value) and value.untyped_storage()._cdata in over else value
         if isinstance(value, tuple | list):
-            return [apart(one) for one in value]
+            return [apart(element) for element in value]
         return value
 
     return {name: apart(value) for name, value in arguments.items()}
@@ -107,19 +115,19 @@ _SCALAR = {"clamp_max": "max", "clamp_min": "min", "pow": "exponent"}
 
 def _with_scalars(name: str, args: dict[str, Any], k: int) -> dict[str, Any]:
     """Return the arguments of one call of a list, under the names of the operator for one tensor."""
-    found = dict(args)
-    scalars = found.pop("scalars", None)
-    scalar = found.pop("scalar", None)
+    changed = dict(args)
+    scalars = changed.pop("scalars", None)
+    scalar = changed.pop("scalar", None)
     number = scalars[k] if isinstance(scalars, tuple | list | torch.Tensor) else scalar
     if number is not None:
-        key = "value" if "tensor1" in found else "weight" if "tensors1" in found else _SCALAR.get(name, "other")
-        found[key] = number if not isinstance(number, torch.Tensor) else float(number)
-    if "tensors1" in found:
-        found["end"] = found.pop("tensors1")
-        if "weights" in found:
-            found["weight"] = found.pop("weights")
-    found.setdefault("dim", None)
-    return found
+        key = "value" if "tensor1" in changed else "weight" if "tensors1" in changed else _SCALAR.get(name, "other")
+        changed[key] = number if not isinstance(number, torch.Tensor) else float(number)
+    if "tensors1" in changed:
+        changed["end"] = changed.pop("tensors1")
+        if "weights" in changed:
+            changed["weight"] = changed.pop("weights")
+    changed.setdefault("dim", None)
+    return changed
 
 
 def multiply_adds(func: Any, args: Any, kwargs: dict[str, Any], out: Any, arguments: dict[str, Any]) -> int:
@@ -128,7 +136,7 @@ def multiply_adds(func: Any, args: Any, kwargs: dict[str, Any], out: Any, argume
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=out)) // 2
     if "rnn_layer" in str(packet):
-        given, size = arguments["input"], int(arguments["hidden_size"])
-        once = math.prod(given.shape[:2]) * 4 * size * (given.shape[2] + size)
+        inputs, size = arguments["input"], int(arguments["hidden_size"])
+        once = math.prod(inputs.shape[:2]) * 4 * size * (inputs.shape[2] + size)
         return int(once) * (2 if "backward" in str(packet) else 1)
     return 0

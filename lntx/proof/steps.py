@@ -48,9 +48,10 @@ class Before:
                     continue
                 state = optimizer.state.get(param, {})
                 picked = _pick(param.numel(), sample, draw)
-                held = {name: state[name] for name in names if isinstance(state.get(name), torch.Tensor)}
+                tensors = {name: state[name] for name in names if isinstance(state.get(name), torch.Tensor)}
                 taken = {
-                    name: _at(tensor, picked) for name, tensor in {"param": param, "grad": param.grad, **held}.items()
+                    name: _at(tensor, picked)
+                    for name, tensor in {"param": param, "grad": param.grad, **tensors}.items()
                 }
                 for name in names if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW) else ():
                     if name != "max_exp_avg_sq" or group.get("amsgrad"):
@@ -66,24 +67,27 @@ class Before:
         decoupled = isinstance(self._optimizer, torch.optim.AdamW)
         for settings, param, picked, taken, step in self._parts:
             state = self._optimizer.state.get(param, {})
-            results = {"param": param, **{name: one for name, one in state.items() if isinstance(one, torch.Tensor)}}
+            results = {
+                "param": param,
+                **{name: value for name, value in state.items() if isinstance(value, torch.Tensor)},
+            }
             call = Call(f"{type(self._optimizer).__name__}.step", taken, [param], after=results)
             # A loop over operators rounds each of them to the format of the parameters.
             call.own_format = True
             hyper = {"decoupled": settings.get("decoupled_weight_decay", decoupled), **settings}
             for call.as_balls in (param.dtype == torch.float64, True):
-                numbers = {name: call.read(one) for name, one in taken.items()}
-                found = {name: one for name, one in formula(numbers, hyper, step).items() if name in results}
-                if all((one.share(call.got(name, picked)) <= 1).all() for name, one in found.items()):
+                numbers = {name: call.read(value) for name, value in taken.items()}
+                target_value = {name: value for name, value in formula(numbers, hyper, step).items() if name in results}
+                if all((value.share(call.got(name, picked)) <= 1).all() for name, value in target_value.items()):
                     break
-            for name, expected in found.items():
+            for name, expected in target_value.items():
                 yield call, name, picked, expected
 
 
 def _why_not(optimizer: torch.optim.Optimizer, arguments: tuple[Any, ...]) -> str | None:
     if type(optimizer) not in _FORMULAS:
         return "no formula of the whole step; its operators are checked one by one"
-    if any(one is not None for one in arguments):
+    if any(amount is not None for amount in arguments):
         return "a step with a closure"
     if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
         return "a step that scales its gradients"
@@ -91,7 +95,7 @@ def _why_not(optimizer: torch.optim.Optimizer, arguments: tuple[Any, ...]) -> st
         return "a step with hooks of its own"
     groups = optimizer.param_groups
     values = [value for group in groups for name, value in group.items() if name not in ("params", "lr")]
-    values += [one for value in values if isinstance(value, tuple | list) for one in value]
+    values += [amount for value in values if isinstance(value, tuple | list) for amount in value]
     if any(isinstance(value, torch.Tensor) for value in values):
         return "settings that are tensors"
     if any(param.dtype not in FORMATS for group in groups for param in group["params"]):
@@ -102,23 +106,25 @@ def _why_not(optimizer: torch.optim.Optimizer, arguments: tuple[Any, ...]) -> st
 def kept_by(optimizer: torch.optim.Optimizer) -> dict[int, tuple[int, frozenset[str]]]:
     """Return what is kept for each parameter that has a gradient: the number of steps, and the names of tensors."""
     _, names = _FORMULAS[type(optimizer)]
-    found = {}
-    for param in (one for group in optimizer.param_groups for one in group["params"] if one.grad is not None):
+    states = {}
+    for param in (
+        parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None
+    ):
         state = optimizer.state.get(param, {})
-        kept = frozenset(name for name in names if isinstance(state.get(name), torch.Tensor))
-        found[id(param)] = int(state.get("step", 0)), kept
-    return found
+        names_stored = frozenset(name for name in names if isinstance(state.get(name), torch.Tensor))
+        states[id(param)] = int(state.get("step", 0)), names_stored
+    return states
 
 
 def lost(before: dict[int, tuple[int, frozenset[str]]], now: dict[int, tuple[int, frozenset[str]]]) -> str | None:
     """Return what an optimiser has lost since the end of its step before; None if nothing."""
-    for param, (step, kept) in before.items():
+    for param, (step, names) in before.items():
         if param not in now:
             continue
         if now[param][0] != step:
             return f"the number of its steps went from {step} to {now[param][0]} between two steps"
-        if kept - now[param][1]:
-            return f"its {', '.join(sorted(kept - now[param][1]))} is gone between two steps"
+        if names - now[param][1]:
+            return f"its {', '.join(sorted(names - now[param][1]))} is gone between two steps"
     return None
 
 
@@ -126,7 +132,7 @@ def _as_number(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return float(value)
     if isinstance(value, tuple):
-        return tuple(_as_number(one) for one in value)
+        return tuple(_as_number(amount) for amount in value)
     return value
 
 

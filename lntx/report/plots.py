@@ -64,14 +64,14 @@ def path_over_loss(
     path: coefficients by epoch, shape (epochs + 1, p). solution: the least-squares coefficients, shape (p,).
     factor: R with L(w) = minimum + ‖R (w - solution)‖², shape (p, p). minimum: the loss at the solution.
     """
-    away = path - solution
+    offsets = path - solution
     lengths = np.linalg.norm(factor, axis=0)
-    chosen = np.sort(np.argsort(np.abs(away).max(axis=0) * lengths)[::-1][:2])
-    away, factor = away[:, chosen], factor[:, chosen]
+    chosen = np.sort(np.argsort(np.abs(offsets).max(axis=0) * lengths)[::-1][:2])
+    offsets, factor = offsets[:, chosen], factor[:, chosen]
     if len(chosen) == 1:
-        return _path_over_curve(away[:, 0], float(solution[0]), float(lengths[0]), minimum, names[0])
+        return _path_over_curve(offsets[:, 0], float(solution[0]), float(lengths[0]), minimum, names[0])
     figure, axes = _empty_axes(names[chosen[0]], names[chosen[1]])
-    reach = 1.15 * np.maximum(np.abs(away).max(axis=0), 1e-9 * np.maximum(np.abs(solution[chosen]), 1e-300))
+    reach = 1.15 * np.maximum(np.abs(offsets).max(axis=0), 1e-9 * np.maximum(np.abs(solution[chosen]), 1e-300))
     # In units of the reach, and of the largest height: squares of large weights could overflow.
     steps = np.linspace(-1, 1, _GRID)
     grid = np.stack([axis.ravel() for axis in np.meshgrid(steps, steps)])
@@ -88,18 +88,18 @@ def path_over_loss(
         linewidths=0.6,
         alpha=0.4,
     )
-    axes.plot(x + away[:, 0], y + away[:, 1], "o-", markersize=3, linewidth=1, color=_LEARNED, label="epochs")
+    axes.plot(x + offsets[:, 0], y + offsets[:, 1], "o-", markersize=3, linewidth=1, color=_LEARNED, label="epochs")
     axes.plot(x, y, "x", markersize=7, color=_WRONG, label="least squares")
     axes.legend(fontsize=8, framealpha=0, labelcolor=_INK)
     return figure
 
 
-def _path_over_curve(away: np.ndarray, solution: float, length: float, minimum: float, name: str) -> Figure:
+def _path_over_curve(offsets: np.ndarray, solution: float, length: float, minimum: float, name: str) -> Figure:
     figure, axes = _empty_axes(name, "mean squared error")
-    reach = 1.15 * max(float(np.abs(away).max()), 1e-9 * abs(solution), 1e-300)
+    reach = 1.15 * max(float(np.abs(offsets).max()), 1e-9 * abs(solution), 1e-300)
     across = np.linspace(-reach, reach, _GRID)
     axes.plot(solution + across, minimum + (length * across) ** 2, color=_INK, linewidth=0.8, alpha=0.5)
-    axes.plot(solution + away, minimum + (length * away) ** 2, "o-", markersize=3, linewidth=1, color=_LEARNED)
+    axes.plot(solution + offsets, minimum + (length * offsets) ** 2, "o-", markersize=3, linewidth=1, color=_LEARNED)
     return figure
 
 
@@ -172,7 +172,9 @@ def bound_shares(shares: Mapping[str, Mapping[str, float]]) -> Figure:
     figure, axes = _empty_axes("largest share of the rounding bound", "", height=0.8 + 0.17 * len(ordered), left=0.36)
     formats = sorted({name for by_format in shares.values() for name in by_format}, reverse=True)
     for name, colour in zip(formats, _COLOURS, strict=False):
-        points = [(by[name], place) for place, one in enumerate(ordered) if (by := shares[one]).get(name)]
+        points = [
+            (by[name], place) for place, operator_name in enumerate(ordered) if (by := shares[operator_name]).get(name)
+        ]
         axes.plot([x for x, _ in points], [y for _, y in points], "o", markersize=4, color=colour, label=name)
     axes.set_xscale("log")
     axes.axvline(1, color=_WRONG, linewidth=1)

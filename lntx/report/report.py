@@ -53,7 +53,7 @@ class Report(Section):
     last_runs: tuple[Run, ...] = ()
     """The runs before this one, the latest first."""
 
-    drawn: dict[str, str] = Field(default_factory=dict)
+    pictures: dict[str, str] = Field(default_factory=dict)
     """The pictures in the report of an earlier run with the same results, as data URIs, by name."""
 
 
@@ -63,11 +63,13 @@ def gather_report(store: Store, run: Run, *, reuse: bool = False) -> Report:
     reuse: take the pictures from an earlier report of the same results, if there is one: drawing them takes longer than
     the rest of a run whose results are stored.
     """
-    last_runs = tuple(itertools.islice((one for one in load_runs(store) if one.run < run.run), _LAST_RUNS - 1))
-    same = (one for one in last_runs if reuse and _same_results(one, run))
-    drawn: dict[str, str] = next(filter(None, (_pictures_of(store, one) for one in same)), {})
-    if drawn:
-        return Report(run=run, last_runs=last_runs, drawn=drawn)
+    last_runs = tuple(
+        itertools.islice((earlier for earlier in load_runs(store) if earlier.run < run.run), _LAST_RUNS - 1)
+    )
+    same = (earlier for earlier in last_runs if reuse and _same_results(earlier, run))
+    pictures: dict[str, str] = next(filter(None, (_pictures_of(store, earlier) for earlier in same)), {})
+    if pictures:
+        return Report(run=run, last_runs=last_runs, pictures=pictures)
     history = _stored(store, run, "train", "history-", read_history)
     evaluation = _stored(
         store, run, "evaluate", "evaluation-", lambda path: Evaluation.model_validate_json(path.read_bytes())
@@ -80,10 +82,10 @@ def gather_report(store: Store, run: Run, *, reuse: bool = False) -> Report:
     )
 
 
-def _same_results(one: Run, other: Run) -> bool:
+def _same_results(first: Run, other: Run) -> bool:
     stages: tuple[Stage, ...] = ("train", "evaluate")
-    keys = [[run.stages[stage].key for stage in stages] for run in (one, other)]
-    return one.report is not None and None not in keys[0] and keys[0] == keys[1]
+    keys = [[run.stages[stage].key for stage in stages] for run in (first, other)]
+    return first.report is not None and None not in keys[0] and keys[0] == keys[1]
 
 
 def _pictures_of(store: Store, run: Run) -> dict[str, str]:
@@ -106,7 +108,7 @@ def report_page(report: Report) -> Page:
     settings = [(key, str(value)) for key, value in changed_settings(run.config).items()]
     if settings:
         tables.append(Table(title="Settings that are not the defaults", header=("setting", "value"), rows=settings))
-    stored = [Picture(name=name, drawing=uri) for name, uri in report.drawn.items()]
+    stored = [Picture(name=name, drawing=uri) for name, uri in report.pictures.items()]
     return Page(
         headline=f"{_verdict(run)} · run {run.run}",
         verdict=run.verdict,
@@ -131,8 +133,8 @@ def _stored(store: Store, run: Run, stage: Stage, prefix: str, read: Callable[[P
 
 def _certificate(run: Run) -> list[str]:
     """Return what a pass says, in one sentence; nothing for another verdict."""
-    said = f"The trained weights agree with the exact least-squares solution to {run.digits or 0:.4g} digits."
-    return [said] if run.verdict == "pass" else []
+    sentence = f"The trained weights agree with the exact least-squares solution to {run.digits or 0:.4g} digits."
+    return [sentence] if run.verdict == "pass" else []
 
 
 def _verdict(run: Run) -> str:
@@ -221,7 +223,7 @@ def _path(report: Report) -> list[Picture]:
     least = (evaluation.residual_sd or 0.0) ** 2 * evaluation.degrees_of_freedom / num_rows
     solution = np.array(_with(run.reference_weights, run.reference_bias))
     factor = np.array(evaluation.factor) / math.sqrt(num_rows)
-    names = [text.shown(name, text.MAX_NAME).replace("$", r"\$") for name in (*evaluation.features, "bias")]
+    names = [text.for_message(name, text.MAX_NAME).replace("$", r"\$") for name in (*evaluation.features, "bias")]
     return [
         Picture(
             name="weights over the loss",

@@ -88,21 +88,21 @@ def collect_garbage(
     # Decide and remove under one lock: no cache hit and no publishing can happen in between.
     with store.exclusive(create=not dry_run):
         now = time.time()
-        found = _Collector(store, now if older_than_s is None else now - older_than_s, dry_run)
-        found.sort_runs(keep)
-        found.sort_records()
-        found.remove_all(sweeps=older_than_s is not None)
+        collector = _Collector(store, now if older_than_s is None else now - older_than_s, dry_run)
+        collector.sort_runs(keep)
+        collector.sort_records()
+        collector.remove_all(sweeps=older_than_s is not None)
         if damaged:
-            found.remove_damaged()
+            collector.remove_damaged()
     if not dry_run:
-        found.note(store.sweep(older_than_s=0.0))
+        collector.note(store.sweep(older_than_s=0.0))
     return Collection(
-        removed=tuple(found.removed),
-        freed_bytes=sum(removal.num_bytes for removal in found.removed),
-        kept=tuple(Keeping(run=run.run, why=why) for run, why in found.staying),
-        in_use=found.num_used,
-        held=tuple(found.held),
-        frames=tuple(sorted(found.frames)),
+        removed=tuple(collector.removed),
+        freed_bytes=sum(removal.num_bytes for removal in collector.removed),
+        kept=tuple(Keeping(run=run.run, why=why) for run, why in collector.staying),
+        in_use=collector.num_used,
+        held=tuple(collector.held),
+        frames=tuple(sorted(collector.frames)),
         dry_run=dry_run,
     )
 
@@ -170,7 +170,9 @@ class _Collector:
         keys = {report.key for run, _ in self.staying for report in run.stages.values()}
         used = in_use(self.store.locks, sweep=not self.dry_run)
         for run, _ in self.staying:
-            self.files_needed.update(self.store.root / file.path for one in run.stages.values() for file in one.files)
+            self.files_needed.update(
+                self.store.root / file.path for stage_report in run.stages.values() for file in stage_report.files
+            )
         for stage in STAGES:
             for path in self.store.record_paths(stage):
                 try:

@@ -126,21 +126,23 @@ def compare_runs(store: Store, first: str, second: str) -> Difference:
 
     Raises: BadInput: there is no such run.
     """
-    one, other = read_run(store, first), read_run(store, second)
-    made = [{record.identity.stage: record for record in _records(store, run)} for run in (one, other)]
+    left, other = read_run(store, first), read_run(store, second)
+    made = [{record.identity.stage: record for record in _records(store, run)} for run in (left, other)]
     identities = [
         {
             "code": {name: digest for record in records.values() for name, digest in record.identity.code.items()},
-            "versions": {name: said for record in records.values() for name, said in record.identity.versions.items()},
+            "versions": {
+                name: version for record in records.values() for name, version in record.identity.versions.items()
+            },
         }
         for records in made
     ]
     return Difference(
-        config=_pairs(_dotted(one), _dotted(other)),
+        config=_pairs(_dotted(left), _dotted(other)),
         code=_pairs(identities[0]["code"], identities[1]["code"]),
         versions=_pairs(identities[0]["versions"], identities[1]["versions"]),
         data=_pairs(*({file.name: file.sha256 for file in _files(records, "generate")} for records in made)),
-        metrics=_pairs(*({name: getattr(run, name) for name in _METRICS} for run in (one, other))),
+        metrics=_pairs(*({name: getattr(run, name) for name in _METRICS} for run in (left, other))),
     )
 
 
@@ -160,11 +162,11 @@ def lineage(store: Store, run: Run) -> list[Ancestor]:
 
 
 def _records(store: Store, run: Run) -> list[Record]:
-    found = []
+    records = []
     for stage in STAGES:
         key = run.stages[stage].key
-        found += [] if key is None else list(store.records(stage, key=key))
-    return found
+        records += [] if key is None else list(store.records(stage, key=key))
+    return records
 
 
 def _files(records: dict[Stage, Record], stage: Stage) -> list[Any]:

@@ -14,7 +14,7 @@ from lntx.stages import STAGES
 from lntx.store.key import digest_of
 from lntx.store.places import ResultPath, RunName, is_run_name
 from lntx.store.store import Store
-from lntx.text import listed, meant, quoted, shown
+from lntx.text import for_message, listed, quoted, suggest
 
 
 class DamagedRun(Exception):
@@ -90,10 +90,10 @@ def read_run(store: Store, name: str | None = None) -> Run:
     else:
         matches = [name] if name in names else [known for known in names if known.startswith(name)]
     if not matches:
-        where = shown(store.root)
+        where = for_message(store.root)
         if not name:
             raise BadInput(f"there is no run in {where} yet: lntx run makes one")
-        raise BadInput(f"there is no run {quoted(name)} in {where}{meant(name, names)}")
+        raise BadInput(f"there is no run {quoted(name)} in {where}{suggest(name, names)}")
     if len(matches) > 1:
         raise BadInput(f"run {quoted(name)} could be {listed(matches)}: give more of the name")
     try:

@@ -192,10 +192,12 @@ class Run(Section, use_attribute_docstrings=True):
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        said = [repr(self), *([self.reason] if self.reason else []), *self.warnings]
+        sentences = [repr(self), *([self.reason] if self.reason else []), *self.warnings]
         if self.true_weights is not None or not self.estimates:
-            return as_html(said, self.compared)
-        return as_html([*said, *self.summary], [["", *HEADER], *([row.name, *cells(row)] for row in self.estimates)])
+            return as_html(sentences, self.compared)
+        return as_html(
+            [*sentences, *self.summary], [["", *HEADER], *([row.name, *cells(row)] for row in self.estimates)]
+        )
 
     @property
     def compared(self) -> list[list[str]]:

@@ -37,15 +37,15 @@ def _last_passing(store: Store, run: Run) -> Run | None:
 
 def _columns(before: Run, run: Run) -> list[str]:
     old, new = before.features or (), run.features or ()
-    said = []
+    sentences = []
     for kind, names in (
         ("new", [n for n in new if n not in old]),
         ("no longer there", [n for n in old if n not in new]),
     ):
         if names:
             listed = ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
-            said.append(f"columns that are {kind} since run {before.run}: {listed}")
-    return said
+            sentences.append(f"columns that are {kind} since run {before.run}: {listed}")
+    return sentences
 
 
 def _weights(before: Run, run: Run) -> list[str]:
@@ -63,18 +63,18 @@ def _weights(before: Run, run: Run) -> list[str]:
         if spread > 0 and abs(value - was) > limit * spread:
             moved.append((abs(value - was) / spread, name, was, value))
     moved.sort(reverse=True)
-    said = [
+    sentences = [
         f"{name} moved from {was:.6g} to {value:.6g} since run {before.run}, {gap:.3g} standard errors"
         for gap, name, was, value in moved[:_MOST_NAMED]
     ]
-    return said + ([f"and {len(moved) - _MOST_NAMED} more weights moved"] if len(moved) > _MOST_NAMED else [])
+    return sentences + ([f"and {len(moved) - _MOST_NAMED} more weights moved"] if len(moved) > _MOST_NAMED else [])
 
 
 def _estimates(run: Run) -> dict[str, tuple[float, float | None]]:
     assert run.features is not None
     assert run.reference_weights is not None
     assert run.standard_errors is not None
-    found = dict(zip(run.features, zip(run.reference_weights, run.standard_errors, strict=True), strict=True))
+    estimates = dict(zip(run.features, zip(run.reference_weights, run.standard_errors, strict=True), strict=True))
     if run.reference_bias is not None:
-        found["bias"] = (run.reference_bias, run.bias_standard_error)
-    return found
+        estimates["bias"] = (run.reference_bias, run.bias_standard_error)
+    return estimates

@@ -58,10 +58,10 @@ def told_apart(features: Sequence[str], taken: Sequence[str]) -> list[str]:
     used = {*features, *taken}
     names = []
     for name in features:
-        given = name
-        while given in taken or (given != name and given in used):
-            given = f"{given} (feature)"
-        names.append(given)
+        label = name
+        while label in taken or (label != name and label in used):
+            label = f"{label} (feature)"
+        names.append(label)
     return names
 
 
@@ -71,10 +71,10 @@ def as_html(words: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def line(tag: str, values: Sequence[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(escape(value))}</{tag}>" for value in values) + "</tr>"
 
-    said = "".join(f"<p>{html.escape(escape(word))}</p>" for word in words)
+    paragraphs = "".join(f"<p>{html.escape(escape(word))}</p>" for word in words)
     if len(rows) < 2:
-        return said
+        return paragraphs
     head, *others = rows
     body = "".join(line("td", row) for row in others[:_SHOWN_ROWS])
     more = f"<p>… and {len(others) - _SHOWN_ROWS} more</p>" if len(others) > _SHOWN_ROWS else ""
-    return f"{said}<table>{line('th', head)}{body}</table>{more}"
+    return f"{paragraphs}<table>{line('th', head)}{body}</table>{more}"

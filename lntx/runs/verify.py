@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lntx.config.schema import Section
 from lntx.errors import LntxError
-from lntx.progress import tell
+from lntx.progress import report_progress
 from lntx.runs.records import DamagedRun, load_run, pointer_path, read_pointer, run_names, run_path, write_run
 from lntx.runs.run import Run, StoredPath
 from lntx.stages import STAGES
@@ -68,23 +68,23 @@ def verify(store: Store, *, heal: bool = False) -> Check:
     heal: move damaged files to `artifacts/.damaged/`, with the stage records that name them, so that they are computed
     again when needed; the records of their runs note the loss.
     """
-    found = _Inspection(store)
-    found.inspect()
-    if found.damaged and heal:
+    inspection = _Inspection(store)
+    inspection.inspect()
+    if inspection.damaged and heal:
         with store.exclusive():
-            found.look_again()
-            found.heal()
-    elif found.damaged:
+            inspection.look_again()
+            inspection.heal()
+    elif inspection.damaged:
         with store.shared(create=False):
-            found.look_again()
+            inspection.look_again()
     return Check(
-        files=found.num_files,
-        num_bytes=found.num_bytes,
+        files=inspection.num_files,
+        num_bytes=inspection.num_bytes,
         damaged=tuple(
-            Damage(path=store.name_of(path), problem=problem) for path, problem in sorted(found.damaged.items())
+            Damage(path=store.name_of(path), problem=problem) for path, problem in sorted(inspection.damaged.items())
         ),
-        losses=tuple(Loss(path=path, run=run) for path, run in sorted(found.losses)),
-        set_aside=heal and bool(found.damaged),
+        losses=tuple(Loss(path=path, run=run) for path, run in sorted(inspection.losses)),
+        set_aside=heal and bool(inspection.damaged),
     )
 
 
@@ -123,11 +123,11 @@ class _Inspection:
                 self.num_files += 1
 
     def _inspect_files(self) -> None:
-        wanted = {self.store.path(file): file for _, record in self.records for file in record.files}
+        files = {self.store.path(file): file for _, record in self.records for file in record.files}
         frames = {self.store.path(file) for _, record in self.records if record.is_of_frame for file in record.files}
-        total = sum(file.size for file in wanted.values())
-        for path, file in sorted(wanted.items()):
-            tell(self.num_bytes, total, "bytes")
+        total = sum(file.size for file in files.values())
+        for path, file in sorted(files.items()):
+            report_progress(self.num_bytes, total, "bytes")
             self.num_files += 1
             problem = self._problem(path, file)
             if problem is not None:
@@ -170,11 +170,11 @@ class _Inspection:
         self.num_files += 1
         # A run whose record is gone or damaged cannot be compared.
         run = self.runs.get(pointer.run)
-        gone = [stored for stored in pointer.exports.values() if not (self.store.root / stored).exists()]
+        missing = [stored for stored in pointer.exports.values() if not (self.store.root / stored).exists()]
         if run is not None and pointer.exports != run.exports:
             self.damaged[path] = "it is not what a run wrote: the next passing lntx run writes it again"
-        elif run is None and gone:
-            self.damaged[path] = f"{gone[0]}, which it names, is gone: the next passing lntx run writes it again"
+        elif run is None and missing:
+            self.damaged[path] = f"{missing[0]}, which it names, is gone: the next passing lntx run writes it again"
 
     def _name(self, path: Path, problem: str) -> None:
         """Report a record as damaged if lntx wrote it: another file of such a name belongs to the user."""

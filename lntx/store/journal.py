@@ -60,19 +60,19 @@ class Journal:
 
     def known(self) -> dict[str, set[str | None]]:
         """Return every digest that each path ever had. Raises: OSError: the journal cannot be read."""
-        found: dict[str, set[str | None]] = {}
+        digests: dict[str, set[str | None]] = {}
         try:
             stream = open_regular(self._path)
         except FileNotFoundError:
-            return found
+            return digests
         with stream:
             while line := stream.readline(_MOST_LINE_BYTES):
                 try:
                     entry = Entry.model_validate_json(line)
                 except ValidationError:
                     continue
-                found.setdefault(entry.path, set()).add(entry.sha256)
-        return found
+                digests.setdefault(entry.path, set()).add(entry.sha256)
+        return digests
 
     def replace(self, entries: Iterable[tuple[str, str | None]]) -> None:
         """Replace all entries by these."""

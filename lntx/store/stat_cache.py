@@ -77,10 +77,10 @@ class StatCache:
                 for path, (sha256, state) in large.items()
             },
         }
-        kept = {name: seen.model_dump() for name, seen in memo.items() if (self._root / name).exists()}
+        entries = {name: seen.model_dump() for name, seen in memo.items() if (self._root / name).exists()}
         # A read-only root can still be used for reading.
         with contextlib.suppress(OSError):
-            write_json(self._path, kept)
+            write_json(self._path, entries)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()

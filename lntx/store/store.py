@@ -29,7 +29,7 @@ from lntx.store.places import folder_of, is_record_name, result_path
 from lntx.store.record import Record, StoredFile, Unreadable, dump_record, read_record, record_name
 from lntx.store.staging import ABANDONED_S, computing, is_folder, modified, remove_abandoned
 from lntx.store.stat_cache import StatCache
-from lntx.text import shown
+from lntx.text import for_message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,10 @@ class Store:
             nearest = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
             usable = nearest.is_dir()
         except (OSError, ValueError) as error:
-            said = error.strerror if isinstance(error, OSError) else error
-            raise BadInput(f"the root {shown(self.root, 80)} cannot be used: {said}") from None
+            message = error.strerror if isinstance(error, OSError) else error
+            raise BadInput(f"the root {for_message(self.root, 80)} cannot be used: {message}") from None
         if not usable:
-            raise BadInput(f"the root {shown(self.root)} is not a folder: choose another --root")
+            raise BadInput(f"the root {for_message(self.root)} is not a folder: choose another --root")
 
     def prepare(self) -> None:
         """Create the folders.
@@ -83,7 +83,7 @@ class Store:
                 with tempfile.TemporaryFile(dir=folder):
                     pass
         except OSError as error:
-            place = shown(error.filename or self.root)
+            place = for_message(error.filename or self.root)
             raise BadInput(f"cannot write to {place}: {error.strerror}: choose --root") from None
 
     def path(self, file: StoredFile) -> Path:
@@ -283,9 +283,9 @@ def problem_of(
     size: the stored size, if it is known. digest: how the digest of the file is found.
     """
     try:
-        found = path.stat().st_size
-        if size not in (None, found):
-            return f"has {found} bytes in place of {size}"
+        actual_size = path.stat().st_size
+        if size not in (None, actual_size):
+            return f"has {actual_size} bytes in place of {size}"
         return None if digest(path) == sha256 else "was altered"
     except FileNotFoundError:
         return "is gone"

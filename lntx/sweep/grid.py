@@ -10,7 +10,7 @@ from typing import Any
 from lntx.config.loading import KEYS, is_list, override, parse_text, unknown
 from lntx.config.schema import Pipeline
 from lntx.errors import BadInput
-from lntx.text import quoted, shown
+from lntx.text import for_message, quoted
 
 Settings = dict[str, Any]
 """Settings of a trial: values by dotted key."""
@@ -35,7 +35,7 @@ def parse_over(words: Iterable[str]) -> dict[str, list[Any]]:
             raise BadInput(f"--over names {key} twice: put its values into one")
         over[key] = [value for part in _split(text) for value in _values(part.strip(), key)]
         if not over[key]:
-            raise BadInput(f"--over {shown(word)} has no values")
+            raise BadInput(f"--over {for_message(word)} has no values")
     if not over:
         raise BadInput("a sweep needs --over KEY=VALUES, such as --over train.learning_rate=0.001,0.01")
     return over
@@ -87,7 +87,7 @@ def _values(text: str, key: str) -> list[Any]:
         if text.startswith("[") and is_list(key):
             return [value]
         if isinstance(value, float) and not math.isfinite(value):
-            raise BadInput(f"--over {key} must have finite values, got {shown(text)}")
+            raise BadInput(f"--over {key} must have finite values, got {for_message(text)}")
         return value if isinstance(value, list) else [value]
     try:
         if len(parts) == 3 and parts[2].startswith("x"):
@@ -100,7 +100,8 @@ def _values(text: str, key: str) -> list[Any]:
         if isinstance(error, BadInput):
             raise
         raise BadInput(
-            f"--over {key}={shown(text)} is no range: START:STOP, START:STOP:STEP in whole numbers, or LOW:HIGH:xCOUNT"
+            f"--over {key}={for_message(text)} is no range: START:STOP, START:STOP:STEP in whole numbers, or "
+            "LOW:HIGH:xCOUNT"
         ) from None
 
 

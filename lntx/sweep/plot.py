@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lntx.text import MAX_NAME, shown
+from lntx.text import MAX_NAME, for_message
 
 if TYPE_CHECKING:
     from lntx.sweep.trials import Row
@@ -29,7 +29,7 @@ def draw(rows: Sequence[Row], keys: Sequence[str], path: Path) -> None:
     above, below = figure.subplots(2, 1, sharex=True)
     for value in _distinct(rows, other) if other else [None]:
         chosen = [row for row in rows if other is None or row.settings[other] == value]
-        label = None if other is None else shown(f"{other} = {value}", MAX_NAME).replace("$", r"\$")
+        label = None if other is None else for_message(f"{other} = {value}", MAX_NAME).replace("$", r"\$")
         for axes, what in ((above, "digits"), (below, "epochs")):
             _line(axes, chosen, across, what, label)
     failed = [_place(row, across) for row in rows if row.verdict is None]

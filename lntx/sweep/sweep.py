@@ -18,13 +18,13 @@ from lntx.config.schema import Pipeline, Section
 from lntx.errors import BadInput, LntxError
 from lntx.files import MAX_MODEL_BYTES, parse_json, read_regular, sha256_of
 from lntx.pipeline.table import TABLE, identify
-from lntx.progress import tell
+from lntx.progress import report_progress
 from lntx.stages import Stage
 from lntx.store.key import code_digest, digest_of
 from lntx.store.store import Store
 from lntx.sweep.grid import Settings, configure, trials
 from lntx.sweep.trials import Row, train
-from lntx.text import shown
+from lntx.text import for_message
 
 logger = logging.getLogger(__name__)
 
@@ -88,23 +88,23 @@ def sweep(pipeline: Pipeline, over: Mapping[str, Sequence[Any]], *, root: Path, 
         with log.open("a", encoding="utf-8") as stream:
             if stream.tell() and not _ends_its_line(log):
                 stream.write("\n")
-            found = train(waiting, root, (os.cpu_count() or 1) if processes is None else processes)
-            for count, (place, row) in enumerate(found, start=1):
-                tell(count, len(waiting), "trials")
+            results = train(waiting, root, (os.cpu_count() or 1) if processes is None else processes)
+            for count, (place, row) in enumerate(results, start=1):
+                report_progress(count, len(waiting), "trials")
                 rows[place] = row
                 stream.write(json.dumps({"key": keys[place], "row": row.model_dump(mode="json")}) + "\n")
                 stream.flush()
         # Rows of equal rank stay in the order of the trials.
-        done = tuple(sorted((rows[place] for place in sorted(rows)), key=_rank))
+        ranked = tuple(sorted((rows[place] for place in sorted(rows)), key=_rank))
         from lntx.sweep.plot import draw
 
-        draw(done, list(over), picture)
+        draw(ranked, list(over), picture)
         with store.shared():
             store.journal.add({store.name_of(path): sha256_of(path) for path in (log, picture)})
-    best = done[0] if done and done[0].verdict == "pass" else None
+    best = ranked[0] if ranked and ranked[0].verdict == "pass" else None
     return Sweep(
         sweep=name,
-        trials=done,
+        trials=ranked,
         best=best,
         resumed=resumed,
         file=str(log.relative_to(store.root)),
@@ -132,19 +132,19 @@ def _sort(
     rows: dict[int, Row] = {}
     waiting: dict[int, tuple[Settings, Pipeline]] = {}
     keys: dict[int, str] = {}
-    for place, said in enumerate(settings):
+    for place, trial_settings in enumerate(settings):
         try:
-            configured = configure(pipeline, said)
+            configured = configure(pipeline, trial_settings)
             source = source_digest(configured)
         except LntxError as error:
-            rows[place] = Row(settings=said, verdict=None, error=str(error))
+            rows[place] = Row(settings=trial_settings, verdict=None, error=str(error))
             continue
         dump = configured.model_dump_json(exclude={"export"})
         keys[place] = hashlib.sha256(f"{basis} {source} {dump}".encode()).hexdigest()
         if keys[place] in known:
-            rows[place] = known[keys[place]].model_copy(update={"settings": said})
+            rows[place] = known[keys[place]].model_copy(update={"settings": trial_settings})
         else:
-            waiting[place] = said, configured
+            waiting[place] = trial_settings, configured
     return rows, waiting, keys
 
 
@@ -160,11 +160,11 @@ def _read_log(log: Path) -> dict[str, Row]:
     except FileNotFoundError:
         return known
     except OSError as error:
-        raise BadInput(f"{shown(log)} cannot be read: {error.strerror}: move it away") from None
+        raise BadInput(f"{for_message(log)} cannot be read: {error.strerror}: move it away") from None
     for line in lines:
         try:
-            said = parse_json(line)
-            row, key = Row.model_validate(said["row"]), str(said["key"])
+            entry = parse_json(line)
+            row, key = Row.model_validate(entry["row"]), str(entry["key"])
         except (ValueError, LookupError, TypeError):
             continue
         if row.how is not None and not (row.how == "process" and row.error is not None):

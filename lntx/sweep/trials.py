@@ -107,30 +107,32 @@ def _train_small(
     from lntx.sweep.vectorized import Trial, is_tame, limit_of, plan_trial
 
     groups: dict[tuple[int, bool, str], list[tuple[int, Settings, Trial]]] = {}
-    posed: tuple[str, Problem | str] = "", ""
+    posed_problem: tuple[str, Problem | str] = "", ""
     # Process trials on the same rows together: only one dataset is in memory at a time.
-    asked = {place: f"{one.data.model_dump_json()} {one.learns_bias}" for place, (_, one) in small.items()}
+    problem_keys = {
+        place: f"{config.data.model_dump_json()} {config.learns_bias}" for place, (_, config) in small.items()
+    }
     with tempfile.TemporaryDirectory(prefix="lntx-") as scratch:
-        for place in sorted(small, key=lambda place: (asked[place], place)):
-            said, pipeline = small[place]
-            if posed[0] != asked[place]:
-                posed = asked[place], _pose(pipeline, Path(scratch))
-            problem = posed[1]
+        for place in sorted(small, key=lambda place: (problem_keys[place], place)):
+            settings, pipeline = small[place]
+            if posed_problem[0] != problem_keys[place]:
+                posed_problem = problem_keys[place], _pose(pipeline, Path(scratch))
+            problem = posed_problem[1]
             if isinstance(problem, str):
-                yield place, Row(settings=said, verdict=None, how="batched", error=problem)
+                yield place, Row(settings=settings, verdict=None, how="batched", error=problem)
                 continue
             if not is_tame(problem):
-                yield place, (said, pipeline)
+                yield place, (settings, pipeline)
                 continue
             try:
                 trial = plan_trial(problem, pipeline)
             except Exception as error:
                 limit = limit_of(problem, pipeline)
-                yield place, Row(settings=said, verdict=None, how="batched", stable_limit=limit, error=_line(error))
+                yield place, Row(settings=settings, verdict=None, how="batched", stable_limit=limit, error=_line(error))
                 continue
             p = len(trial.problem.anchor)
             group = groups.setdefault((p, trial.problem.curvature.has_bias, pipeline.train.dtype), [])
-            group.append((place, said, trial))
+            group.append((place, settings, trial))
             if len(group) * p * p >= _TOGETHER:
                 yield from _together(group)
                 group.clear()
@@ -167,21 +169,21 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
     except Exception as error:
         # One trial makes the whole batch fail: train each separately to find it.
         if len(group) > 1:
-            for one in group:
-                yield from _together([one])
+            for member in group:
+                yield from _together([member])
         else:
             yield group[0][0], Row(settings=group[0][1], verdict=None, how="batched", error=_line(error))
         return
     logger.info("%d trainings side by side in %.3g s", len(group), time.perf_counter() - started)
-    for (place, said, trial), found in zip(group, trained, strict=True):
-        if found.weights is None:
+    for (place, settings, trial), fit in zip(group, trained, strict=True):
+        if fit.weights is None:
             yield (
                 place,
                 Row(
-                    settings=said,
+                    settings=settings,
                     verdict="fail",
                     digits=0.0,
-                    epochs=found.epochs,
+                    epochs=fit.epochs,
                     how="batched",
                     learning_rate=trial.descent.learning_rate,
                     stable_limit=trial.descent.stable_limit,
@@ -189,8 +191,8 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
             )
             continue
         coefficients = compare(
-            found.weights,
-            found.bias,
+            fit.weights,
+            fit.bias,
             trial.problem.reference,
             trial.problem.rounding(trial.pipeline.train.dtype),
             dtype=trial.pipeline.train.dtype,
@@ -202,15 +204,15 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
         yield (
             place,
             Row(
-                settings=said,
+                settings=settings,
                 verdict="pass" if right else "fail",
                 digits=lowest_digits(coefficients),
-                epochs=found.epochs,
-                mse=found.loss,
+                epochs=fit.epochs,
+                mse=fit.loss,
                 learning_rate=trial.descent.learning_rate,
                 stable_limit=trial.descent.stable_limit,
-                learned_weights=found.weights,
-                learned_bias=found.bias,
+                learned_weights=fit.weights,
+                learned_bias=fit.bias,
                 how="batched",
             ),
         )
@@ -224,13 +226,15 @@ def _train_large(
     processes: 0: in this process, one after the other, each with its rows worked on by the engine of `lntx/workers.py`.
     """
     if processes == 0:
-        for place, (said, pipeline) in large.items():
-            yield place, run_trial(said, pipeline, root)
+        for place, (settings, pipeline) in large.items():
+            yield place, run_trial(settings, pipeline, root)
         return
     alone: list[int] = []
     if large:
         with _pool(min(processes, len(large))) as pool:
-            futures = {pool.submit(run_trial, said, pipeline, root): place for place, (said, pipeline) in large.items()}
+            futures = {
+                pool.submit(run_trial, settings, pipeline, root): place for place, (settings, pipeline) in large.items()
+            }
             for future in as_completed(futures):
                 place = futures[future]
                 try:
@@ -238,12 +242,12 @@ def _train_large(
                 except BrokenProcessPool:
                     alone.append(place)
     for place in sorted(alone):
-        said, pipeline = large[place]
+        settings, pipeline = large[place]
         with _pool(1) as pool:
             try:
-                yield place, pool.submit(run_trial, said, pipeline, root).result()
+                yield place, pool.submit(run_trial, settings, pipeline, root).result()
             except BrokenProcessPool:
-                yield place, Row(settings=said, verdict=None, how="process", error="its process was killed")
+                yield place, Row(settings=settings, verdict=None, how="process", error="its process was killed")
 
 
 @contextlib.contextmanager

@@ -121,8 +121,10 @@ def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
     with threads(1):
         curvature = curves.combine(curves.measured_parts(dataset, bias=bias), dataset.terms, bias=bias)
         # A separate training finds the anchor, from which every gradient is accurate to the last digits.
-        _, found, _ = fit(dataset, Train(precondition="qr", gradient="moments"), bias=bias)
-        anchor = torch.tensor([*found.weights, *([] if found.bias is None else [found.bias])], dtype=torch.float64)
+        _, problem, _ = fit(dataset, Train(precondition="qr", gradient="moments"), bias=bias)
+        anchor = torch.tensor(
+            [*problem.weights, *([] if problem.bias is None else [problem.bias])], dtype=torch.float64
+        )
         rows = read_parts(dataset, torch.float64, torch.device("cpu"), lambda: read_blocks(dataset))
         sums = sums_over(dataset, rows, compiled=not fits_in_memory(dataset))
         gradient, loss = Moments(curvature, rows, sums).gradient(anchor, torch.eye(len(anchor), dtype=torch.float64))
@@ -192,11 +194,11 @@ class _Together:
             "hessian": 2 / num_rows.unsqueeze(2) * factors.mT @ factors,
             "step": coordinates @ coordinates.mT,
             "rate": _column([trial.descent.full_batch_rate for trial in trials]),
-            "momentum": _column([one.momentum for one in settings]),
+            "momentum": _column([train.momentum for train in settings]),
             "scale": torch.stack([EXACT_SCALE * trial.problem.curvature.scales for trial in trials]),
-            "tolerance": _column([self.eps if one.tolerance == "auto" else one.tolerance for one in settings]),
-            "stalls": _column([float(one.tolerance == "auto") for one in settings]),
-            "epochs": _column([one.max_epochs for one in settings]),
+            "tolerance": _column([self.eps if train.tolerance == "auto" else train.tolerance for train in settings]),
+            "stalls": _column([float(train.tolerance == "auto") for train in settings]),
+            "epochs": _column([train.max_epochs for train in settings]),
             "anchor_loss": _column([trial.problem.loss for trial in trials]),
             "first_loss": torch.full((len(trials), 1), math.inf, dtype=torch.float64),
         }

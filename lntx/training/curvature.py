@@ -185,17 +185,17 @@ def combine(
     _refuse_sizes((*terms, "the target"), sizes, largest)
     refuse_too_few(num_rows, p, bias=bias)
     _refuse_dependent(factor, terms, bias=bias)
-    found = Curvature(
+    combined = Curvature(
         num_rows=num_rows,
         factor=factor,
         target_rms=math.sqrt(squares / num_rows),
         has_bias=bias,
         largest=float(sizes.max()),
     )
-    for name, scale in zip(terms, found.scales.tolist(), strict=False):
+    for name, scale in zip(terms, combined.scales.tolist(), strict=False):
         if not 1 / _LARGEST_SCALE < scale < _LARGEST_SCALE:
             raise BadInput(f"the target is {scale:.2g} times as large as {name}, beyond 1e-75 to 1e75: rescale one")
-    return found
+    return combined
 
 
 def choose(curvature: Curvature) -> Precondition:
@@ -252,10 +252,10 @@ def _refuse_sizes(names: tuple[str, ...], sizes: np.ndarray, largest: float) -> 
 def _refuse_dependent(factor: torch.Tensor, terms: tuple[str, ...], *, bias: bool) -> None:
     lengths = torch.linalg.vector_norm(factor, dim=0)
     names = (BIAS, *terms) if bias else terms
-    found = []
+    dependent = []
     for j, name in enumerate(names):
         if lengths[j] == 0:
-            found.append(Dependence(name=name, shares={}))
+            dependent.append(Dependence(name=name, shares={}))
         elif abs(float(factor[j, j])) <= _DEPENDENT * float(lengths[j]):
             shares = torch.linalg.lstsq(factor[:j, :j], factor[:j, j : j + 1], driver="gelsd").solution.reshape(-1)
             involved = {
@@ -263,6 +263,6 @@ def _refuse_dependent(factor: torch.Tensor, terms: tuple[str, ...], *, bias: boo
                 for k, share in enumerate(shares)
                 if abs(share) * lengths[k] > 1e-6 * float(lengths[j])
             }
-            found.append(Dependence(name=name, shares=involved))
-    if found:
-        refuse(found)
+            dependent.append(Dependence(name=name, shares=involved))
+    if dependent:
+        refuse(dependent)

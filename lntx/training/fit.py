@@ -18,7 +18,7 @@ from lntx.data.dataset import Block, Dataset, fits_in_memory, pass_over, read_bl
 from lntx.data.row_digest import RowsDigest
 from lntx.errors import BadInput
 from lntx.model import LNTXLinearModel
-from lntx.progress import tell
+from lntx.progress import report_progress
 from lntx.training import curvature as curves
 from lntx.training.checkpoints import Checkpoints
 from lntx.training.gradients import Part, naive_error
@@ -156,11 +156,11 @@ def read_parts(
     """
 
     def read() -> Iterator[Part]:
-        done = 0
+        row = 0
         for x, y, low in blocks():
             if not in_memory:
-                done += len(y)
-                tell(done, dataset.num_rows, "rows of this pass")
+                row += len(y)
+                report_progress(row, dataset.num_rows, "rows of this pass")
             yield (
                 torch.from_numpy(x).to(device, dtype),
                 torch.from_numpy(y).to(device, dtype).unsqueeze(1),

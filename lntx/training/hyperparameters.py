@@ -74,9 +74,9 @@ class Frame:
     """Eigenvalues of the Hessian in the coordinates, largest first, shape (p,)."""
 
 
-def choose_frame(curvature: curves.Curvature, asked: Literal["auto"] | curves.Precondition) -> Frame:
+def choose_frame(curvature: curves.Curvature, choice: Literal["auto"] | curves.Precondition) -> Frame:
     """Return the requested coordinates; for "auto", the simplest ones in which descent is fast."""
-    precondition = curves.choose(curvature) if asked == "auto" else asked
+    precondition = curves.choose(curvature) if choice == "auto" else choice
     coordinates = curvature.coordinates(precondition)
     return Frame(precondition=precondition, coordinates=coordinates, eigenvalues=curvature.eigenvalues(coordinates))
 

@@ -10,7 +10,7 @@ import torch
 
 from lntx.config.schema import MAX_MAGNITUDE
 from lntx.model import LNTXLinearModel
-from lntx.progress import tell
+from lntx.progress import report_progress
 from lntx.training.checkpoints import Checkpoints
 from lntx.training.result import Epoch, Stop
 from lntx.training.steps import Steps, coefficients_of
@@ -71,7 +71,7 @@ class TrainingLoop:
                 _set_coefficients(self._model, self.history[-1])
                 return "diverged"
             self.history.append(_epoch(self._model, loss))
-            tell(len(self.history) - 1, max_epochs, "epochs, at most")
+            report_progress(len(self.history) - 1, max_epochs, "epochs, at most")
             stop = stopping.after(*self.history[-2:])
             if stop is not None:
                 return stop

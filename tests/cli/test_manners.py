@@ -12,7 +12,7 @@ from commandline import Cli
 
 from flows.cli import progress
 from flows.cli.app import COMMANDS, app, command
-from lntx.progress import tell
+from lntx.progress import report_progress
 
 
 def test_flags_are_shown_as_they_are_typed(cli: Cli) -> None:
@@ -79,7 +79,7 @@ def test_long_work_shows_its_rate_and_the_time_that_is_left(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with progress.progress_shown():
         for done in (0, 1000, 2000, 2001):
-            tell(done, 5000, "rows")
+            report_progress(done, 5000, "rows")
     lines = capsys.readouterr().err.split("\x1b[2K")[1:]
     assert lines == ["rows: 1,000 of 5,000, 100/s, 40 s left\r", "rows: 2,000 of 5,000, 100/s, 30 s left\r"]
 
@@ -93,7 +93,7 @@ def test_off_a_terminal_no_progress_is_shown(
     monkeypatch.setattr(progress, "_meter", progress._Meter())
     with progress.progress_shown():
         for done in (0, 1000, 2000):
-            tell(done, 5000, "rows")
+            report_progress(done, 5000, "rows")
     assert capsys.readouterr().err == ""
 
 

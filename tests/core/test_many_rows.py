@@ -24,7 +24,7 @@ from lntx.numerics.residuals import residuals
 from lntx.training.fit import fit
 from lntx.training.moments import add_up, sums_of_part, sums_of_rows
 from lntx.training.result import Fit
-from lntx.workers import each
+from lntx.workers import map_in_order
 
 NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False)
 
@@ -154,7 +154,7 @@ def test_the_sums_of_training_have_thirty_digits(tmp_path: Path, many: pytest.Mo
 
 def test_results_come_in_order_and_an_error_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lntx.workers.cores", lambda: 3)
-    assert list(each(lambda k: k * k, range(50))) == [k * k for k in range(50)]
+    assert list(map_in_order(lambda k: k * k, range(50))) == [k * k for k in range(50)]
     begun: list[int] = []
 
     def work(k: int) -> int:
@@ -164,7 +164,7 @@ def test_results_come_in_order_and_an_error_ends_them(monkeypatch: pytest.Monkey
         return k
 
     with pytest.raises(ValueError, match="5"):
-        list(each(work, range(1000)))
+        list(map_in_order(work, range(1000)))
     assert len(begun) < 50
 
 

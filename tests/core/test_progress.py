@@ -8,14 +8,14 @@ import pytest
 
 import lntx
 from lntx.data import dataset
-from lntx.progress import heard_by, tell
+from lntx.progress import on_progress, report_progress
 
 Told = list[tuple[int, int, str]]
 
 
 def _told(root: Path, **settings: object) -> Told:
     told: Told = []
-    with heard_by(lambda *words: told.append(words)):
+    with on_progress(lambda *words: told.append(words)):
         lntx.run(root=root, **settings)
     return told
 
@@ -37,6 +37,6 @@ def test_passes_over_rows_that_are_not_kept_are_told(tmp_path: Path, monkeypatch
 def test_listeners_around_each_other_all_hear() -> None:
     inner: Told = []
     outer: Told = []
-    with heard_by(lambda *words: outer.append(words)), heard_by(lambda *words: inner.append(words)):
-        tell(1, 2, "rows")
+    with on_progress(lambda *words: outer.append(words)), on_progress(lambda *words: inner.append(words)):
+        report_progress(1, 2, "rows")
     assert inner == outer == [(1, 2, "rows")]

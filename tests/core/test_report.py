@@ -120,13 +120,13 @@ def test_pictures_of_the_same_results_are_drawn_once(tmp_path: Path) -> None:
     write_run(store, first.model_copy(update={"report": f"artifacts/reports/{first.run}.md"}))
     again = lntx.run(root=tmp_path)
     page = gather_report(store, again, reuse=True)
-    assert (page.history, [*page.drawn]) == ((), DRAWN)
+    assert (page.history, [*page.pictures]) == ((), DRAWN)
     assert re.findall(r"!\[.*", markdown(page)) == re.findall(r"!\[.*", markdown(gather_report(store, again)))
     other = lntx.run(root=tmp_path, train={"seed": 5})
-    assert gather_report(store, other, reuse=True).drawn == {}
+    assert gather_report(store, other, reuse=True).pictures == {}
     report = tmp_path / "artifacts" / "reports" / f"{first.run}.md"
     report.write_text(report.read_text() + "changed")
-    assert gather_report(store, again, reuse=True).drawn == {}
+    assert gather_report(store, again, reuse=True).pictures == {}
 
 
 def test_what_is_gone_is_left_out(root: Path, tmp_path: Path) -> None:

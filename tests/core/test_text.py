@@ -19,7 +19,7 @@ from lntx.errors import BadInput
 from lntx.report import report
 from lntx.report.page import to_html, to_markdown
 from lntx.store.store import Store
-from lntx.text import MAX_MESSAGE, escape, listed, markdown, quoted, shown
+from lntx.text import MAX_MESSAGE, escape, for_message, listed, markdown, quoted
 
 EVIL = "a\x1b[2J\n# FAKE \u202e<img src=x onerror=alert(1)>[b](http://e)`|$\x9b"
 
@@ -39,7 +39,7 @@ def test_a_message_has_a_size_and_a_line_for_each_sentence(lines: list[str], val
     assert str(error).replace("\n", "").isprintable()
     assert str(error).count("\n") <= min(len(lines), 10)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
-    assert len(shown(value)) <= 300
+    assert len(for_message(value)) <= 300
     assert len(quoted(value)) <= 300
     assert len(listed(lines)) < 10 * 70 + 30
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lntx
-from lntx.progress import heard_by
+from lntx.progress import on_progress
 from lntx.runs.history import list_runs
 from lntx.runs.records import load_run, run_path
 from lntx.runs.verify import mend_history, verify
@@ -93,7 +93,7 @@ def test_what_is_removed_meanwhile_is_no_damage(tmp_path: Path) -> None:
             collect_garbage(Store(tmp_path), keep=1)
         calls.append(1)
 
-    with heard_by(collect):
+    with on_progress(collect):
         assert verify(Store(tmp_path)).damaged == ()
     assert calls
 

@@ -21,7 +21,7 @@ def run_flow(flow: Flow[..., Any], root: Path, **parameters: Any) -> tuple[State
     async def go() -> tuple[State[Any], Any]:
         state = await flow(return_state=True, **parameters)
         came = await state.aresult(raise_on_failure=False)
-        return state, came.found if isinstance(came, WrongAnswer) else came
+        return state, came.result if isinstance(came, WrongAnswer) else came
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LNTX_ROOT", str(root))

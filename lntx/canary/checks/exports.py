@@ -54,16 +54,16 @@ def wrong_export(
                 return f"the {name} file {problem}", ()
             if name == "safetensors" and _numbers(path.read_bytes()) != (fit.weights, fit.bias):
                 return "the safetensors file does not hold the learned weights", ()
-            found, again = path.read_bytes(), (folder / f"again.{name}").read_bytes()
-            if found == again:
+            content, again = path.read_bytes(), (folder / f"again.{name}").read_bytes()
+            if content == again:
                 continue
-            other = _other_member(found, again)
+            other = _other_member(content, again)
             if other is not None:
                 return f"the {name} file is not what its weights alone give{other}", ()
-            excess = len(found) - len(again)
+            excess = len(content) - len(again)
             if excess > MORE_BYTES:
                 return f"the {name} file has {excess} bytes more than the same weights take from a fresh process", ()
-            if sought & (_windows(found, fit.dtype) - _windows(again, fit.dtype)):
+            if sought & (_windows(content, fit.dtype) - _windows(again, fit.dtype)):
                 return f"the {name} file holds rows of the training", ()
             warnings.append(f"the {name} file has other bytes than the same weights give in a fresh process")
     return None, tuple(warnings)
@@ -94,25 +94,25 @@ def _numbers(content: bytes) -> tuple[tuple[float, ...], float | None]:
     """
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
-    found = {}
-    for name, told in header.items():
+    numbers = {}
+    for name, header_entry in header.items():
         if name != "__metadata__":
-            first, end = told["data_offsets"]
-            kind = {"F64": "<f8", "F32": "<f4"}[told["dtype"]]
-            found[name] = np.frombuffer(content[start + first : start + end], kind).astype(np.float64).tolist()
-    bias = found.get("linear.bias")
-    return tuple(found["linear.weight"]), None if bias is None else bias[0]
+            first, end = header_entry["data_offsets"]
+            kind = {"F64": "<f8", "F32": "<f4"}[header_entry["dtype"]]
+            numbers[name] = np.frombuffer(content[start + first : start + end], kind).astype(np.float64).tolist()
+    bias = numbers.get("linear.bias")
+    return tuple(numbers["linear.weight"]), None if bias is None else bias[0]
 
 
-def _other_member(found: bytes, again: bytes) -> str | None:
+def _other_member(content: bytes, again: bytes) -> str | None:
     """Return a clause that names the archive member with other numbers, "" if no archive, None if no member differs."""
-    if not found.startswith(b"PK"):
+    if not content.startswith(b"PK"):
         return ""
-    members = [{info.filename: file.read(info) for info in file.infolist()} for file in map(_archive, (found, again))]
+    members = [{info.filename: file.read(info) for info in file.infolist()} for file in map(_archive, (content, again))]
     for name in sorted(members[0].keys() | members[1].keys()):
-        one, other = (archive.get(name) for archive in members)
+        member, other = (archive.get(name) for archive in members)
         # The text that describes a graph may depend on the process; numbers may not.
-        if one != other and not name.endswith((".json", "serialization_id")):
+        if member != other and not name.endswith((".json", "serialization_id")):
             return f": {name} differs"
     return None
 

@@ -46,12 +46,12 @@ def is_want(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in _WANTS
     # torch's CPU allocator has no exception class for this: only the message shows it.
-    said = str(error)
+    message = str(error)
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in said
-        or "out of memory" in said
+        or "can't allocate memory" in message
+        or "out of memory" in message
     )
 
 

@@ -15,8 +15,8 @@ from lntx.canary.cases import TrainingCase
 from lntx.canary.checks.exports import wrong_export
 from lntx.canary.checks.findings import Finding, blame_of_file, finding, in_words, is_want
 from lntx.canary.checks.training import wrong_training
-from lntx.canary.drawn import implausible_rows
 from lntx.canary.oracle.trajectory import PathCheck, follow
+from lntx.canary.row_plausibility import implausible_rows
 from lntx.data.dataset import open_dataset
 from lntx.data.synthetic import feature_names, generate_blocks
 from lntx.evaluation.data_check import damaged_rows
@@ -85,16 +85,16 @@ def judge(
     looked = _Look(case, store, _every(outcomes))
     if broken is not None:
         # Wrong rows may have caused the failure of the stage.
-        found: Finding | None = looked.rows() or looked.altered()
-        if found is None:
+        problem: Finding | None = looked.rows() or looked.altered()
+        if problem is None:
             return None
     else:
-        found = looked.altered() or looked.unreadable(lambda: gather(store, request, looked.outcomes))
-    if found is not None:
+        problem = looked.altered() or looked.unreadable(lambda: gather(store, request, looked.outcomes))
+    if problem is not None:
         # Take no figures from damaged files.
-        readable = {stage: one for stage, one in outcomes.items() if broken is not None or stage == "generate"}
+        readable = {stage: outcome for stage, outcome in outcomes.items() if broken is not None or stage == "generate"}
         run = looked.read(lambda: gather(store, request, _every(readable))) or gather(store, request, _every({}))
-        return Judgement(run=run, finding=found, path=None, history=[], warnings=())
+        return Judgement(run=run, finding=problem, path=None, history=[], warnings=())
     run = gather(store, request, looked.outcomes)
     return Judgement(
         run=run,
@@ -117,16 +117,16 @@ class _Look:
 
     def first_finding(self, run: Run) -> Finding | None:
         """Return the first problem in the order of the parts, or None."""
-        said = None if run.blame is None else self._said(run.blame, run)
-        if said is not None and said.blame == "data":
-            return said
-        found = self._guarded("data", self._drawn) or self._guarded("data", self._second_reading)
-        if found is not None or (said is not None and said.blame == "reference"):
-            return found or said
+        verdict = None if run.blame is None else self._said(run.blame, run)
+        if verdict is not None and verdict.blame == "data":
+            return verdict
+        problem = self._guarded("data", self._drawn) or self._guarded("data", self._second_reading)
+        if problem is not None or (verdict is not None and verdict.blame == "reference"):
+            return problem or verdict
         return (
             self._guarded("data", self._read_history)
             or self._guarded("reference", lambda: self._training(run))
-            or said
+            or verdict
             or self._guarded("export", self._exports)
         )
 
@@ -164,7 +164,7 @@ class _Look:
         """Return a finding if a stored file was altered."""
         damaged = verify(self._store).damaged
         # The earliest damaged file is the cause: data before exports.
-        for damage in sorted(damaged, key=lambda one: blame_of_file(one.path) == "export"):
+        for damage in sorted(damaged, key=lambda entry: blame_of_file(entry.path) == "export"):
             return finding(blame_of_file(damage.path), f"{damage.path}: {damage.problem}")
         return None
 
@@ -180,14 +180,16 @@ class _Look:
     def _said(self, blame: Blame, run: Run) -> Finding:
         """Return the run's verdict as a finding, with advice for settings that no user chose."""
         if blame == "data":
-            found = self.rows()
-            if found is not None:
-                return found
+            problem_of_rows = self.rows()
+            if problem_of_rows is not None:
+                return problem_of_rows
         problem = run.reason or ""
         if blame == "training":
             path = self.outcomes["evaluate"].path(self._store, "evaluation.json")
             evaluation = Evaluation.model_validate_json(path.read_bytes())
-            worst = max(evaluation.coefficients, key=lambda one: one.gap / max(one.allowed, 1e-300))
+            worst = max(
+                evaluation.coefficients, key=lambda coefficient: coefficient.gap / max(coefficient.allowed, 1e-300)
+            )
             fit = self._fit()
             problem = (
                 f"training {_STOPPED[fit.stop]} in epoch {fit.epochs}, with {worst.name} = {worst.learned!r} where the "
@@ -213,8 +215,8 @@ class _Look:
         whole = [table.column(name).to_numpy() for name in (*self._features(), "y")]
         start = 0
         for x, y in self._blocks():
-            for name, column, drawn in zip((*self._features(), "y"), whole, (*x.T, y), strict=True):
-                if not np.array_equal(column[start : start + len(y)], drawn):
+            for name, column, generated in zip((*self._features(), "y"), whole, (*x.T, y), strict=True):
+                if not np.array_equal(column[start : start + len(y)], generated):
                     return finding("data", f"{name}, read whole, is not as it was generated")
             start += len(y)
         return None

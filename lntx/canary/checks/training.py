@@ -38,10 +38,10 @@ def wrong_training(config: Pipeline, run: Run, fit: Fit, history: list[Epoch], p
 def _solution(config: Pipeline, run: Run, path: PathCheck) -> Finding | None:
     """Compare the exact solution with one from another method."""
     assert run.reference_weights is not None
-    found = [*run.reference_weights, *([] if run.reference_bias is None else [run.reference_bias])]
+    reference = [*run.reference_weights, *([] if run.reference_bias is None else [run.reference_bias])]
     size = max(abs(value) for value in path.solution) or 1.0
-    names = [*(run.features or ()), "bias"][: len(found)]
-    for name, value, expected in zip(names, found, path.solution, strict=True):
+    names = [*(run.features or ()), "bias"][: len(reference)]
+    for name, value, expected in zip(names, reference, path.solution, strict=True):
         if not abs(value - expected) <= _SAME_SOLUTION[config.train.dtype] * size:
             return finding(
                 "reference", f"the exact solution has {name} = {value!r} where the oracle gives {expected!r}"
@@ -57,11 +57,11 @@ def _start(config: Pipeline, start: Epoch) -> Finding | None:
     true = [*(config.data.true_weights or ()), *([] if start.bias is None else [config.data.bias])]
     if all(abs(value - answer) <= _START_APART for value, answer in zip(start.coefficients, true, strict=True)):
         return finding("training", "the weights start at the answer, which training must not know")
-    drawn, other = (_draw_start(config, start, seed) for seed in (config.train.seed, config.train.seed ^ 1))
-    if drawn != start.coefficients:
-        return finding("training", f"the weights start at {start.coefficients} where the seed gives {drawn}")
-    if drawn == other:
-        return finding("training", f"the weights start at {drawn} whatever the seed")
+    initial, other = (_draw_start(config, start, seed) for seed in (config.train.seed, config.train.seed ^ 1))
+    if initial != start.coefficients:
+        return finding("training", f"the weights start at {start.coefficients} where the seed gives {initial}")
+    if initial == other:
+        return finding("training", f"the weights start at {initial} whatever the seed")
     return None
 
 
@@ -101,11 +101,11 @@ def _end(config: Pipeline, fit: Fit, path: PathCheck) -> Finding | None:
     learned = [*fit.weights, *([] if fit.bias is None else [fit.bias])]
     size = max(abs(value) for value in path.solution) or 1.0
     eps = float(torch.finfo(getattr(torch, config.train.dtype)).eps)
-    away = max(abs(value - answer) for value, answer in zip(learned, path.solution, strict=True))
-    if away <= _STOOD_STILL * eps * size:
+    distance = max(abs(value - answer) for value, answer in zip(learned, path.solution, strict=True))
+    if distance <= _STOOD_STILL * eps * size:
         return None
     return finding(
-        "training", f"training ended ({fit.stop}) in epoch {fit.epochs}, {away:.3g} from where its own path leads"
+        "training", f"training ended ({fit.stop}) in epoch {fit.epochs}, {distance:.3g} from where its own path leads"
     )
 
 
@@ -123,8 +123,8 @@ def _figures(config: Pipeline, run: Run, path: PathCheck) -> Finding | None:
             f"the residual standard deviation is said to be {run.residual_sd!r} where it is {path.residual_sd!r}",
         )
     assert path.standard_errors is not None
-    said = [*(run.standard_errors or ()), *([] if run.reference_bias is None else [run.bias_standard_error])]
-    for value, expected in zip(said, path.standard_errors, strict=True):
+    standard_errors = [*(run.standard_errors or ()), *([] if run.reference_bias is None else [run.bias_standard_error])]
+    for value, expected in zip(standard_errors, path.standard_errors, strict=True):
         if value is None or not abs(value - expected) <= 1e-9 * expected:
             return finding("reference", f"a standard error is said to be {value!r} where it is {expected!r}")
     return None

@@ -133,17 +133,17 @@ def _follow(
     spread = _residual_sd(sums, solution)
     worst, departure = 0.0, None
     for k, epoch in enumerate(history[1:], start=1):
-        found = [*epoch.coefficients, math.nan if epoch.loss is None else epoch.loss]
+        actual = [*epoch.coefficients, math.nan if epoch.loss is None else epoch.loss]
         expected = [*path[k].entries(), losses[k - 1]]
         limits = [*allowed[k], allowed_losses[k - 1]]
-        ratios = [_ratio(*pair) for pair in zip(found, expected, limits, strict=True)]
+        ratios = [_ratio(*pair) for pair in zip(actual, expected, limits, strict=True)]
         worst = min(max(worst, *ratios), 1e300)
         if worst > 1:
             j = int(np.argmax(ratios))
             departure = Departure(
                 epoch=k,
                 what=[*names, "loss"][j],
-                found=found[j] if math.isfinite(found[j]) else None,
+                found=actual[j] if math.isfinite(actual[j]) else None,
                 expected=float(expected[j]),
                 allowed=limits[j],
             )
@@ -329,6 +329,6 @@ def _gamma(count: int, unit: float) -> float:
     return count * unit / (1 - count * unit)
 
 
-def _ratio(found: float, expected: arb, allowed: float) -> float:
-    distance = float(abs(found - expected)) if math.isfinite(found) else math.inf
+def _ratio(actual: float, expected: arb, allowed: float) -> float:
+    distance = float(abs(actual - expected)) if math.isfinite(actual) else math.inf
     return distance / allowed if allowed > 0 else (math.inf if distance > 0 else 0.0)

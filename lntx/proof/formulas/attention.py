@@ -45,20 +45,20 @@ def _scores(
 
     rows, columns: their places in the sequence, shapes (k, r) and (k, c).
     """
-    found = (queries @ keys.swap()) * _scale(call)
+    scores = (queries @ keys.swap()) * _scale(call)
     mask = call["attn_mask"]
     if mask is not None:
         whole = mask.expand(*call["query"].shape[:-1], call["key"].shape[-2])
-        key = (*(torch.from_numpy(one)[:, None, None] for one in head), torch.from_numpy(rows)[:, :, None])
+        key = (*(torch.from_numpy(index)[:, None, None] for index in head), torch.from_numpy(rows)[:, :, None])
         added = call.read(whole, (*key, torch.from_numpy(columns)[:, None, :]))
         if mask.dtype == torch.bool:
-            found = found.where(middle(added.value) != 0, -math.inf)
+            scores = scores.where(middle(added.value) != 0, -math.inf)
         else:
             is_hidden = middle(added.value) == -math.inf
-            found = (found + added.where(~is_hidden, 0.0)).where(~is_hidden, -math.inf)
+            scores = (scores + added.where(~is_hidden, 0.0)).where(~is_hidden, -math.inf)
     if call["is_causal"]:
-        found = found.where(columns[:, None, :] <= rows[:, :, None], -math.inf)
-    return found
+        scores = scores.where(columns[:, None, :] <= rows[:, :, None], -math.inf)
+    return scores
 
 
 def attention(call: Call) -> Found:
@@ -67,13 +67,13 @@ def attention(call: Call) -> Found:
     _refuse_dropout(call)
     length = call["key"].shape[-2]
     picked = call.pick(terms=length * 2)
-    batch, head, row, feature = (one.numpy() for one in unravel(picked, call.out.shape))
+    batch, head, row, feature = (index.numpy() for index in unravel(picked, call.out.shape))
     weights, total, _ = _softmax(call, batch, head, row)
-    values = call.read(value.transpose(-1, -2), tuple(torch.from_numpy(one) for one in (batch, head, feature)))
+    values = call.read(value.transpose(-1, -2), tuple(torch.from_numpy(index) for index in (batch, head, feature)))
     yield "0", picked, (_as_stored(call, weights) * values).sum() / total
     if len(call.outputs) > 1 and isinstance(call.outputs[1], torch.Tensor) and call.outputs[1].numel():
         chosen = call.pick("1", terms=length * 2)
-        places = [one.numpy() for one in unravel(chosen, call.outputs[1].shape)]
+        places = [index.numpy() for index in unravel(chosen, call.outputs[1].shape)]
         _, total, top = _softmax(call, *places)
         yield "1", chosen, top + total.log()
 
@@ -94,8 +94,8 @@ def _softmax(call: Call, batch: Array, head: Array, row: Array) -> tuple[Bounded
 def _top(scores: Bounded) -> Bounded:
     """Return the largest score of each row, as one fixed number: the result does not depend on its choice."""
     place = middle(scores.value).argmax(axis=-1)
-    found = scores[np.arange(len(place)), place]
-    return found.like(found.value, np.zeros(found.shape))
+    value = scores[np.arange(len(place)), place]
+    return value.like(value.value, np.zeros(value.shape))
 
 
 def attention_gradient(call: Call) -> Found:
@@ -109,7 +109,7 @@ def attention_gradient(call: Call) -> Found:
 
 def _one_gradient(call: Call, slot: str, length: int) -> Found:
     picked = call.pick(slot, terms=8 * length)
-    batch, head, place, feature = (one.numpy() for one in unravel(picked, call.result(slot).shape))
+    batch, head, place, feature = (index.numpy() for index in unravel(picked, call.result(slot).shape))
     where = (torch.from_numpy(batch), torch.from_numpy(head))
     at_place = (*where, torch.from_numpy(place))
     every = np.tile(np.arange(length), (len(place), 1))
@@ -131,8 +131,8 @@ def _one_gradient(call: Call, slot: str, length: int) -> Found:
         # (k, rows, 1)
         yield slot, picked, (_as_stored(call, weights)[:, :, 0] * grads[at_feature]).sum()
         return
-    away = (grads @ values.swap()) - (grads * outputs).sum().reshape(count, -1, 1)
-    slopes = _as_stored(call, weights * away)
+    gradients = (grads @ values.swap()) - (grads * outputs).sum().reshape(count, -1, 1)
+    slopes = _as_stored(call, weights * gradients)
     terms = slopes[:, 0, :] * keys[at_feature] if slot == "0" else slopes[:, :, 0] * queries[at_feature]
     yield slot, picked, terms.sum() * _scale(call)
 

@@ -47,45 +47,49 @@ class _Window:
     ) -> tuple[list[Array], Array]:
         """Return the outputs' places for inputs and places in the kernel that broadcast, and which exist."""
         shifted = [
-            given + pad - at * step
-            for given, at, pad, step in zip(inputs, kernel, self.padding, self.dilation, strict=True)
+            place + pad - at * step
+            for place, at, pad, step in zip(inputs, kernel, self.padding, self.dilation, strict=True)
         ]
-        fits = np.logical_and.reduce([one % stride == 0 for one, stride in zip(shifted, self.stride, strict=True)])
-        places, inside = _within([one // stride for one, stride in zip(shifted, self.stride, strict=True)], limits)
+        fits = np.logical_and.reduce([shift % stride == 0 for shift, stride in zip(shifted, self.stride, strict=True)])
+        places, inside = _within([shift // stride for shift, stride in zip(shifted, self.stride, strict=True)], limits)
         return places, inside & fits
 
 
 def _within(places: list[Array], limits: Sequence[int]) -> tuple[list[Array], Array]:
-    inside = np.logical_and.reduce([(one >= 0) & (one < limit) for one, limit in zip(places, limits, strict=True)])
-    return [np.clip(one, 0, limit - 1) for one, limit in zip(places, limits, strict=True)], inside
+    inside = np.logical_and.reduce(
+        [(place >= 0) & (place < limit) for place, limit in zip(places, limits, strict=True)]
+    )
+    return [np.clip(place, 0, limit - 1) for place, limit in zip(places, limits, strict=True)], inside
 
 
 def _grid(*sizes: int) -> list[Array]:
     """Return the coordinates of every place of a box, each of shape (1, n)."""
-    return [one.reshape(1, -1) for one in np.meshgrid(*(np.arange(size) for size in sizes), indexing="ij")]
+    return [axis.reshape(1, -1) for axis in np.meshgrid(*(np.arange(size) for size in sizes), indexing="ij")]
 
 
 def _columns(*arrays: Array) -> list[Array]:
-    return [one.reshape(-1, 1) for one in arrays]
+    return [array.reshape(-1, 1) for array in arrays]
 
 
 def _read(call: Call, tensor: torch.Tensor, *key: Array) -> Bounded:
-    return call.read(tensor, tuple(torch.from_numpy(np.ascontiguousarray(one)) for one in np.broadcast_arrays(*key)))
+    return call.read(
+        tensor, tuple(torch.from_numpy(np.ascontiguousarray(index)) for index in np.broadcast_arrays(*key))
+    )
 
 
 def _is_transposed(call: Call) -> bool:
     return bool(call["transposed"])
 
 
-def _gathered(call: Call, picked: Array, shape: Sequence[int], given: torch.Tensor, weight: torch.Tensor) -> Bounded:
+def _gathered(call: Call, picked: Array, shape: Sequence[int], inputs: torch.Tensor, weight: torch.Tensor) -> Bounded:
     """Return the sums of a convolution at some outputs: over the input channels of the group and the window."""
     window = _Window(call, weight)
-    sample, channel, *place = _columns(*(one.numpy() for one in unravel(picked, shape)))
+    sample, channel, *place = _columns(*(index.numpy() for index in unravel(picked, shape)))
     per_group = weight.shape[1]
     group = channel // (weight.shape[0] // call["groups"])
     inner, *kernel = _grid(per_group, *window.sizes)
-    places, inside = window.inputs(place, kernel, given.shape[2:])
-    products = _read(call, given, sample, group * per_group + inner, *places) * _read(
+    places, inside = window.inputs(place, kernel, inputs.shape[2:])
+    products = _read(call, inputs, sample, group * per_group + inner, *places) * _read(
         call, weight, channel, inner, *kernel
     )
     return products.where(inside, 0.0).sum(terms=inside.sum(axis=-1))
@@ -94,7 +98,7 @@ def _gathered(call: Call, picked: Array, shape: Sequence[int], given: torch.Tens
 def _scattered(call: Call, picked: Array, shape: Sequence[int], grad: torch.Tensor, weight: torch.Tensor) -> Bounded:
     """Return what the outputs give back to some inputs: the gradient of a convolution, or a transposed one."""
     window = _Window(call, weight)
-    sample, channel, *place = _columns(*(one.numpy() for one in unravel(picked, shape)))
+    sample, channel, *place = _columns(*(index.numpy() for index in unravel(picked, shape)))
     per_group_in, per_group_out = weight.shape[1], weight.shape[0] // call["groups"]
     group = channel // per_group_in
     inner, *kernel = _grid(per_group_out, *window.sizes)
@@ -114,26 +118,26 @@ def convolution(call: Call) -> Found:
     weight = call["weight"]
     picked = call.pick(terms=_terms(weight))
     work = _scattered if _is_transposed(call) else _gathered
-    found = work(call, picked, call.out.shape, call["input"], weight)
+    value = work(call, picked, call.out.shape, call["input"], weight)
     if call["bias"] is not None:
         bias = call.read(call["bias"], unravel(picked, call.out.shape)[1])
-        found = (found + bias).widened(_terms(weight) * found.format.u * bias.size)
-    yield "0", picked, found
+        value = (value + bias).widened(_terms(weight) * value.format.u * bias.size)
+    yield "0", picked, value
 
 
 def convolution_gradient(call: Call) -> Found:
     """convolution_backward: of the input, the weight and the bias."""
-    grad, given, weight = call["grad_output"], call["input"], call["weight"]
+    grad, inputs, weight = call["grad_output"], call["input"], call["weight"]
     if call["output_mask"][0]:
         picked = call.pick("0", terms=weight.shape[0] * math.prod(weight.shape[2:]))
         work = _gathered if _is_transposed(call) else _scattered
-        yield "0", picked, work(call, picked, given.shape, grad, weight)
+        yield "0", picked, work(call, picked, inputs.shape, grad, weight)
     if call["output_mask"][1]:
         # A transposed convolution is a convolution with input and output exchanged.
-        source, target = (grad, given) if _is_transposed(call) else (given, grad)
+        source, target = (grad, inputs) if _is_transposed(call) else (inputs, grad)
         window = _Window(call, weight)
         picked = call.pick("1", terms=grad.shape[0] * math.prod(target.shape[2:]))
-        out, inner, *kernel = _columns(*(one.numpy() for one in unravel(picked, weight.shape)))
+        out, inner, *kernel = _columns(*(index.numpy() for index in unravel(picked, weight.shape)))
         sample, *place = _grid(target.shape[0], *target.shape[2:])
         group = out // (weight.shape[0] // call["groups"])
         places, inside = window.inputs(place, kernel, source.shape[2:])
@@ -158,28 +162,28 @@ class _Pool(_Window):
 
 def max_pool(call: Call) -> Found:
     """max_pool2d_with_indices: exact, and the input at each returned index is that maximum."""
-    given = call["self"]
+    inputs = call["self"]
     window = _Pool(call)
     picked = call.pick(terms=math.prod(window.sizes))
-    *lead, row, column = (one.numpy() for one in unravel(picked, call.out.shape))
-    places, inside = window.inputs(_columns(row, column), _grid(*window.sizes), given.shape[-2:])
-    found = middle(_read(call, given, *_columns(*lead), *places).value)
-    yield "0", picked, Bounded.exactly(np.where(inside, found, -np.inf).max(axis=-1), call.inner)
+    *lead, row, column = (position.numpy() for position in unravel(picked, call.out.shape))
+    places, inside = window.inputs(_columns(row, column), _grid(*window.sizes), inputs.shape[-2:])
+    value = middle(_read(call, inputs, *_columns(*lead), *places).value)
+    yield "0", picked, Bounded.exactly(np.where(inside, value, -np.inf).max(axis=-1), call.inner)
     index = call.outputs[1][unravel(picked, call.out.shape)]
-    flat = given.reshape(*given.shape[:-2], -1)
-    named = call.read(flat, (*(torch.from_numpy(one) for one in lead), index))
+    flat = inputs.reshape(*inputs.shape[:-2], -1)
+    named = call.read(flat, (*(torch.from_numpy(position) for position in lead), index))
     yield "0", picked, Bounded.exactly(middle(named.value), call.inner)
 
 
 def max_pool_gradient(call: Call) -> Found:
     """max_pool2d_with_indices_backward: each input gets the gradients of the outputs that took it."""
-    given, grad, indices = call["self"], call["grad_output"], call["indices"]
+    inputs, grad, indices = call["self"], call["grad_output"], call["indices"]
     window = _Pool(call)
     picked = call.pick(terms=math.prod(window.sizes))
-    *lead, row, column = (one.numpy() for one in unravel(picked, given.shape))
+    *lead, row, column = (index.numpy() for index in unravel(picked, inputs.shape))
     places, inside = window.outputs(_columns(row, column), _grid(*window.sizes), grad.shape[-2:])
     key = np.broadcast_arrays(*_columns(*lead), *places)
-    took = indices.cpu().numpy()[tuple(key)] == (row * given.shape[-1] + column)[:, None]
+    took = indices.cpu().numpy()[tuple(key)] == (row * inputs.shape[-1] + column)[:, None]
     hits = took & inside
     yield "0", picked, _read(call, grad, *key).where(hits, 0.0).sum(terms=hits.sum(axis=-1))
 
@@ -188,7 +192,7 @@ def _divisor(call: Call, window: _Pool, row: Array, column: Array, shape: Sequen
     """Return the number of inputs that an average is divided by."""
     if call["divisor_override"]:
         return np.full(row.shape, float(call["divisor_override"]))
-    found = np.ones(row.shape)
+    value = np.ones(row.shape)
     for place, size, stride, pad, limit in zip(
         (row, column), window.sizes, window.stride, window.padding, shape, strict=True
     ):
@@ -196,66 +200,68 @@ def _divisor(call: Call, window: _Pool, row: Array, column: Array, shape: Sequen
         end = np.minimum(start + size, limit + pad)
         if not call.args.get("count_include_pad", True):
             start, end = np.maximum(start, 0), np.minimum(end, limit)
-        found = found * (end - start)
-    return found
+        value = value * (end - start)
+    return value
 
 
 def average_pool(call: Call) -> Found:
     """avg_pool2d: the mean over the window."""
-    given = call["self"]
+    inputs = call["self"]
     window = _Pool(call)
     picked = call.pick(terms=math.prod(window.sizes))
-    *lead, row, column = (one.numpy() for one in unravel(picked, call.out.shape))
-    places, inside = window.inputs(_columns(row, column), _grid(*window.sizes), given.shape[-2:])
-    total = _read(call, given, *_columns(*lead), *places).where(inside, 0.0).sum()
-    yield "0", picked, total / _exact(call, _divisor(call, window, row, column, given.shape[-2:]))
+    *lead, row, column = (index.numpy() for index in unravel(picked, call.out.shape))
+    places, inside = window.inputs(_columns(row, column), _grid(*window.sizes), inputs.shape[-2:])
+    total = _read(call, inputs, *_columns(*lead), *places).where(inside, 0.0).sum()
+    yield "0", picked, total / _exact(call, _divisor(call, window, row, column, inputs.shape[-2:]))
 
 
 def average_pool_gradient(call: Call) -> Found:
     """avg_pool2d_backward: each input gets its share of the outputs that saw it."""
-    given, grad = call["self"], call["grad_output"]
+    inputs, grad = call["self"], call["grad_output"]
     window = _Pool(call)
     picked = call.pick(terms=math.prod(window.sizes))
-    *lead, row, column = (one.numpy() for one in unravel(picked, given.shape))
+    *lead, row, column = (index.numpy() for index in unravel(picked, inputs.shape))
     places, inside = window.outputs(_columns(row, column), _grid(*window.sizes), grad.shape[-2:])
     down, across = np.broadcast_arrays(*places)
-    shares = _exact(call, _divisor(call, window, down, across, given.shape[-2:]))
-    found = _read(call, grad, *_columns(*lead), *places) / shares
-    yield "0", picked, found.where(inside, 0.0).sum(terms=inside.sum(axis=-1))
+    shares = _exact(call, _divisor(call, window, down, across, inputs.shape[-2:]))
+    value = _read(call, grad, *_columns(*lead), *places) / shares
+    yield "0", picked, value.where(inside, 0.0).sum(terms=inside.sum(axis=-1))
 
 
 def adaptive_average_pool(call: Call) -> Found:
     """_adaptive_avg_pool2d: the mean over the inputs from floor(i n / m) to ceil((i + 1) n / m)."""
-    given = call["self"]
-    picked = call.pick(terms=max(given[0].numel() // max(call.out[0].numel(), 1), 1))
+    inputs = call["self"]
+    picked = call.pick(terms=max(inputs[0].numel() // max(call.out[0].numel(), 1), 1))
     *lead, row, column = unravel(picked, call.out.shape)
     bounds = [
         (place * n // m, -((-(place + 1) * n) // m))
-        for place, n, m in zip((row, column), given.shape[-2:], call.out.shape[-2:], strict=True)
+        for place, n, m in zip((row, column), inputs.shape[-2:], call.out.shape[-2:], strict=True)
     ]
-    found = [
-        call.read(given, (*(one[k] for one in lead), slice(top[k], bottom[k]), slice(left[k], right[k]))).reshape(1, -1)
+    windows = [
+        call.read(
+            inputs, (*(window[k] for window in lead), slice(top[k], bottom[k]), slice(left[k], right[k]))
+        ).reshape(1, -1)
         for k, ((top, bottom), (left, right)) in enumerate(itertools.repeat(bounds, len(picked)))
     ]
-    means = [one.mean() for one in found]
-    value = np.concatenate([one.value for one in means])
-    yield "0", picked, means[0].like(value, np.concatenate([one.error for one in means]))
+    means = [window.mean() for window in windows]
+    value = np.concatenate([window.value for window in means])
+    yield "0", picked, means[0].like(value, np.concatenate([window.error for window in means]))
 
 
 def adaptive_average_pool_gradient(call: Call) -> Found:
     """_adaptive_avg_pool2d_backward."""
-    given, grad = call["self"], call["grad_output"]
+    inputs, grad = call["self"], call["grad_output"]
     picked = call.pick(terms=grad.shape[-1] * grad.shape[-2])
-    *lead, row, column = (one.numpy() for one in unravel(picked, given.shape))
+    *lead, row, column = (index.numpy() for index in unravel(picked, inputs.shape))
     places = _grid(*grad.shape[-2:])
     inside = np.ones((len(picked), places[0].shape[1]), dtype=bool)
     count = np.ones(places[0].shape)
-    for at, place, n, m in zip((row, column), places, given.shape[-2:], grad.shape[-2:], strict=True):
+    for at, place, n, m in zip((row, column), places, inputs.shape[-2:], grad.shape[-2:], strict=True):
         start, end = place * n // m, -((-(place + 1) * n) // m)
         inside &= (at[:, None] >= start) & (at[:, None] < end)
         count = count * (end - start)
-    found = _read(call, grad, *_columns(*lead), *places) / _exact(call, count)
-    yield "0", picked, found.where(inside, 0.0).sum(terms=inside.sum(axis=-1))
+    value = _read(call, grad, *_columns(*lead), *places) / _exact(call, count)
+    yield "0", picked, value.where(inside, 0.0).sum(terms=inside.sum(axis=-1))
 
 
 def _exact(call: Call, numbers: Array) -> Bounded:

@@ -32,26 +32,26 @@ def _shifted(rows: Bounded) -> tuple[Bounded, Array]:
 
 def softmax(call: Call) -> Found:
     """_softmax: exp(x - max) / sum exp(x - max)."""
-    given = call["self"]
-    picked = call.pick(terms=given.shape[call["dim"]] if given.dim() else 1)
-    rows, place = _rows(call, given, picked)
+    inputs = call["self"]
+    picked = call.pick(terms=inputs.shape[call["dim"]] if inputs.dim() else 1)
+    rows, place = _rows(call, inputs, picked)
     powers = _shifted(rows)[0].exp()
-    found = powers[np.arange(len(picked)), place] / powers.sum()
+    value = powers[np.arange(len(picked)), place] / powers.sum()
     if call.name == "_safe_softmax":
         hidden = np.isneginf(middle(rows.value)).all(axis=-1)
-        found = found.where(np.asarray(~hidden), 0.0)
-    yield "0", picked, found
+        value = value.where(np.asarray(~hidden), 0.0)
+    yield "0", picked, value
 
 
 def log_softmax(call: Call) -> Found:
     """_log_softmax: x - max - log sum exp(x - max); also for kernels that subtract max + log sum at once."""
-    given = call["self"]
-    picked = call.pick(terms=given.shape[call["dim"]] if given.dim() else 1)
-    rows, place = _rows(call, given, picked)
+    inputs = call["self"]
+    picked = call.pick(terms=inputs.shape[call["dim"]] if inputs.dim() else 1)
+    rows, place = _rows(call, inputs, picked)
     shifted, top = _shifted(rows)
     total = shifted.exp().sum().log()
-    found = shifted[np.arange(len(picked)), place] - total
-    yield "0", picked, found.widened(found.format.u * (top.reshape(-1) + total.size))
+    value = shifted[np.arange(len(picked)), place] - total
+    yield "0", picked, value.widened(value.format.u * (top.reshape(-1) + total.size))
 
 
 def softmax_gradient(call: Call) -> Found:
@@ -62,8 +62,8 @@ def softmax_gradient(call: Call) -> Found:
     outputs, _ = _rows(call, output, picked)
     products = grads * outputs
     every = np.arange(len(picked)), place
-    found = (grads[every] - products.sum()) * outputs[every]
-    yield "0", picked, found.or_form(products[every] - outputs[every] * products.sum())
+    value = (grads[every] - products.sum()) * outputs[every]
+    yield "0", picked, value.or_form(products[every] - outputs[every] * products.sum())
 
 
 def log_softmax_gradient(call: Call) -> Found:
@@ -78,17 +78,17 @@ def log_softmax_gradient(call: Call) -> Found:
 
 def _targets(call: Call) -> tuple[torch.Tensor, torch.Tensor, Array]:
     """Return the scores, shape (n, classes), the targets, and which of them count."""
-    given, target = call["self"], call["target"]
-    scores = given.movedim(1, -1).reshape(-1, given.shape[1]) if given.dim() > 1 else given.reshape(1, -1)
-    wanted = target.reshape(-1)
-    return scores, wanted, (wanted != call["ignore_index"]).cpu().numpy()
+    inputs, target = call["self"], call["target"]
+    scores = inputs.movedim(1, -1).reshape(-1, inputs.shape[1]) if inputs.dim() > 1 else inputs.reshape(1, -1)
+    classes = target.reshape(-1)
+    return scores, classes, (classes != call["ignore_index"]).cpu().numpy()
 
 
 def negative_log_likelihood(call: Call) -> Found:
     """nll_loss_forward, nll_loss2d_forward: - w[t] x[t], each, summed, or divided by the sum of w[t]."""
-    scores, wanted, counts = _targets(call)
-    safe = torch.where(torch.from_numpy(counts).to(wanted.device), wanted, 0)
-    losses = -call.read(scores, (torch.arange(len(wanted)), safe.cpu()))
+    scores, classes, counts = _targets(call)
+    safe = torch.where(torch.from_numpy(counts).to(classes.device), classes, 0)
+    losses = -call.read(scores, (torch.arange(len(classes)), safe.cpu()))
     weights = losses.constant(1.0)
     if call["weight"] is not None:
         weights = call.read(call["weight"], safe.cpu()).where(counts, 0.0)
@@ -107,13 +107,13 @@ def negative_log_likelihood(call: Call) -> Found:
 
 def negative_log_likelihood_gradient(call: Call) -> Found:
     """nll_loss_backward: - w[t] g at the target, divided by the sum of the w[t] for a mean; 0 elsewhere."""
-    given = call["self"]
+    inputs = call["self"]
     picked = call.pick()
-    place = unravel(picked, given.shape)
-    column = place[1] if given.dim() > 1 else place[0]
-    where = (place[0], *place[2:]) if given.dim() > 1 else ()
-    wanted = call["target"].cpu()[where] if where else call["target"].cpu().reshape(1).expand(len(picked))
-    hit = ((wanted == column) & (wanted != call["ignore_index"])).numpy()
+    place = unravel(picked, inputs.shape)
+    column = place[1] if inputs.dim() > 1 else place[0]
+    where = (place[0], *place[2:]) if inputs.dim() > 1 else ()
+    classes = call["target"].cpu()[where] if where else call["target"].cpu().reshape(1).expand(len(picked))
+    hit = ((classes == column) & (classes != call["ignore_index"])).numpy()
     grad = call.read(call["grad_output"].expand(call["target"].shape), where if where else ...)
     if call["weight"] is not None:
         grad = grad * call.read(call["weight"], column)
@@ -122,12 +122,12 @@ def negative_log_likelihood_gradient(call: Call) -> Found:
     yield "0", picked, (-grad).where(hit, 0.0)
 
 
-def _distance_loss(call: Call, away: Bounded) -> Bounded:
+def _distance_loss(call: Call, distance: Bounded) -> Bounded:
     if call.name == "mse_loss":
-        return away * away
-    size = away.abs()
+        return distance * distance
+    size = distance.abs()
     delta = float(call["delta"] if call.name == "huber_loss" else call["beta"])
-    near = away * away * 0.5
+    near = distance * distance * 0.5
     far = size - 0.5 * delta
     if call.name == "huber_loss":
         far = far * delta
@@ -139,13 +139,13 @@ def _distance_loss(call: Call, away: Bounded) -> Bounded:
 def distance_loss(call: Call) -> Found:
     """mse_loss, huber_loss, smooth_l1_loss: a function of the distance, each, summed, or averaged."""
     shape = np.broadcast_shapes(tuple(call["self"].shape), tuple(call["target"].shape))
-    given, target = call["self"].expand(shape), call["target"].expand(shape)
+    inputs, target = call["self"].expand(shape), call["target"].expand(shape)
     if call["reduction"] == 0:
         picked = call.pick()
-        where = unravel(picked, given.shape)
-        yield "0", picked, _distance_loss(call, call.read(given, where) - call.read(target, where))
+        where = unravel(picked, inputs.shape)
+        yield "0", picked, _distance_loss(call, call.read(inputs, where) - call.read(target, where))
         return
-    losses = _distance_loss(call, (call.read(given) - call.read(target)).reshape(1, -1))
+    losses = _distance_loss(call, (call.read(inputs) - call.read(target)).reshape(1, -1))
     yield "0", np.arange(1), losses.mean() if call["reduction"] == 1 else losses.sum()
 
 
@@ -153,8 +153,10 @@ def binary_cross_entropy(call: Call) -> Found:
     """binary_cross_entropy_with_logits: (1 - t) x + max(-x, 0) + log(exp(-max) + exp(-x - max)), each, or reduced."""
     if call["weight"] is not None or call["pos_weight"] is not None:
         raise NotImplementedError("weights of binary cross entropy")
-    given, target = call.read(call["self"]).reshape(1, -1), call.read(call["target"]).reshape(1, -1)
-    losses = (1.0 - target) * given + ((-given.abs()).exp().log1p() + given.where(middle(given.value) < 0, 0.0).abs())
+    inputs, target = call.read(call["self"]).reshape(1, -1), call.read(call["target"]).reshape(1, -1)
+    losses = (1.0 - target) * inputs + (
+        (-inputs.abs()).exp().log1p() + inputs.where(middle(inputs.value) < 0, 0.0).abs()
+    )
     if call["reduction"] == 0:
         picked = call.pick()
         yield "0", picked, losses[0][picked]

@@ -16,23 +16,25 @@ _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64
 
 def bits(tensor: torch.Tensor) -> Array:
     """Return the bits of a tensor's numbers as whole numbers of the same shape and width."""
-    found = tensor.detach().cpu().contiguous()
-    kind = _WHOLE_NUMBERS[found.element_size()]
-    array: Array = (found.reshape(-1).view(kind) if found.dtype != torch.bool else found.reshape(-1).byte()).numpy()
-    return array.reshape(tuple(found.shape))
+    content = tensor.detach().cpu().contiguous()
+    kind = _WHOLE_NUMBERS[content.element_size()]
+    array: Array = (
+        content.reshape(-1).view(kind) if content.dtype != torch.bool else content.reshape(-1).byte()
+    ).numpy()
+    return array.reshape(tuple(content.shape))
 
 
 def _filled(call: Call, number: float | torch.Tensor) -> Array:
-    one = number if isinstance(number, torch.Tensor) else torch.tensor(number, dtype=call.out.dtype)
-    return np.broadcast_to(bits(one.to(call.out.dtype)), tuple(call.out.shape))
+    filler = number if isinstance(number, torch.Tensor) else torch.tensor(number, dtype=call.out.dtype)
+    return np.broadcast_to(bits(filler.to(call.out.dtype)), tuple(call.out.shape))
 
 
 def _placed(call: Call, shape: Any, key: Any) -> Array:
     """Return zeros of a shape with the gradient at a key."""
     grad = bits(call["grad_output"])
-    found = np.zeros(tuple(shape), dtype=grad.dtype)
-    found[key] = grad
-    return found
+    placed = np.zeros(tuple(shape), dtype=grad.dtype)
+    placed[key] = grad
+    return placed
 
 
 def _slice(call: Call, size: int) -> tuple[slice, ...]:
@@ -53,24 +55,24 @@ def _select_backward(call: Call) -> Array:
 
 
 def _cat(call: Call) -> Array:
-    tensors = [bits(one.to(call.out.dtype)) for one in call["tensors"] if one.shape != (0,)]
+    tensors = [bits(tensor.to(call.out.dtype)) for tensor in call["tensors"] if tensor.shape != (0,)]
     return np.concatenate(tensors, axis=call.args.get("dim", 0))
 
 
 def _index(call: Call) -> Array:
-    given = bits(call["self"])
-    key = tuple(slice(None) if one is None else _as_index(one) for one in call["indices"])
-    return np.asarray(given[key])
+    inputs = bits(call["self"])
+    key = tuple(slice(None) if index is None else _as_index(index) for index in call["indices"])
+    return np.asarray(inputs[key])
 
 
 def _as_index(tensor: torch.Tensor) -> Array:
     return np.asarray(tensor.detach().cpu().numpy())
 
 
-def _seen_by(index: Array, given: Array, dim: int) -> Array:
+def _seen_by(index: Array, inputs: Array, dim: int) -> Array:
     """Return the part of an array that an index may reach: in the other axes, the index may be smaller."""
-    axis = dim % max(given.ndim, 1)
-    return given[tuple(slice(None) if k == axis else slice(n) for k, n in enumerate(index.shape))]
+    axis = dim % max(inputs.ndim, 1)
+    return inputs[tuple(slice(None) if k == axis else slice(n) for k, n in enumerate(index.shape))]
 
 
 def _gather(call: Call) -> Array:
@@ -83,25 +85,25 @@ def _tri(keep: Callable[..., Array]) -> Callable[[Call], Array]:
 
 
 def _pad(call: Call) -> Array:
-    given, pad = bits(call["self"]), list(call["pad"])
+    inputs, pad = bits(call["self"]), list(call["pad"])
     pairs = [(pad[2 * k], pad[2 * k + 1]) for k in range(len(pad) // 2)]
-    widths = [(0, 0)] * (given.ndim - len(pairs)) + pairs[::-1]
-    if any(one < 0 for pair in widths for one in pair):
+    widths = [(0, 0)] * (inputs.ndim - len(pairs)) + pairs[::-1]
+    if any(width < 0 for pair in widths for width in pair):
         raise NotImplementedError("a negative pad")
     number = bits(torch.tensor(call.args.get("value", 0), dtype=call.out.dtype))
-    return np.pad(given, widths, constant_values=number)
+    return np.pad(inputs, widths, constant_values=number)
 
 
 def _scatter(call: Call) -> Array:
     if call["reduce"] is not None:
         raise NotImplementedError("a scatter that computes")
-    found = bits(call["self"]).copy()
+    content = bits(call["self"]).copy()
     source = call["src"] if call["src"] is not None else call["value"]
     values = bits(source) if isinstance(source, torch.Tensor) else bits(torch.tensor(source, dtype=call.out.dtype))
     index = _as_index(call["index"])
     part = values[tuple(slice(n) for n in index.shape)] if values.ndim else values
-    np.put_along_axis(_seen_by(index, found, call["dim"]), index, part, axis=call["dim"])
-    return found
+    np.put_along_axis(_seen_by(index, content, call["dim"]), index, part, axis=call["dim"])
+    return content
 
 
 MOVES: Mapping[str, Callable[[Call], Array]] = {

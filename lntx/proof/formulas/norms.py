@@ -30,56 +30,56 @@ def _statistics(rows: Bounded, eps: float) -> tuple[Bounded, Bounded, Bounded]:
     return mean, variance, (variance + eps).rsqrt()
 
 
-def _normalised(given: Bounded, mean: Bounded, rstd: Bounded) -> Bounded:
+def _normalised(inputs: Bounded, mean: Bounded, rstd: Bounded) -> Bounded:
     """Return (x - mean) rstd; also for kernels that compute x rstd - mean rstd."""
-    u = given.format.u
+    u = inputs.format.u
     with np.errstate(all="ignore"):
-        other_form = 2 * u * (given.size + mean.size) * magnitude(rstd.value)
-    return ((given - mean) * rstd).widened(other_form)
+        other_form = 2 * u * (inputs.size + mean.size) * magnitude(rstd.value)
+    return ((inputs - mean) * rstd).widened(other_form)
 
 
 def layer_norm(call: Call) -> Found:
     """native_layer_norm: over the last axes."""
     width = math.prod(call["normalized_shape"])
-    given = call["input"].reshape(-1, width)
+    inputs = call["input"].reshape(-1, width)
     picked = call.pick(terms=width)
     row, column = np.divmod(picked, width)
-    rows = call.read(given, torch.from_numpy(row))
+    rows = call.read(inputs, torch.from_numpy(row))
     mean, _, rstd = _statistics(rows, float(call["eps"]))
-    found = _normalised(rows[np.arange(len(row)), column], mean, rstd)
-    yield "0", picked, _scaled_and_shifted(call, found, torch.from_numpy(column))
+    value = _normalised(rows[np.arange(len(row)), column], mean, rstd)
+    yield "0", picked, _scaled_and_shifted(call, value, torch.from_numpy(column))
     for slot in ("1", "2"):
-        if call.result(slot).numel() == given.shape[0]:
+        if call.result(slot).numel() == inputs.shape[0]:
             chosen = call.pick(slot, terms=width)
-            mean, _, rstd = _statistics(call.read(given, torch.from_numpy(chosen)), float(call["eps"]))
+            mean, _, rstd = _statistics(call.read(inputs, torch.from_numpy(chosen)), float(call["eps"]))
             yield slot, chosen, mean if slot == "1" else rstd
 
 
-def _scaled_and_shifted(call: Call, found: Bounded, place: torch.Tensor) -> Bounded:
+def _scaled_and_shifted(call: Call, value: Bounded, place: torch.Tensor) -> Bounded:
     if call["weight"] is not None:
-        found = found * call.read(call["weight"].reshape(-1), place)
+        value = value * call.read(call["weight"].reshape(-1), place)
     if call["bias"] is not None:
         shift = call.read(call["bias"].reshape(-1), place)
-        found = found + shift
-    return found
+        value = value + shift
+    return value
 
 
-def _gradient(grad: Bounded, given: Bounded, mean: Bounded, rstd: Bounded, place: Array) -> Bounded:
-    """Return dx at one place of each row. grad: dout γ, given: x, shape (k, n); mean, rstd: shape (k,)."""
-    n = float(given.shape[-1])
-    every = np.arange(given.shape[0])
-    centred = _normalised(given, _column(mean), _column(rstd))
+def _gradient(grad: Bounded, inputs: Bounded, mean: Bounded, rstd: Bounded, place: Array) -> Bounded:
+    """Return dx at one place of each row. grad: dout γ, inputs: x, shape (k, n); mean, rstd: shape (k,)."""
+    n = float(inputs.shape[-1])
+    every = np.arange(inputs.shape[0])
+    centred = _normalised(inputs, _column(mean), _column(rstd))
     first = rstd * (grad[every, place] - grad.mean() - centred[every, place] * (grad * centred).mean())
-    sum_gx, sum_g = (grad * given).sum(), grad.sum()
+    sum_gx, sum_g = (grad * inputs).sum(), grad.sum()
     b = (sum_g * mean - sum_gx) * rstd * rstd * rstd / n
     c = -(b * mean) - sum_g * rstd / n
-    return first.or_form(rstd * grad[every, place] + b * given[every, place] + c)
+    return first.or_form(rstd * grad[every, place] + b * inputs[every, place] + c)
 
 
 def layer_norm_gradient(call: Call) -> Found:
     """native_layer_norm_backward."""
     width = math.prod(call["normalized_shape"])
-    grad, given = call["grad_out"].reshape(-1, width), call["input"].reshape(-1, width)
+    grad, inputs = call["grad_out"].reshape(-1, width), call["input"].reshape(-1, width)
     means, rstds = call["mean"].reshape(-1), call["rstd"].reshape(-1)
     if call["output_mask"][0]:
         picked = call.pick("0", terms=width)
@@ -91,7 +91,7 @@ def layer_norm_gradient(call: Call) -> Found:
         yield (
             "0",
             picked,
-            _gradient(g, call.read(given, where), call.read(means, where), call.read(rstds, where), column),
+            _gradient(g, call.read(inputs, where), call.read(means, where), call.read(rstds, where), column),
         )
     for slot in ("1", "2"):
         if call["output_mask"][int(slot)] and call.outputs[int(slot)] is not None:
@@ -99,21 +99,21 @@ def layer_norm_gradient(call: Call) -> Found:
             where = torch.from_numpy(picked)
             g = call.read(grad.t(), where)
             if slot == "1":
-                g = g * _normalised(call.read(given.t(), where), call.read(means), call.read(rstds))
+                g = g * _normalised(call.read(inputs.t(), where), call.read(means), call.read(rstds))
             yield slot, picked, g.sum()
 
 
 def rms_norm(call: Call) -> Found:
     """_fused_rms_norm: x / sqrt(mean(x²) + eps) γ (Zhang and Sennrich, Root mean square layer normalization, 2019)."""
     width = math.prod(call["normalized_shape"])
-    given = call["input"].reshape(-1, width)
+    inputs = call["input"].reshape(-1, width)
     eps = call["eps"] if call["eps"] is not None else torch.finfo(call["input"].dtype).eps
     picked = call.pick(terms=width)
     row, column = np.divmod(picked, width)
-    rows = call.read(given, torch.from_numpy(row))
+    rows = call.read(inputs, torch.from_numpy(row))
     rstd = ((rows * rows).mean() + float(eps)).rsqrt()
-    found = rows[np.arange(len(row)), column] * rstd
-    yield "0", picked, _scaled_and_shifted(call, found, torch.from_numpy(column))
+    value = rows[np.arange(len(row)), column] * rstd
+    yield "0", picked, _scaled_and_shifted(call, value, torch.from_numpy(column))
 
 
 def _by_channel(tensor: torch.Tensor) -> torch.Tensor:
@@ -123,8 +123,8 @@ def _by_channel(tensor: torch.Tensor) -> torch.Tensor:
 
 def batch_norm(call: Call) -> Found:
     """native_batch_norm: over all axes but the channels; also the running statistics that it writes."""
-    given = _by_channel(call["input"])
-    count = given.shape[1]
+    inputs = _by_channel(call["input"])
+    count = inputs.shape[1]
     eps = float(call["eps"])
     picked = call.pick(terms=count if call["training"] else 1)
     place = unravel(picked, call.out.shape)
@@ -135,13 +135,13 @@ def batch_norm(call: Call) -> Found:
         rstd = (call.read(call["running_var"], channel) + eps).rsqrt()
         yield "0", picked, _folded(call, values, mean, rstd, channel)
         return
-    mean, _, rstd = _statistics(call.read(given, channel), eps)
+    mean, _, rstd = _statistics(call.read(inputs, channel), eps)
     yield "0", picked, _folded(call, values, mean, rstd, channel)
     for slot in ("1", "2", "running_mean", "running_var"):
         if (not slot.isdigit() and call.after.get(slot) is None) or call.result(slot).numel() == 0:
             continue
         chosen = call.pick(slot, terms=count)
-        mean, variance, rstd = _statistics(call.read(given, torch.from_numpy(chosen)), eps)
+        mean, variance, rstd = _statistics(call.read(inputs, torch.from_numpy(chosen)), eps)
         if slot.isdigit():
             yield slot, chosen, mean if slot == "1" else rstd
             continue
@@ -150,21 +150,21 @@ def batch_norm(call: Call) -> Found:
         yield slot, chosen, new * share + call.read(call[slot], torch.from_numpy(chosen)) * (1.0 - share)
 
 
-def _folded(call: Call, given: Bounded, mean: Bounded, rstd: Bounded, channel: torch.Tensor) -> Bounded:
+def _folded(call: Call, inputs: Bounded, mean: Bounded, rstd: Bounded, channel: torch.Tensor) -> Bounded:
     """Return x̂ γ + β; also for kernels that compute x (rstd γ) + (β - mean rstd γ)."""
-    first = _scaled_and_shifted(call, _normalised(given, mean, rstd), channel)
+    first = _scaled_and_shifted(call, _normalised(inputs, mean, rstd), channel)
     alpha = rstd if call["weight"] is None else rstd * call.read(call["weight"], channel)
     shift = -(mean * alpha)
     if call["bias"] is not None:
         shift = call.read(call["bias"], channel) - mean * alpha
     # In their own format these kernels round scale and shift to it.
-    return first.or_form(given * alpha + shift)
+    return first.or_form(inputs * alpha + shift)
 
 
 def batch_norm_gradient(call: Call) -> Found:
     """native_batch_norm_backward."""
-    grad, given = _by_channel(call["grad_out"]), _by_channel(call["input"])
-    count, eps = given.shape[1], float(call["eps"])
+    grad, inputs = _by_channel(call["grad_out"]), _by_channel(call["input"])
+    count, eps = inputs.shape[1], float(call["eps"])
 
     def statistics(channel: torch.Tensor) -> tuple[Bounded, Bounded]:
         if call["train"]:
@@ -182,14 +182,14 @@ def batch_norm_gradient(call: Call) -> Found:
         weight = call.read(call["weight"], channel) if call["weight"] is not None else None
         if call["train"]:
             across = np.ravel_multi_index(
-                tuple(one.numpy() for one in (place[0], *place[2:])),
+                tuple(index.numpy() for index in (place[0], *place[2:])),
                 tuple(size for axis, size in enumerate(call["input"].shape) if axis != 1),
             )
-            g, x = call.read(grad, channel), call.read(given, channel)
-            found = _gradient(g, x, mean, rstd, across)
+            g, x = call.read(grad, channel), call.read(inputs, channel)
+            value = _gradient(g, x, mean, rstd, across)
         else:
-            found = call.read(call["grad_out"], place) * rstd
-        yield "0", picked, found if weight is None else found * weight
+            value = call.read(call["grad_out"], place) * rstd
+        yield "0", picked, value if weight is None else value * weight
     for slot in ("1", "2"):
         if call["output_mask"][int(slot)]:
             picked = call.pick(slot, terms=count)
@@ -197,7 +197,7 @@ def batch_norm_gradient(call: Call) -> Found:
             mean, rstd = statistics(channel)
             g = call.read(grad, channel)
             if slot == "1":
-                g = g * _normalised(call.read(given, channel), _column(mean), _column(rstd))
+                g = g * _normalised(call.read(inputs, channel), _column(mean), _column(rstd))
             yield slot, picked, g.sum()
 
 
@@ -208,26 +208,26 @@ def _by_group(call: Call, tensor: torch.Tensor) -> torch.Tensor:
 
 def group_norm(call: Call) -> Found:
     """native_group_norm: over each group of channels of a sample (Wu and He, Group normalization, 2018)."""
-    given = _by_group(call, call["input"])
-    width = given.shape[1]
+    inputs = _by_group(call, call["input"])
+    width = inputs.shape[1]
     picked = call.pick(terms=width)
     row, column = np.divmod(picked, width)
     channel = torch.from_numpy(picked // call["HxW"] % call["C"])
-    rows = call.read(given, torch.from_numpy(row))
+    rows = call.read(inputs, torch.from_numpy(row))
     mean, _, rstd = _statistics(rows, float(call["eps"]))
     yield "0", picked, _folded(call, rows[np.arange(len(row)), column], mean, rstd, channel)
     for slot in ("1", "2"):
         chosen = call.pick(slot, terms=width)
-        mean, _, rstd = _statistics(call.read(given, torch.from_numpy(chosen)), float(call["eps"]))
+        mean, _, rstd = _statistics(call.read(inputs, torch.from_numpy(chosen)), float(call["eps"]))
         yield slot, chosen, mean if slot == "1" else rstd
 
 
 def group_norm_gradient(call: Call) -> Found:
     """native_group_norm_backward."""
-    grad, given = _by_group(call, call["grad_out"]), _by_group(call, call["input"])
+    grad, inputs = _by_group(call, call["grad_out"]), _by_group(call, call["input"])
     means, rstds = call["mean"].reshape(-1), call["rstd"].reshape(-1)
     samples, channels, size, groups = call["N"], call["C"], call["HxW"], call["group"]
-    width = given.shape[1]
+    width = inputs.shape[1]
     if call["output_mask"][0]:
         picked = call.pick("0", terms=width)
         row, column = np.divmod(picked, width)
@@ -239,7 +239,7 @@ def group_norm_gradient(call: Call) -> Found:
         yield (
             "0",
             picked,
-            _gradient(g, call.read(given, where), call.read(means, where), call.read(rstds, where), column),
+            _gradient(g, call.read(inputs, where), call.read(means, where), call.read(rstds, where), column),
         )
     for slot in ("1", "2"):
         if call["output_mask"][int(slot)]:
@@ -252,7 +252,9 @@ def group_norm_gradient(call: Call) -> Found:
             g = of_channel(call["grad_out"])
             if slot == "1":
                 rows = np.arange(samples)[None, :] * groups + (picked // (channels // groups))[:, None]
-                mean, rstd = (call.read(one, torch.from_numpy(rows)).reshape(*rows.shape, 1) for one in (means, rstds))
+                mean, rstd = (
+                    call.read(statistic, torch.from_numpy(rows)).reshape(*rows.shape, 1) for statistic in (means, rstds)
+                )
                 # The kernel adds dout x and dout first, and subtracts then: sum(dout x) rstd - sum(dout) mean rstd.
                 x = of_channel(call["input"])
                 direct = g * _normalised(x, mean, rstd)

@@ -38,7 +38,7 @@ def adam(state: Mapping[str, Bounded], settings: Mapping[str, Any], step: int) -
     """
     param, grad = state["param"], state["grad"]
     lr, decay = float(settings["lr"]), float(settings["weight_decay"])
-    beta1, beta2 = (float(one) for one in settings["betas"])
+    beta1, beta2 = (float(beta) for beta in settings["betas"])
     if settings.get("maximize"):
         grad = -grad
     if decay and settings["decoupled"]:
@@ -49,18 +49,18 @@ def adam(state: Mapping[str, Bounded], settings: Mapping[str, Any], step: int) -
     first = state["exp_avg"] + (grad - state["exp_avg"]) * _less(grad, beta1)
     first = first.or_form(state["exp_avg"] * beta1 + grad * _less(grad, beta1))
     second = state["exp_avg_sq"] * beta2 + grad * grad * _less(grad, beta2)
-    found = {"exp_avg": first, "exp_avg_sq": second}
+    state_after = {"exp_avg": first, "exp_avg_sq": second}
     under_root = second
     if settings.get("amsgrad"):
         largest = state["max_exp_avg_sq"]
         under_root = second.like(np.maximum(second.value, largest.value), np.maximum(second.error, largest.error))
-        found["max_exp_avg_sq"] = under_root
+        state_after["max_exp_avg_sq"] = under_root
     root = under_root.sqrt() / _correction(grad, beta2, step).sqrt() + float(settings["eps"])
     rate = grad.constant(lr) / _correction(grad, beta1, step)
     change = first * rate / root
     # Kernels scale the mean first, the root first, or divide first.
-    found["param"] = param - change.or_form(rate * (first / root))
-    return found
+    state_after["param"] = param - change.or_form(rate * (first / root))
+    return state_after
 
 
 def sgd(state: Mapping[str, Bounded], settings: Mapping[str, Any], step: int) -> dict[str, Bounded]:
@@ -74,16 +74,16 @@ def sgd(state: Mapping[str, Bounded], settings: Mapping[str, Any], step: int) ->
         grad = -grad
     if settings["weight_decay"]:
         grad = grad + param * float(settings["weight_decay"])
-    found = {}
+    state_after = {}
     momentum = float(settings["momentum"])
     if momentum:
         buffer = grad
         if "momentum_buffer" in state:
             buffer = state["momentum_buffer"] * momentum + grad * _less(grad, float(settings["dampening"]))
-        found["momentum_buffer"] = buffer
+        state_after["momentum_buffer"] = buffer
         grad = grad + buffer * momentum if settings["nesterov"] else buffer
-    found["param"] = param - grad * float(settings["lr"])
-    return found
+    state_after["param"] = param - grad * float(settings["lr"])
+    return state_after
 
 
 def fused_adam(call: Call) -> Found:
@@ -101,8 +101,8 @@ def fused_adam(call: Call) -> Found:
     picked = call.pick("self")
     state = {name: call.at(slot, picked, call["self"].shape) for name, slot in slots.items()}
     state["grad"] = call.at("grads", picked, call["self"].shape)
-    for name, found in adam(state, settings, int(call["state_steps"])).items():
-        yield slots[name], picked, found
+    for name, value in adam(state, settings, int(call["state_steps"])).items():
+        yield slots[name], picked, value
 
 
 def fused_sgd(call: Call) -> Found:
@@ -114,5 +114,5 @@ def fused_sgd(call: Call) -> Found:
     if call["momentum"] and not call["is_first_step"]:
         state["momentum_buffer"] = call.at("momentum_buffer_list", picked, call["self"].shape)
     slots = {"param": "self", "momentum_buffer": "momentum_buffer_list"}
-    for name, found in sgd(state, call.args, 1).items():
-        yield slots[name], picked, found
+    for name, value in sgd(state, call.args, 1).items():
+        yield slots[name], picked, value

@@ -58,34 +58,34 @@ def _lerp(x: Read, call: Call) -> Bounded:
 
 
 def _clamp(x: Read, call: Call) -> Bounded:
-    found = x("self")
+    value = x("self")
     for name, picks in (("min", np.maximum), ("max", np.minimum)):
         if call[name] is not None:
             limit = x(name)
-            found = _choose(found, limit, picks)
-    return found
+            value = _choose(value, limit, picks)
+    return value
 
 
 def _choose(left: Bounded, right: Bounded, picks: Callable[[Array, Array], Array]) -> Bounded:
     """Return the larger or the smaller of two."""
     value = picks(left.value, right.value)
     # Numpy's maximum of balls passes over what is not a number.
-    for one in (left, right):
-        unknown = np.isnan(middle(one.value))
+    for side in (left, right):
+        unknown = np.isnan(middle(side.value))
         if unknown.any():
-            value = np.where(unknown, one.value, value)
+            value = np.where(unknown, side.value, value)
     return left.like(value, np.maximum(left.error, right.error))
 
 
 def _gelu(x: Read, call: Call) -> Bounded:
-    given = x("self")
+    inputs = x("self")
     if call["approximate"] == "tanh":
-        return given * 0.5 * (1.0 + _tanh_argument(given).tanh())
-    return given * 0.5 * (1.0 + (given / given.constant(2.0).sqrt()).erf())
+        return inputs * 0.5 * (1.0 + _tanh_argument(inputs).tanh())
+    return inputs * 0.5 * (1.0 + (inputs / inputs.constant(2.0).sqrt()).erf())
 
 
-def _tanh_argument(given: Bounded) -> Bounded:
-    return _root_two_over_pi(given) * (given + given * given * given * 0.044715)
+def _tanh_argument(inputs: Bounded) -> Bounded:
+    return _root_two_over_pi(inputs) * (inputs + inputs * inputs * inputs * 0.044715)
 
 
 def _root_two_over_pi(like: Bounded) -> Bounded:
@@ -97,52 +97,52 @@ def _root_two_over_pi(like: Bounded) -> Bounded:
 
 
 def _gelu_backward(x: Read, call: Call) -> Bounded:
-    grad, given = x("grad_output"), x("self")
+    grad, inputs = x("grad_output"), x("self")
     if call["approximate"] == "tanh":
-        inner = _tanh_argument(given).tanh()
-        slope = _root_two_over_pi(given) * (1.0 + given * given * (3 * 0.044715))
-        return grad * ((1.0 + inner) * 0.5 + given * 0.5 * (1.0 - inner * inner) * slope)
-    cumulative = (1.0 + (given / given.constant(2.0).sqrt()).erf()) * 0.5
+        inner = _tanh_argument(inputs).tanh()
+        slope = _root_two_over_pi(inputs) * (1.0 + inputs * inputs * (3 * 0.044715))
+        return grad * ((1.0 + inner) * 0.5 + inputs * 0.5 * (1.0 - inner * inner) * slope)
+    cumulative = (1.0 + (inputs / inputs.constant(2.0).sqrt()).erf()) * 0.5
     # The density is exp(-x²/2) / sqrt(2 pi), and sqrt(2/pi) / 2 = 1 / sqrt(2 pi).
-    density = (given * given * -0.5).exp(8) * (_root_two_over_pi(given) * 0.5)
-    return grad * (cumulative + given * density)
+    density = (inputs * inputs * -0.5).exp(8) * (_root_two_over_pi(inputs) * 0.5)
+    return grad * (cumulative + inputs * density)
 
 
 def _silu_backward(x: Read, call: Call) -> Bounded:
-    given = x("self")
-    gate = given.sigmoid()
-    return x("grad_output") * gate * (1.0 + given * (1.0 - gate))
+    inputs = x("self")
+    gate = inputs.sigmoid()
+    return x("grad_output") * gate * (1.0 + inputs * (1.0 - gate))
 
 
 def _softplus(x: Read, call: Call) -> Bounded:
-    given, beta = x("self"), float(call.args.get("beta", 1))
-    scaled = given * beta
+    inputs, beta = x("self"), float(call.args.get("beta", 1))
+    scaled = inputs * beta
     is_linear = middle(scaled.value) > float(call.args.get("threshold", 20))
-    return given.where(is_linear, scaled.exp().log1p() / beta)
+    return inputs.where(is_linear, scaled.exp().log1p() / beta)
 
 
 def _softplus_backward(x: Read, call: Call) -> Bounded:
-    grad, given = x("grad_output"), x("self")
-    scaled = given * float(call["beta"])
+    grad, inputs = x("grad_output"), x("self")
+    scaled = inputs * float(call["beta"])
     is_linear = middle(scaled.value) > float(call["threshold"])
     power = scaled.exp()
     return grad.where(is_linear, grad * power / (power + 1.0))
 
 
 def _elu(x: Read, call: Call) -> Bounded:
-    given, scale = x("self"), float(call.args.get("scale", 1))
-    negative = (given * float(call.args.get("input_scale", 1))).expm1() * (float(call.args.get("alpha", 1)) * scale)
-    return (_scaled(call, "scale", given)).where(middle(given.value) > 0, negative)
+    inputs, scale = x("self"), float(call.args.get("scale", 1))
+    negative = (inputs * float(call.args.get("input_scale", 1))).expm1() * (float(call.args.get("alpha", 1)) * scale)
+    return (_scaled(call, "scale", inputs)).where(middle(inputs.value) > 0, negative)
 
 
 def _leaky_relu(x: Read, call: Call) -> Bounded:
-    given = x("self")
-    return given.where(middle(given.value) > 0, given * float(call.args.get("negative_slope", 0.01)))
+    inputs = x("self")
+    return inputs.where(middle(inputs.value) > 0, inputs * float(call.args.get("negative_slope", 0.01)))
 
 
 def _leaky_relu_backward(x: Read, call: Call) -> Bounded:
-    grad, given = x("grad_output"), x("self")
-    return grad.where(middle(given.value) > 0, grad * float(call["negative_slope"]))
+    grad, inputs = x("grad_output"), x("self")
+    return grad.where(middle(inputs.value) > 0, grad * float(call["negative_slope"]))
 
 
 def _where(x: Read, call: Call) -> Bounded:
@@ -151,34 +151,36 @@ def _where(x: Read, call: Call) -> Bounded:
 
 def _masked_fill(x: Read, call: Call) -> Bounded:
     filled = x("value").rounded(FORMATS[call.out.dtype]) if call.out.dtype in FORMATS else x("value")
-    given = x("self")
-    return filled.where(middle(x("mask").value) != 0, given)
+    inputs = x("self")
+    return filled.where(middle(x("mask").value) != 0, inputs)
 
 
 def _huber_backward(x: Read, call: Call) -> Bounded:
     delta = float(call["delta"])
-    away = x("self") - x("target")
-    far = np.abs(middle(away.value)) - away.error >= delta
+    distance = x("self") - x("target")
+    far = np.abs(middle(distance.value)) - distance.error >= delta
     scaled = _mean_factor(call, x("grad_output"))
-    inside = scaled * away
-    outside = scaled * away.like(np.sign(middle(away.value)) + 0 * away.value, np.zeros(away.shape)) * delta
+    inside = scaled * distance
+    outside = (
+        scaled * distance.like(np.sign(middle(distance.value)) + 0 * distance.value, np.zeros(distance.shape)) * delta
+    )
     return outside.where(far, inside)
 
 
 def _smooth_l1_backward(x: Read, call: Call) -> Bounded:
     beta = float(call["beta"])
-    away = x("self") - x("target")
-    far = np.abs(middle(away.value)) - away.error >= beta
+    distance = x("self") - x("target")
+    far = np.abs(middle(distance.value)) - distance.error >= beta
     scaled = _mean_factor(call, x("grad_output"))
-    inside = scaled * away / beta if beta else scaled * away
-    outside = scaled * away.like(np.sign(middle(away.value)) + 0 * away.value, np.zeros(away.shape))
+    inside = scaled * distance / beta if beta else scaled * distance
+    outside = scaled * distance.like(np.sign(middle(distance.value)) + 0 * distance.value, np.zeros(distance.shape))
     return outside.where(far, inside)
 
 
 def _mean_factor(call: Call, grad: Bounded) -> Bounded:
     """Divide by the number of elements, if the loss is their mean."""
-    given = call["self"]
-    return grad / float(given.numel()) if call["reduction"] == 1 else grad
+    inputs = call["self"]
+    return grad / float(inputs.numel()) if call["reduction"] == 1 else grad
 
 
 def _mse_backward(x: Read, call: Call) -> Bounded:
@@ -186,15 +188,17 @@ def _mse_backward(x: Read, call: Call) -> Bounded:
 
 
 def _convert(x: Read, call: Call) -> Bounded:
-    given = x("self" if "src" not in call.args else "src")
+    inputs = x("self" if "src" not in call.args else "src")
     result = call.result("0")
     if result.dtype not in FORMATS:
-        return given.like(np.trunc(middle(given.value)), given.error) if result.dtype != torch.bool else _true(given)
-    return given.rounded(call.inner) if given.format.u else given
+        return (
+            inputs.like(np.trunc(middle(inputs.value)), inputs.error) if result.dtype != torch.bool else _true(inputs)
+        )
+    return inputs.rounded(call.inner) if inputs.format.u else inputs
 
 
-def _true(given: Bounded) -> Bounded:
-    return given.like((middle(given.value) != 0).astype(np.float64), np.zeros(given.shape))
+def _true(inputs: Bounded) -> Bounded:
+    return inputs.like((middle(inputs.value) != 0).astype(np.float64), np.zeros(inputs.shape))
 
 
 def _compare(holds: Callable[[Array, Array], Array]) -> Callable[[Read, Call], Bounded]:
@@ -203,20 +207,20 @@ def _compare(holds: Callable[[Array, Array], Array]) -> Callable[[Read, Call], B
         close = left.error + right.error
         if (close > 0).any() and (np.abs(middle(left.value) - middle(right.value)) <= close).any():
             raise NotImplementedError("a comparison that rounding can decide")
-        found = holds(middle(left.value), middle(right.value))
-        return left.like(found.astype(np.float64), np.zeros(found.shape))
+        value = holds(middle(left.value), middle(right.value))
+        return left.like(value.astype(np.float64), np.zeros(value.shape))
 
     return compare
 
 
 def _relu(x: Read, call: Call) -> Bounded:
-    given = x("self")
-    return _choose(given, given.constant(0.0), np.maximum)
+    inputs = x("self")
+    return _choose(inputs, inputs.constant(0.0), np.maximum)
 
 
 def _bitwise_not(x: Read, call: Call) -> Bounded:
-    given = x("self")
-    return given.like((given.value == 0) * 1.0 if call.out.dtype == torch.bool else -1 - given.value, given.error)
+    inputs = x("self")
+    return inputs.like((inputs.value == 0) * 1.0 if call.out.dtype == torch.bool else -1 - inputs.value, inputs.error)
 
 
 def _bitwise_and(x: Read, call: Call) -> Bounded:
@@ -232,10 +236,10 @@ def _power(x: Read, call: Call) -> Bounded:
 
 
 def _remainder(x: Read, call: Call) -> Bounded:
-    given, divisor = x("self"), x("other")
-    if given.format.u or call.out.dtype in FORMATS:
+    inputs, divisor = x("self"), x("other")
+    if inputs.format.u or call.out.dtype in FORMATS:
         raise NotImplementedError("a remainder of fractions")
-    return given.like(np.mod(given.value, divisor.value), given.error)
+    return inputs.like(np.mod(inputs.value, divisor.value), inputs.error)
 
 
 POINTWISE: Mapping[str, Callable[[Read, Call], Bounded]] = {

@@ -40,22 +40,22 @@ def _refuse_others(call: Call) -> None:
 
 def _forward(call: Call, names: tuple[str, ...], chosen: torch.Tensor) -> tuple[list[_Step], list[Bounded]]:
     """Return the steps in the order of time that they were made in, and the hidden states after them."""
-    given = call["input"]
+    inputs = call["input"]
     weights = [call.read(call[name]).swap() for name in names[:2]]
     # Torch adds the two biases, in the format of the layer, before it calls the kernel.
     bias = _stored(call, call.read(call[names[2]]) + call.read(call[names[3]])) if call["has_biases"] else None
     hidden = call.read(call["hx_"].reshape(-1, call["hidden_size"]), chosen)
     cell = call.read(call["cx_" if "cx_" in call.args else "cx_tmp"].reshape(-1, call["hidden_size"]), chosen)
-    order = range(given.shape[0])[:: -1 if call["reverse"] else 1]
+    order = range(inputs.shape[0])[:: -1 if call["reverse"] else 1]
     steps, states = [], []
     for time in order:
-        x = call.read(given, (time, chosen))
+        x = call.read(inputs, (time, chosen))
         gates = (x @ weights[0]) + (hidden @ weights[1])
         if bias is not None:
             gates = gates + bias
         size = call["hidden_size"]
         i, f, g, o = (gates[:, k * size : (k + 1) * size] for k in range(4))
-        i, f, g, o = (_stored(call, one) for one in (i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()))
+        i, f, g, o = (_stored(call, gate) for gate in (i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()))
         before, cell = cell, _stored(call, f * cell + i * g)
         steps.append(_Step(i, f, g, o, before, cell, hidden))
         hidden = _stored(call, o * cell.tanh())
@@ -88,11 +88,11 @@ def _sequences(call: Call, batch: int) -> torch.Tensor:
     return torch.tensor(sorted({0, batch - 1, *np.random.default_rng(batch).integers(0, batch, 2).tolist()}))
 
 
-def _of_sequences(call: Call, slot: str, found: Bounded, chosen: torch.Tensor) -> Found:
-    """Yield all elements of some sequences. found: shape (times, sequences, width)."""
+def _of_sequences(call: Call, slot: str, value: Bounded, chosen: torch.Tensor) -> Found:
+    """Yield all elements of some sequences. value: shape (times, sequences, width)."""
     result = call.result(slot)
-    grid = np.arange(result.numel()).reshape(found.shape[0], -1, found.shape[-1])[:, chosen.numpy()]
-    flat, numbers = grid.reshape(-1), found.reshape(-1)
+    grid = np.arange(result.numel()).reshape(value.shape[0], -1, value.shape[-1])[:, chosen.numpy()]
+    flat, numbers = grid.reshape(-1), value.reshape(-1)
     if call.focus is not None:
         keep = flat == call.focus[1] if call.focus[0] == slot else np.arange(len(flat)) < 1
         flat, numbers = flat[keep], numbers[keep]
@@ -100,7 +100,7 @@ def _of_sequences(call: Call, slot: str, found: Bounded, chosen: torch.Tensor) -
 
 
 def _stack(parts: list[Bounded]) -> Bounded:
-    return parts[0].like(np.stack([one.value for one in parts]), np.stack([one.error for one in parts]))
+    return parts[0].like(np.stack([part.value for part in parts]), np.stack([part.error for part in parts]))
 
 
 def lstm_gradient(call: Call) -> Found:
@@ -110,8 +110,8 @@ def lstm_gradient(call: Call) -> Found:
     batch = call["hx_"].reshape(-1, size).shape[0]
     chosen = torch.arange(batch)
     steps, _ = _forward(call, ("weight1", "weight2", "weight3", "weight4"), chosen)
-    given = call["input"]
-    order = list(range(given.shape[0]))[:: -1 if call["reverse"] else 1]
+    source = call["input"]
+    order = list(range(source.shape[0]))[:: -1 if call["reverse"] else 1]
     from_hidden, from_cell = _given(call, "grad_hy", steps[0].i), _given(call, "grad_cy", steps[0].i)
     weight_x, weight_h = call.read(call["weight1"]), call.read(call["weight2"])
     slopes: list[Bounded] = []
@@ -128,7 +128,8 @@ def lstm_gradient(call: Call) -> Found:
             grad * curve * step.o * (1.0 - step.o),
         )
         slope = parts[0].like(
-            np.concatenate([one.value for one in parts], axis=-1), np.concatenate([one.error for one in parts], axis=-1)
+            np.concatenate([part.value for part in parts], axis=-1),
+            np.concatenate([part.error for part in parts], axis=-1),
         )
         slope = _stored(call, slope)
         slopes.append(slope)
@@ -136,17 +137,17 @@ def lstm_gradient(call: Call) -> Found:
         from_hidden = slope @ weight_h
     slopes = slopes[::-1]
     in_time = slopes if not call["reverse"] else slopes[::-1]
-    yield from _of_sequences(call, "0", _stack([one @ weight_x for one in in_time]), chosen)
+    yield from _of_sequences(call, "0", _stack([part @ weight_x for part in in_time]), chosen)
     # Shapes (gates, times sequences) and (times sequences, width).
     every = _stack(slopes).reshape(-1, 4 * size).swap()
-    inputs = call.read(given, list(order)).reshape(len(order) * batch, -1)
+    inputs = call.read(source, list(order)).reshape(len(order) * batch, -1)
     hiddens = _stack([step.hidden_before for step in steps]).reshape(-1, size)
-    for slot, found in (("1", every @ inputs), ("2", every @ hiddens), ("3", every.sum()), ("4", every.sum())):
+    for slot, value in (("1", every @ inputs), ("2", every @ hiddens), ("3", every.sum()), ("4", every.sum())):
         if call.outputs[int(slot)] is not None and call.result(slot).numel():
             picked = call.pick(slot)
-            yield slot, picked, found.reshape(-1)[picked]
-    for slot, found in (("5", from_hidden), ("6", from_cell)):
-        yield from _of_sequences(call, slot, found.reshape(1, *found.shape), chosen)
+            yield slot, picked, value.reshape(-1)[picked]
+    for slot, value in (("5", from_hidden), ("6", from_cell)):
+        yield from _of_sequences(call, slot, value.reshape(1, *value.shape), chosen)
 
 
 def _given(call: Call, name: str, like: Bounded) -> Bounded:

@@ -19,7 +19,7 @@ def axes_of(tensor: torch.Tensor, dims: Sequence[int] | int | None) -> list[int]
         return []
     if isinstance(dims, int):
         dims = [dims]
-    return sorted(one % max(tensor.dim(), 1) for one in dims) if dims else list(range(tensor.dim()))
+    return sorted(axis % max(tensor.dim(), 1) for axis in dims) if dims else list(range(tensor.dim()))
 
 
 def terms(call: Call, tensor: torch.Tensor, axes: Sequence[int], flat: Array) -> Bounded:
@@ -27,11 +27,11 @@ def terms(call: Call, tensor: torch.Tensor, axes: Sequence[int], flat: Array) ->
 
     axes: the axes that are added along. flat: flat indexes into what is left of the tensor without them.
     """
-    kept = [axis for axis in range(tensor.dim()) if axis not in axes]
-    if not kept:
+    kept_axes = [axis for axis in range(tensor.dim()) if axis not in axes]
+    if not kept_axes:
         return call.read(tensor).reshape(1, -1)
-    turned = tensor.detach().permute(*kept, *axes)
-    return call.read(turned, unravel(flat, turned.shape[: len(kept)])).reshape(len(flat), -1)
+    turned = tensor.detach().permute(*kept_axes, *axes)
+    return call.read(turned, unravel(flat, turned.shape[: len(kept_axes)])).reshape(len(flat), -1)
 
 
 def _count(tensor: torch.Tensor, axes: Sequence[int]) -> int:
@@ -40,39 +40,39 @@ def _count(tensor: torch.Tensor, axes: Sequence[int]) -> int:
 
 def sum_of(call: Call) -> Found:
     """sum: the sum over the axes."""
-    given = call["self"]
-    axes = axes_of(given, call["dim"])
-    picked = call.pick(terms=_count(given, axes))
-    yield "0", picked, terms(call, given, axes, picked).sum()
+    inputs = call["self"]
+    axes = axes_of(inputs, call["dim"])
+    picked = call.pick(terms=_count(inputs, axes))
+    yield "0", picked, terms(call, inputs, axes, picked).sum()
 
 
 def mean_of(call: Call) -> Found:
     """mean: the sum over the axes, divided by their number."""
-    given = call["self"]
-    axes = axes_of(given, call["dim"])
-    picked = call.pick(terms=_count(given, axes))
-    yield "0", picked, terms(call, given, axes, picked).mean()
+    inputs = call["self"]
+    axes = axes_of(inputs, call["dim"])
+    picked = call.pick(terms=_count(inputs, axes))
+    yield "0", picked, terms(call, inputs, axes, picked).mean()
 
 
 def variance_of(call: Call) -> Found:
     """var: the sum of squared distances from the mean, divided by their number less the correction."""
-    given = call["self"]
-    axes = axes_of(given, call["dim"])
-    picked = call.pick(terms=_count(given, axes))
-    found = terms(call, given, axes, picked)
-    centred = found - found.mean().reshape(-1, 1)
+    inputs = call["self"]
+    axes = axes_of(inputs, call["dim"])
+    picked = call.pick(terms=_count(inputs, axes))
+    value = terms(call, inputs, axes, picked)
+    centred = value - value.mean().reshape(-1, 1)
     correction = call["correction"]
-    divisor = max(float(_count(given, axes) - (1 if correction is None else correction)), 0.0)
+    divisor = max(float(_count(inputs, axes) - (1 if correction is None else correction)), 0.0)
     yield "0", picked, (centred * centred).sum() / divisor
 
 
 def variance_and_mean_of(call: Call) -> Found:
     """var_mean: both."""
     yield from variance_of(call)
-    given = call["self"]
-    axes = axes_of(given, call["dim"])
-    picked = call.pick("1", terms=_count(given, axes))
-    yield "1", picked, terms(call, given, axes, picked).mean()
+    inputs = call["self"]
+    axes = axes_of(inputs, call["dim"])
+    picked = call.pick("1", terms=_count(inputs, axes))
+    yield "1", picked, terms(call, inputs, axes, picked).mean()
 
 
 def norm_of(call: Call) -> Found:
@@ -80,25 +80,25 @@ def norm_of(call: Call) -> Found:
     order = call.args.get("ord", call.args.get("p", 2))
     if order is not None and float(order) != 2.0:
         raise NotImplementedError(f"a norm of order {order}")
-    given = call["self"]
-    axes = axes_of(given, call["dim"])
-    picked = call.pick(terms=_count(given, axes))
-    found = terms(call, given, axes, picked)
-    yield "0", picked, (found * found).sum().sqrt()
+    inputs = call["self"]
+    axes = axes_of(inputs, call["dim"])
+    picked = call.pick(terms=_count(inputs, axes))
+    value = terms(call, inputs, axes, picked)
+    yield "0", picked, (value * value).sum().sqrt()
 
 
 def extreme_of(call: Call) -> Found:
     """amax, amin, max, min: exact."""
-    given = call["self"]
-    axes = axes_of(given, call["dim"])
-    picked = call.pick(terms=_count(given, axes))
-    found = terms(call, given, axes, picked)
-    numbers = middle(found.value)
+    inputs = call["self"]
+    axes = axes_of(inputs, call["dim"])
+    picked = call.pick(terms=_count(inputs, axes))
+    amount = terms(call, inputs, axes, picked)
+    numbers = middle(amount.value)
     value = numbers.max(axis=-1) if call.name.endswith("max") else numbers.min(axis=-1)
-    yield "0", picked, Bounded(value, found.error.max(axis=-1), call.inner)
+    yield "0", picked, Bounded(value, amount.error.max(axis=-1), call.inner)
     if len(call.outputs) > 1 and axes:
         named = call.outputs[1].reshape(-1)[torch.from_numpy(picked)].cpu().numpy()
-        yield "0", picked, found[np.arange(len(picked)), named]
+        yield "0", picked, amount[np.arange(len(picked)), named]
 
 
 def _dots(call: Call, left: torch.Tensor, right: torch.Tensor, first: Bounded | None, picked: Array) -> Bounded:
@@ -111,12 +111,12 @@ def _dots(call: Call, left: torch.Tensor, right: torch.Tensor, first: Bounded | 
     rows = call.read(left, (*batch, row))
     columns = call.read(right.transpose(-1, -2), (*batch, column))
     products = rows * columns
-    found = products.sum()
+    value = products.sum()
     if first is None:
-        return found
+        return value
     n = left.shape[-1]
     # The bound of a sum of n + 1 terms, wherever the first is added.
-    return (found + first).widened(n * found.format.u * first.size)
+    return (value + first).widened(n * value.format.u * first.size)
 
 
 def product_of(call: Call) -> Found:
@@ -136,17 +136,17 @@ def sum_and_product_of(call: Call) -> Found:
     picked = call.pick(terms=left.shape[-1])
     first = call.at("self", picked, call.out.shape)
     first = first if beta == 1 else first * beta
-    found = _dots(call, left, right, first if alpha == 1 and beta != 0 else None, picked)
+    value = _dots(call, left, right, first if alpha == 1 and beta != 0 else None, picked)
     if alpha != 1:
-        found = found * alpha + first if beta != 0 else found * alpha
-    yield "0", picked, found
+        value = value * alpha + first if beta != 0 else value * alpha
+    yield "0", picked, value
 
 
 def linear_of(call: Call) -> Found:
     """linear: input @ weight.T + bias."""
-    given, weight = call["input"], call["weight"]
-    picked = call.pick(terms=given.shape[-1])
-    flat = given.reshape(-1, given.shape[-1])
+    inputs, weight = call["input"], call["weight"]
+    picked = call.pick(terms=inputs.shape[-1])
+    flat = inputs.reshape(-1, inputs.shape[-1])
     first = call.at("bias", picked, call.out.shape) if call["bias"] is not None else None
     yield "0", picked, _dots(call, flat, weight.t(), first, picked)
 
@@ -162,20 +162,20 @@ def embedding_gradient(call: Call) -> Found:
     is_row = (indexes[None, :] == row[:, None].to(indexes.device)).cpu().numpy()
     is_row &= (row.numpy() != call["padding_idx"])[:, None]
     gathered = call.read(grad.t(), (column,))
-    found = gathered.where(is_row, 0.0)
-    yield "0", picked, found.sum(terms=is_row.sum(axis=-1))
+    value = gathered.where(is_row, 0.0)
+    yield "0", picked, value.sum(terms=is_row.sum(axis=-1))
 
 
 def cumulative_sum(call: Call) -> Found:
     """cumsum: the sum of what stands before."""
-    given, axis = call["self"], call["dim"] % max(call["self"].dim(), 1)
-    picked = call.pick(terms=given.shape[axis] if given.dim() else 1)
-    if not given.dim():
-        yield "0", picked, call.read(given)
+    inputs, axis = call["self"], call["dim"] % max(call["self"].dim(), 1)
+    picked = call.pick(terms=inputs.shape[axis] if inputs.dim() else 1)
+    if not inputs.dim():
+        yield "0", picked, call.read(inputs)
         return
     place = unravel(picked, call.out.shape)
-    rows = call.read(given.movedim(axis, -1), (*place[:axis], *place[axis + 1 :]))
-    before = np.arange(given.shape[axis])[None, :] <= place[axis].numpy()[:, None]
+    rows = call.read(inputs.movedim(axis, -1), (*place[:axis], *place[axis + 1 :]))
+    before = np.arange(inputs.shape[axis])[None, :] <= place[axis].numpy()[:, None]
     yield "0", picked, rows.where(before, 0.0).sum(terms=before.sum(axis=-1))
 
 
@@ -187,32 +187,32 @@ def range_of(call: Call) -> Found:
         raise NotImplementedError("a range of whole numbers from fractions")
     count = call.read(torch.from_numpy(picked))
     first, by = count.constant(start), count.constant(step)
-    found = first + count * by
+    value = first + count * by
     if start.is_integer() and step.is_integer():
         kind = FORMATS.get(call.out.dtype, EXACT)
-        found = found.like(found.value, np.where(found.size * kind.u < 0.5, 0.0, found.error))
+        value = value.like(value.value, np.where(value.size * kind.u < 0.5, 0.0, value.error))
     else:
-        found = found.widened(2 * found.format.u * (first.size + (count * by).size))
-    yield "0", picked, found
+        value = value.widened(2 * value.format.u * (first.size + (count * by).size))
+    yield "0", picked, value
 
 
 def added_at(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
     """index_put with accumulate, index_add, scatter_add: what is there, and all that goes to its place."""
-    given = call["self"]
-    flat = torch.arange(given.numel()).reshape(given.shape)
+    inputs = call["self"]
+    flat = torch.arange(inputs.numel()).reshape(inputs.shape)
     if call.name == "_unsafe_masked_index_put_accumulate":
         # Indexes out of range are masked.
         mask = call["mask"]
-        sizes = given.shape
+        sizes = inputs.shape
         key = tuple(
-            slice(None) if one is None else one.clamp(-sizes[axis], sizes[axis] - 1)
-            for axis, one in enumerate(call["indices"])
+            slice(None) if indices is None else indices.clamp(-sizes[axis], sizes[axis] - 1)
+            for axis, indices in enumerate(call["indices"])
         )
         places = flat[key]
         hidden = ~mask.expand(places.shape)
         values = call["values"].expand(places.shape).masked_fill(hidden, 0)
     elif call.name == "index_put":
-        key = tuple(slice(None) if one is None else one.cpu() for one in call["indices"])
+        key = tuple(slice(None) if indices is None else indices.cpu() for indices in call["indices"])
         places, values = flat[key], call["values"]
         if not call["accumulate"]:
             raise NotImplementedError("index_put without accumulate")
@@ -230,6 +230,6 @@ def added_at(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
     if call.args.get("alpha", 1) != 1:
         added = added * float(call["alpha"])
     added = added.where(hits, 0.0)
-    start = call.at("self", picked, given.shape)
+    start = call.at("self", picked, inputs.shape)
     total = added.sum(terms=hits.sum(axis=-1))
     yield "0", picked, (total + start).widened(hits.sum(axis=-1) * total.format.u * start.size)

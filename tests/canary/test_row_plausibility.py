@@ -1,4 +1,4 @@
-"""Rows as they are drawn, checked a second way. Run: pytest tests/canary/test_drawn.py"""
+"""Rows as they are drawn, checked a second way. Run: pytest tests/canary/test_row_plausibility.py"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lntx.canary.drawn import implausible_rows
+from lntx.canary.row_plausibility import implausible_rows
 from lntx.config.schema import Data
 
 
@@ -36,16 +36,18 @@ def test_rows_as_they_are_drawn_are_plausible(data: dict[str, Any], said: str | 
     ],
 )
 def test_rows_that_are_drawn_wrongly_are_told(change: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lntx.canary import drawn
+    from lntx.canary import row_plausibility
 
-    blocks = drawn.generate_blocks
-    monkeypatch.setattr(drawn, "generate_blocks", lambda data: (change(x, y) for x, y in blocks(data)))
+    blocks = row_plausibility.generate_blocks
+    monkeypatch.setattr(row_plausibility, "generate_blocks", lambda data: (change(x, y) for x, y in blocks(data)))
     assert said in (implausible_rows(Data(weights=(3.7, -1.2), bias=2.0, low=-3, high=3)) or "")
 
 
 def test_noise_of_another_size_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lntx.canary import drawn
+    from lntx.canary import row_plausibility
 
-    blocks, data = drawn.generate_blocks, Data(weights=(3.7,), noise=0.5)
-    monkeypatch.setattr(drawn, "generate_blocks", lambda _data: blocks(data.model_copy(update={"noise": 0.8})))
+    blocks, data = row_plausibility.generate_blocks, Data(weights=(3.7,), noise=0.5)
+    monkeypatch.setattr(
+        row_plausibility, "generate_blocks", lambda _data: blocks(data.model_copy(update={"noise": 0.8}))
+    )
     assert "the noise was drawn with standard deviation 0." in (implausible_rows(data) or "")

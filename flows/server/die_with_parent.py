@@ -1,4 +1,4 @@
-"""Run a module as a process that ends with its parent: `python -m flows.server.tethered MODULE …`.
+"""Run a module as a process that ends with its parent: `python -m flows.server.die_with_parent MODULE …`.
 
 On Linux the process gets SIGTERM even if its parent is killed by SIGKILL and cannot clean up.
 """
