@@ -18,7 +18,8 @@ from lntx.export.formats import Linear, linear_of, predictor_of, read_model
 from lntx.files import MAX_MODEL_BYTES, parse_json, read_regular
 from lntx.numerics.powers import powers
 from lntx.numerics.residuals import residuals
-from lntx.runs.records import DamagedRun, pointer_path, read_pointer, read_run
+from lntx.runs.records import pointer_path, read_pointer, read_run
+from lntx.store.sealed import DamagedFile
 from lntx.store.store import Store
 from lntx.text import for_message, listed
 
@@ -150,8 +151,6 @@ def find_model(
         sha256 = hashlib.sha256(content).hexdigest()
         return _load(Path(path), content, _inputs_of(store, sha256), None, _trusted(store, trust))
     record = read_run(store, run if run is not None else _current(store))
-    if not record.has_digest:
-        raise BadInput(f"run {record.run} has no digest, so that it can be shown but not used: run it again")
     if not record.exports:
         raise BadInput(f"run {record.run} exported no model")
     # safetensors needs no torch.
@@ -215,7 +214,7 @@ def _current(store: Store) -> str:
     """Return the name of the last passing run."""
     try:
         pointer = read_pointer(store)
-    except DamagedRun as error:
+    except DamagedFile as error:
         raise BadInput(f"{for_message(pointer_path(store))} is damaged: {error}") from None
     if pointer is None:
         raise BadInput(f"there is no passing run in {for_message(store.root)} yet: lntx run makes one")

@@ -5,24 +5,35 @@ Lies under `artifacts/canary/`. A verdict never depends on it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
 from lntx import __version__
 from lntx.config.schema import Section
-from lntx.files import read_json, write_json
 from lntx.store.key import digest_of
+from lntx.store.sealed import DamagedFile, OtherVersion, read_sealed, write_sealed
 from lntx.store.store import Store
 
 logger = logging.getLogger(__name__)
 
+_FORMAT = 1
 _MAX_RECORDS = 100
 
 R = TypeVar("R", bound=Section)
 T = TypeVar("T")
+
+
+class _Content(Section):
+    """What the file holds."""
+
+    format: int
+    kind: dict[str, Any]
+    records: tuple[dict[str, Any], ...]
 
 
 class Baseline(Generic[R]):
@@ -34,13 +45,19 @@ class Baseline(Generic[R]):
     def __init__(self, store: Store, record: type[R], kind: Mapping[str, Any], *, prefix: str = "") -> None:
         self._store, self._record, self._kind = store, record, kind
         self._name = f"{prefix}{digest_of(kind)[:16]}"
-        self._path = store.artifacts / "canary" / f"{self._name}.json"
+        self.path = store.artifacts / "canary" / f"{self._name}.json"
 
     def load(self) -> list[R]:
-        """Return the records; none if the file is missing or damaged."""
+        """Return the records; none if the file is missing, damaged, or written by a newer lntx."""
+        with contextlib.suppress(OtherVersion):
+            return self._read()
+        return []
+
+    def _read(self) -> list[R]:
         try:
-            return [self._record.model_validate(record) for record in read_json(self._path)["records"]]
-        except (OSError, ValueError, LookupError, TypeError):
+            content = read_sealed(self.path, _Content, version=_FORMAT)
+            return [self._record.model_validate(record) for record in content.records]
+        except (OSError, DamagedFile, ValidationError):
             return []
 
     def update(self, compare: Callable[[list[R]], tuple[T, R | None]]) -> T | None:
@@ -48,19 +65,20 @@ class Baseline(Generic[R]):
 
         compare: gets the records; returns the outcome, and a record to keep or None.
 
-        Returns: the outcome; None if the folder cannot be written.
+        Returns: the outcome; None if the folder cannot be written, or a newer lntx wrote the file.
         """
         try:
             self._store.locks.mkdir(parents=True, exist_ok=True)
             with self._store.lock(f"canary-{self._name}"):
-                records = self.load()
-                if not records and self._path.exists():
-                    self._store.set_aside(self._path)
+                records = self._read()
+                if not records and self.path.exists():
+                    self._store.set_aside(self.path)
                 outcome, record = compare(records)
                 if record is not None:
-                    stored = [stored.model_dump() for stored in [*records, record][-_MAX_RECORDS:]]
-                    write_json(self._path, {**self._kind, "records": stored})
-        except OSError as error:
+                    latest = tuple(entry.model_dump() for entry in [*records, record][-_MAX_RECORDS:])
+                    content = _Content(format=_FORMAT, kind=dict(self._kind), records=latest)
+                    write_sealed(self.path, content.model_dump(mode="json"))
+        except (OSError, OtherVersion) as error:
             logger.warning("what this canary measured is not kept: %s", error)
             return None
         return outcome

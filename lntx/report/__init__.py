@@ -1,1 +1,4 @@
-"""One page about a run, in Markdown and in HTML, with its plots."""
+"""What is shown about a result, as Markdown, HTML or text.
+
+Begin with `page`: a `Page` has a headline, notes, tables and pictures. `report` is the page about a run, `plots` draws.
+"""

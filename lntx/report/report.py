@@ -121,7 +121,7 @@ def report_page(report: Report) -> Page:
 
 
 def _stored(store: Store, run: Run, stage: Stage, prefix: str, read: Callable[[Path], _T]) -> _T | None:
-    for file in run.stages[stage].files if run.has_digest else ():
+    for file in run.stages[stage].files:
         path = store.root / file.path
         if path.name.startswith(prefix):
             try:

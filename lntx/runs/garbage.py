@@ -14,12 +14,13 @@ from pathlib import Path
 
 from lntx.config.schema import Section
 from lntx.errors import BadInput, LntxError
-from lntx.runs.records import DamagedRun, Pointer, load_run, read_pointer, read_run, run_names, run_path
+from lntx.runs.records import Pointer, load_run, read_pointer, read_run, run_names, run_path
 from lntx.runs.run import Run
 from lntx.stages import STAGES, Stage
 from lntx.store.leases import in_use
 from lntx.store.places import is_run_name
-from lntx.store.record import Record, Unreadable, read_record
+from lntx.store.record import Record, read_record
+from lntx.store.sealed import DamagedFile, OtherVersion
 from lntx.store.store import Store
 from lntx.text import listed
 
@@ -135,7 +136,7 @@ class _Collector:
         names = run_names(self.store)
         runs: list[Run] = []
         for name in reversed(names):
-            with contextlib.suppress(DamagedRun, OSError):
+            with contextlib.suppress(DamagedFile, OtherVersion, OSError):
                 runs.append(load_run(self.store, name))
         pinned, pointer = set(pins(self.store)), _pointer(self.store)
         current = None if pointer is None else pointer.run
@@ -143,12 +144,9 @@ class _Collector:
             self.files_needed.update(self.store.root / path for path in pointer.exports.values())
         asked_for = {*pinned, *([] if current is None else [current])}
         self._hold_unreadable({*names, *asked_for} - {run.run for run in runs}, asked_for)
-        last_passing = next((run.run for run in runs if run.verdict == "pass" and run.has_digest), None)
+        last_passing = next((run.run for run in runs if run.verdict == "pass"), None)
         for place, run in enumerate(runs):
-            if not run.has_digest:
-                # It is neither used nor removed, but the files that it names may be needed.
-                self.staying.append((run, "its record has no digest"))
-            elif run.run in pinned:
+            if run.run in pinned:
                 self.staying.append((run, "pinned"))
             elif run.run in (last_passing, current):
                 self.staying.append((run, "the last passing run"))
@@ -163,7 +161,7 @@ class _Collector:
         """Keep all results if a run that lntx wrote cannot be read: it may need any of them."""
         for name in sorted(unreadable):
             if name in asked_for or self.store.name_of(run_path(self.store, name)) in self.known:
-                self.held.append(f"no result is removed, because run {name} cannot be read: lntx verify says why")
+                self.held.append(f"no result is removed, because run {name} cannot be read: lntx show {name} says why")
                 self.stages_unknown.update(STAGES)
 
     def sort_records(self) -> None:
@@ -179,7 +177,7 @@ class _Collector:
                     record = read_record(path)
                 except FileNotFoundError:
                     continue
-                except (Unreadable, LntxError, OSError):
+                except (DamagedFile, LntxError, OSError):
                     # The files that it needs are unknown: no file of its stage is removed.
                     self.stages_unknown.add(stage)
                     self.held.append(
@@ -254,7 +252,7 @@ class _Collector:
 
 
 def _pointer(store: Store) -> Pointer | None:
-    with contextlib.suppress(DamagedRun):
+    with contextlib.suppress(DamagedFile):
         return read_pointer(store)
     return None
 

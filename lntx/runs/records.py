@@ -8,17 +8,16 @@ from pathlib import Path
 
 from lntx.config.schema import Format, Section
 from lntx.errors import BadInput
-from lntx.files import read_json, write_json
+from lntx.files import read_json
 from lntx.runs.run import Run
 from lntx.stages import STAGES
-from lntx.store.key import digest_of
 from lntx.store.places import ResultPath, RunName, is_run_name
+from lntx.store.sealed import DamagedFile, OtherVersion, read_sealed, write_sealed
 from lntx.store.store import Store
 from lntx.text import for_message, listed, quoted, suggest
 
-
-class DamagedRun(Exception):
-    """The record of a run is not as it was written."""
+RUN_FORMAT = 1
+"""Version of the format of a run's record."""
 
 
 def run_names(store: Store) -> list[str]:
@@ -32,48 +31,41 @@ def run_path(store: Store, name: str) -> Path:
 
 
 def write_run(store: Store, run: Run) -> None:
-    """Write the record of a run, with its digest at the end. The caller holds the store's lock."""
+    """Write the record of a run. The caller holds the store's lock."""
     path = run_path(store, run.run)
-    values = run.model_dump(mode="json")
     store.journal.add({store.name_of(path): None}, durable=False)
-    write_json(path, {**values, "digest": digest_of(values)})
+    write_sealed(path, {**run.model_dump(mode="json"), "format": RUN_FORMAT})
 
 
 def load_run(store: Store, name: str) -> Run:
     """Read the record of a run.
 
-    Raises: DamagedRun: its bytes have changed since it was written. FileNotFoundError, PermissionError.
+    Raises: as `read_sealed`.
     """
-    try:
-        values = read_json(run_path(store, name))
-        digest = values.pop("digest", None)
-        if digest not in (None, digest_of(values)) or values["run"] != name:
-            raise DamagedRun("its bytes are not those that were written")
-        run = Run.model_validate(values)
-        _check_shape(run)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError):
-        raise DamagedRun("it is not the record of a run") from None
-    run._has_digest, run._root = digest is not None, store.root
+    path = run_path(store, name)
+    run = read_sealed(path, Run, version=RUN_FORMAT)
+    if run.run != name:
+        raise DamagedFile("it is the record of another run")
+    if set(run.stages) != set(STAGES):
+        raise OtherVersion(f"{path} was written by a version of lntx with other stages: read it with that version")
+    if not _has_shape(run):
+        raise DamagedFile("no run writes such figures")
+    run._root = store.root
     return run
 
 
-def _check_shape(run: Run) -> None:
-    """Refuse a record that no run writes and that would break its readers. Raises: ValueError."""
-    if set(run.stages) != set(STAGES):
-        raise ValueError("a stage is missing")
-    if run.verdict == "pass" and (run.digits is None or run.learned_weights is None):
-        raise ValueError("a figure is missing")
+def _has_shape(run: Run) -> bool:
+    """Whether a record is one that a run of this version writes, so that it does not break its readers."""
     by_feature = (run.features, run.learned_weights, run.reference_weights, run.true_weights, run.standard_errors)
-    if len({len(values) for values in by_feature if values is not None}) > 1:
-        raise ValueError("figures do not belong together")
+    return (run.verdict != "pass" or None not in (run.digits, run.learned_weights)) and len(
+        {len(values) for values in by_feature if values is not None}
+    ) <= 1
 
 
 def load_runs(store: Store) -> Iterator[Run]:
     """Yield all runs with readable records, the latest first."""
     for name in reversed(run_names(store)):
-        with contextlib.suppress(DamagedRun, OSError):
+        with contextlib.suppress(DamagedFile, OtherVersion, OSError):
             yield load_run(store, name)
 
 
@@ -98,7 +90,7 @@ def read_run(store: Store, name: str | None = None) -> Run:
         raise BadInput(f"run {quoted(name)} could be {listed(matches)}: give more of the name")
     try:
         return load_run(store, matches[0])
-    except DamagedRun as error:
+    except DamagedFile as error:
         raise BadInput(f"the record of run {matches[0]} is damaged: {error}: lntx verify") from None
     except OSError as error:
         raise BadInput(f"the record of run {matches[0]} cannot be read: {error.strerror}") from None
@@ -122,19 +114,19 @@ def pointer_path(store: Store) -> Path:
 def read_pointer(store: Store) -> Pointer | None:
     """Return the pointer to the last passing run, or None if there is none yet.
 
-    Raises: DamagedRun: the file is not a valid pointer.
+    Raises: DamagedFile: the file is not a valid pointer.
     """
     try:
         return Pointer.model_validate(read_json(pointer_path(store)))
     except FileNotFoundError:
         return None
     except (ValueError, OSError):
-        raise DamagedRun("it is not what a run wrote: the next passing lntx run writes it again") from None
+        raise DamagedFile("it is not what a run wrote: the next passing lntx run writes it again") from None
 
 
 def keep_other_pointer(store: Store) -> None:
     """Set aside a file in the pointer's place that is not a valid pointer."""
     try:
         read_pointer(store)
-    except DamagedRun:
+    except DamagedFile:
         store.set_aside(pointer_path(store))

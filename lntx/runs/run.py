@@ -182,7 +182,6 @@ class Run(Section, use_attribute_docstrings=True):
     config: Pipeline
     """Its configuration."""
 
-    _has_digest: bool = PrivateAttr(True)
     _root: Path | None = PrivateAttr(None)
 
     def __repr__(self) -> str:
@@ -258,7 +257,7 @@ class Run(Section, use_attribute_docstrings=True):
 
         Raises: BadInput: the history is not stored, or was altered.
         """
-        for file in self.stages["train"].files if self.has_digest and self._root is not None else ():
+        for file in self.stages["train"].files if self._root is not None else ():
             if file.path.rpartition("/")[2].startswith("history-"):
                 assert self._root is not None
                 with contextlib.suppress(OSError, ValueError):
@@ -278,8 +277,3 @@ class Run(Section, use_attribute_docstrings=True):
             degrees = f"{len(self.features or ())} and {self.degrees_of_freedom:,}"
             parts.append(f"F {self.f_statistic:.5g} on {degrees}, p {self.f_p_value:.3g}")
         return [*lines, *([", ".join(parts)] if parts else [])]
-
-    @property
-    def has_digest(self) -> bool:
-        """Whether its record has a digest: the first versions wrote none, and no path in their records is used."""
-        return self._has_digest

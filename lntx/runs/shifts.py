@@ -27,7 +27,7 @@ def _last_passing(store: Store, run: Run) -> Run | None:
     if data.path is None or run.reference_weights is None:
         return None
     for other in load_runs(store):
-        if other.run >= run.run or not other.has_digest:
+        if other.run >= run.run:
             continue
         same = (other.config.data.path, other.config.data.target) == (data.path, data.target)
         if same and other.verdict == "pass" and other.reference_weights is not None:

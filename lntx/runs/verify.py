@@ -11,10 +11,11 @@ from pathlib import Path
 from lntx.config.schema import Section
 from lntx.errors import LntxError
 from lntx.progress import report_progress
-from lntx.runs.records import DamagedRun, load_run, pointer_path, read_pointer, run_names, run_path, write_run
+from lntx.runs.records import load_run, pointer_path, read_pointer, run_names, run_path, write_run
 from lntx.runs.run import Run, StoredPath
 from lntx.stages import STAGES
-from lntx.store.record import Record, StoredFile, Unreadable, read_record
+from lntx.store.record import Record, StoredFile, read_record
+from lntx.store.sealed import DamagedFile
 from lntx.store.store import Store, problem_of
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class _Inspection:
                 except (FileNotFoundError, LntxError):
                     # Removed by a garbage collection meanwhile, or written by a newer lntx.
                     continue
-                except Unreadable as error:
+                except DamagedFile as error:
                     self._name(path, str(error))
                 self.num_files += 1
 
@@ -139,15 +140,13 @@ class _Inspection:
         for name in run_names(self.store):
             try:
                 run = load_run(self.store, name)
-            except FileNotFoundError:
+            except (FileNotFoundError, LntxError):
                 continue
-            except DamagedRun as error:
+            except DamagedFile as error:
                 self._name(run_path(self.store, name), str(error))
                 continue
             finally:
                 self.num_files += 1
-            if not run.has_digest:
-                continue
             self.runs[name] = run
             for stored in run.stages["export"].files:
                 path = self.store.root / stored.path
@@ -161,7 +160,7 @@ class _Inspection:
         path = pointer_path(self.store)
         try:
             pointer = read_pointer(self.store)
-        except DamagedRun as error:
+        except DamagedFile as error:
             self.num_files += 1
             self.damaged[path] = str(error)
             return
@@ -244,6 +243,6 @@ def _broken(store: Store, path: Path) -> str | None:
             read_record(path)
     except (FileNotFoundError, PermissionError, LntxError):
         return None
-    except (Unreadable, DamagedRun) as error:
+    except DamagedFile as error:
         return str(error)
     return None

@@ -6,21 +6,16 @@ Knows the format, not where records and files are stored.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, model_validator
 
 from lntx.config.schema import FRAME, Section
-from lntx.errors import Damaged, LntxError
-from lntx.files import read_json
+from lntx.errors import Damaged
 from lntx.store.key import Identity, digest_of
 from lntx.store.places import FileName, ResultPath, Sha256, result_path
+from lntx.store.sealed import DamagedFile, read_sealed
 
 RECORD_FORMAT = 1
-
-
-class Unreadable(Exception):
-    """A record file does not contain a valid record."""
 
 
 class StoredFile(Section):
@@ -93,34 +88,14 @@ class Record(Section):
         raise Damaged(f"the record {self.key[:12]} of {self.identity.stage} names no {name}: --force computes it again")
 
 
-def dump_record(record: Record) -> dict[str, Any]:
-    """Return a record as JSON values, with its digest last."""
-    values = record.model_dump(mode="json")
-    return {**values, "digest": digest_of(values)}
-
-
 def read_record(path: Path) -> Record:
     """Read a record and check its digest, its key, its name and every path in it.
 
-    Raises: Unreadable: the file is not a valid record of that name. LntxError: a newer lntx wrote it.
-    FileNotFoundError, PermissionError.
+    Raises: as `read_sealed`.
     """
-    try:
-        values = read_json(path)
-        digest = values.pop("digest")
-        if values["format"] > RECORD_FORMAT:
-            raise LntxError(f"{path} was written by a newer lntx (format {values['format']}): upgrade lntx")
-        if digest != digest_of(values):
-            raise Unreadable("its bytes are not those that were written")
-        record = Record.model_validate(values)
-    except (FileNotFoundError, PermissionError, LntxError):
-        raise
-    except OSError as error:
-        raise Unreadable(f"it cannot be read: {error.strerror}") from None
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        raise Unreadable(f"it is not a record ({type(error).__name__})") from None
+    record = read_sealed(path, Record, version=RECORD_FORMAT)
     if path.name != record_name(record.identity) or path.parent.name != record.identity.stage:
-        raise Unreadable("it is the record of another result")
+        raise DamagedFile("it is the record of another result")
     return record
 
 

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Literal
 
 from lntx.errors import BadInput
-from lntx.files import sha256_of, state_of, sync, write_json
+from lntx.files import sha256_of, state_of, sync
 from lntx.stages import STAGES, Stage
 from lntx.store.journal import Journal
 from lntx.store.key import Identity
 from lntx.store.locks import locked
 from lntx.store.places import folder_of, is_record_name, result_path
-from lntx.store.record import Record, StoredFile, Unreadable, dump_record, read_record, record_name
+from lntx.store.record import Record, StoredFile, read_record, record_name
+from lntx.store.sealed import DamagedFile, write_sealed
 from lntx.store.staging import ABANDONED_S, computing, is_folder, modified, remove_abandoned
 from lntx.store.stat_cache import StatCache
 from lntx.text import for_message
@@ -183,7 +184,7 @@ class Store:
             record = read_record(path)
         except FileNotFoundError:
             return Finding(state="missing", record=None, reason="never computed")
-        except Unreadable as error:
+        except DamagedFile as error:
             return Finding(state="damaged", record=None, reason=f"record {path.name} is damaged: {error}")
         return self.check(record)
 
@@ -204,7 +205,7 @@ class Store:
         """
         pattern = f"{'*' if own is None else own[:16]}-{key or '*'}.json"
         for path in self.latest_record_paths(stage, pattern):
-            with contextlib.suppress(FileNotFoundError, Unreadable):
+            with contextlib.suppress(FileNotFoundError, DamagedFile):
                 record = read_record(path)
                 if own is None or record.identity.own == own:
                     yield record
@@ -262,7 +263,7 @@ class Store:
     def _write_record(self, record: Record) -> None:
         path = self.record_path(record.identity)
         self.journal.add({self.name_of(path): None}, durable=False)
-        write_json(path, dump_record(record))
+        write_sealed(path, record.model_dump(mode="json"))
 
     def _is_obstructed(self, place: Path, file: StoredFile) -> bool:
         """Whether something other than the file's bytes is where they belong."""

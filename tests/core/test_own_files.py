@@ -22,7 +22,7 @@ from lntx.pipeline.conclude import write_report_file
 from lntx.pipeline.table import TABLE
 from lntx.pipeline.work import compute_generate
 from lntx.runs.garbage import collect_garbage, pin
-from lntx.runs.records import load_run, run_names, run_path
+from lntx.runs.records import run_names, run_path
 from lntx.runs.verify import mend_history, verify
 from lntx.store.key import digest_of
 from lntx.store.store import Store
@@ -253,19 +253,6 @@ def test_a_key_in_a_record_opens_no_file_outside(tmp_path: Path) -> None:
         assert lock.read_text() == "mine"
 
 
-def test_a_run_without_a_digest_is_shown_and_no_more(tmp_path: Path) -> None:
-    run = lntx.run(**SMALL, root=tmp_path)
-    path = run_path(Store(tmp_path), run.run)
-    values = json.loads(path.read_text())
-    values.pop("digest")
-    path.write_text(json.dumps(values))
-    assert load_run(Store(tmp_path), run.run).model_dump() == run.model_dump()
-    with pytest.raises(BadInput, match="can be shown but not used"):
-        lntx.predict(3, run=run.run, root=tmp_path)
-    collect_garbage(Store(tmp_path), keep=0)
-    assert path.exists()
-
-
 def test_data_and_artifacts_may_be_links(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
@@ -369,7 +356,7 @@ def test_what_a_run_that_cannot_be_read_may_need_stays(tmp_path: Path, harm: str
     mend_history(store)
     found = collect_garbage(store, keep=0)
     assert all((tmp_path / file.path).exists() for report in first.stages.values() for file in report.files)
-    assert bool(found.held) == (harm != "no digest")
+    assert found.held
     if harm == "gone":
         pin(store, first.run, remove=True)
         assert collect_garbage(store, keep=0).held == ()

@@ -10,10 +10,12 @@ import pytest
 
 import lntx
 from lntx.progress import on_progress
+from lntx.runs.garbage import collect_garbage
 from lntx.runs.history import list_runs
-from lntx.runs.records import load_run, run_path
+from lntx.runs.records import load_run, read_run, run_path
 from lntx.runs.verify import mend_history, verify
 from lntx.store.key import digest_of
+from lntx.store.sealed import OtherVersion
 from lntx.store.store import Store
 
 SMALL: dict[str, Any] = {"export": {"formats": ["safetensors"]}, "data": {"num_rows": 50}}
@@ -99,23 +101,57 @@ def test_what_is_removed_meanwhile_is_no_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        {"stages": {}}, {"digits": None}, {"reference_weights": []}, {"true_weights": [1.0, 2.0]},
-        {"standard_errors": []}, {"learned_weights": [1.0] * 5}, {"created_at": "0001-01-01T00:00:00+00:00"},
+        ({"format": 2}, r"was written by a newer lntx \(format 2\): upgrade lntx"),
+        ({"a key of a newer one": 1}, r"was written by a newer lntx \(it has more keys\): upgrade lntx"),
+        ({"stages": {}}, "was written by a version of lntx with other stages: read it with that version"),
     ],
-)  # fmt: skip
-@pytest.mark.parametrize("has_digest", [True, False])
-def test_a_run_that_no_run_writes_breaks_nothing(tmp_path: Path, change: dict[str, Any], has_digest: bool) -> None:
+)
+def test_a_run_of_another_version_stays_and_breaks_nothing(tmp_path: Path, change: dict[str, Any], why: str) -> None:
     first = lntx.run(**SMALL, root=tmp_path)
     path = run_path(Store(tmp_path), first.run)
-    values = {**json.loads(path.read_text()), **change}
-    del values["digest"]
-    path.write_text(json.dumps({**values, "digest": digest_of(values)} if has_digest else values))
+    content = _sealed_again(path, change)
+    assert _damaged(tmp_path) == []
+    assert [*list_runs(Store(tmp_path))] == []
+    with pytest.raises(OtherVersion, match=why):
+        read_run(Store(tmp_path), first.run)
+    collected = collect_garbage(Store(tmp_path), keep=1, older_than_s=0)
+    assert (collected.removed, len(collected.held)) == ((), 1)
+    assert lntx.run(**SMALL, root=tmp_path).verdict == "pass"
+    assert verify(Store(tmp_path), heal=True).damaged == ()
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digits": None}, {"reference_weights": []}, {"true_weights": [1.0, 2.0]},
+        {"standard_errors": []}, {"learned_weights": [1.0] * 5}, {"created_at": "0001-01-01T00:00:00+00:00"}, None,
+    ],
+)  # fmt: skip
+def test_a_run_that_no_run_writes_breaks_nothing(tmp_path: Path, change: dict[str, Any] | None) -> None:
+    """None: its digest is gone."""
+    first = lntx.run(**SMALL, root=tmp_path)
+    path = run_path(Store(tmp_path), first.run)
+    if change is None:
+        values = json.loads(path.read_text())
+        del values["digest"]
+        path.write_text(json.dumps(values))
+    else:
+        _sealed_again(path, change)
     assert _damaged(tmp_path) == [f"artifacts/runs/{first.run}.json"]
     assert [*list_runs(Store(tmp_path))] == []
     assert lntx.run(**SMALL, root=tmp_path).verdict == "pass"
     assert _damaged(tmp_path) == []
+
+
+def _sealed_again(path: Path, change: dict[str, Any]) -> bytes:
+    """Change a file, as another version would write it; return its bytes."""
+    values = {**json.loads(path.read_text()), **change}
+    del values["digest"]
+    path.write_text(json.dumps({**values, "digest": digest_of(values)}))
+    return path.read_bytes()
 
 
 @pytest.mark.parametrize("stage", ["generate", "evaluate"])

@@ -25,17 +25,19 @@ from driving import command
 
 import lntx
 from flows.server.home import Home
-from lntx.canary import drift
+from lntx.canary.baseline import Baseline
+from lntx.canary.drift import TrainingBits
 from lntx.config.loading import settle
 from lntx.data.importing import import_table
 from lntx.data.tables import look_at
 from lntx.errors import LntxError
 from lntx.export.formats import load_predictor
-from lntx.runs.records import DamagedRun, load_runs, read_pointer, run_names
+from lntx.runs.records import load_runs, read_pointer, run_names
 from lntx.store import stat_cache
 from lntx.store.key import digest_of
 from lntx.store.leases import in_use
-from lntx.store.record import Unreadable, read_record
+from lntx.store.record import read_record
+from lntx.store.sealed import DamagedFile
 from lntx.store.store import Store
 from lntx.sweep import sweep as sweeping
 from lntx.training.checkpoints import Checkpoints
@@ -62,11 +64,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"data/dataset-0123456789abcdef.parquet": {"state": [1, 2, 3, 4], "sha256": "a" * 64, "read_at": 1.5}}
         )
     )
-    canary = root / "artifacts" / "canary"
-    canary.mkdir()
-    (canary / "0123456789abcdef.json").write_text(
-        json.dumps({"records": [{"at": "2024-01-01", "versions": {"torch": "2"}, "bits": ["a", "b"]}]})
-    )
+    record = TrainingBits(at="2024-01-01", versions={"torch": "2"}, bits=("a", "b"))
+    _baseline(root).update(lambda records: (None, record))
     home = Home(root)
     home.prepare()
     home.secret()
@@ -79,6 +78,10 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _one(root: Path, pattern: str) -> Path:
     return next(iter(sorted(root.glob(pattern))))
+
+
+def _baseline(root: Path) -> Baseline[TrainingBits]:
+    return Baseline(Store(root), TrainingBits, {"device": "a processor"})
 
 
 def _read_table(path: Path) -> None:
@@ -96,7 +99,7 @@ KINDS: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
     "model": ("artifacts/export/model-*.safetensors", lambda _root, path: load_predictor(path)(np.ones((1, 1)))),
     "onnx": ("artifacts/export/model-*.onnx", lambda _root, path: load_predictor(path)(np.ones((1, 1)))),
     "sweep": ("artifacts/sweeps/*.jsonl", lambda _root, path: sweeping._read_log(path)),
-    "witness": ("artifacts/canary/*.json", lambda _root, path: drift._load(path)),
+    "baseline": ("artifacts/canary/*.json", lambda root, _path: _baseline(root).load()),
     "checkpoint": ("checkpoint", lambda _root, path: Checkpoints(path).load()),
     "state": ("artifacts/.server/state.json", lambda root, _path: _with_lock(Home(root))),
     "options": ("artifacts/.server/options.json", lambda root, _path: Home(root).read_options()),
@@ -198,7 +201,7 @@ def test_what_is_read_back_may_be_anything(real: Path, tmp_path: Path, seed: int
         said = ""
         try:
             read(root, path)
-        except (LntxError, Unreadable, DamagedRun) as error:
+        except (LntxError, DamagedFile) as error:
             said = str(error)
         assert said.replace("\n", "").isprintable(), number
         assert len(said) < 2100, number
