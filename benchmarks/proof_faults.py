@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from more_proof_faults import MORE_FAULTS
+from more_proof_faults import MORE_FAULTS, is_caught
 
 from benchmarks.machine import described
-from lntx.proof.faults import PROOF_FAULTS, ProofFault, is_caught, prove_with
+from lntx.proof.faults import PROOF_FAULTS, ProofFault, prove_with
 
 PAGE = Path(__file__).parent / "results" / "proof_faults.md"
 

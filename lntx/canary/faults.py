@@ -134,41 +134,6 @@ def _dropped(columns: Columns) -> Columns:
     return {name: np.delete(values, len(values) // 2) for name, values in columns.items()}
 
 
-def with_read_rows(change: Callable[[pa.RecordBatch], pa.RecordBatch], *, times: int | None = None) -> Any:
-    """Change what is read from Parquet. times: number of readings to change; all by default."""
-
-    def plant(_case: TrainingCase) -> AbstractContextManager[None]:
-        readings: list[int] = []
-
-        def make(iter_batches: Callable[..., Iterator[pa.RecordBatch]]) -> Callable[..., Iterator[pa.RecordBatch]]:
-            def changing(self: Any, *args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
-                readings.append(1)
-                last = None
-                for batch in iter_batches(self, *args, **options):
-                    if last is not None:
-                        yield last
-                    last = batch
-                if last is not None:
-                    # Change the last batch: a file of few rows has no other.
-                    yield change(last) if times is None or len(readings) <= times else last
-
-            return changing
-
-        return replaced(pq.ParquetFile, "iter_batches", make)
-
-    return plant
-
-
-def _in_float16(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return with_column(batch, "y", lambda values: values.astype(np.float16).astype(values.dtype))
-
-
-def with_column(batch: pa.RecordBatch, name: str, change: Callable[[np.ndarray], np.ndarray]) -> pa.RecordBatch:
-    """Return rows with one column changed."""
-    columns = {column: batch.column(column) for column in batch.schema.names}
-    return pa.record_batch({**columns, name: pa.array(change(columns[name].to_numpy(zero_copy_only=False)))})
-
-
 def _rounded_solution(_case: TrainingCase) -> AbstractContextManager[None]:
     """Round the exact solution to float32."""
     import lntx.evaluation.least_squares
@@ -317,24 +282,6 @@ def altered_weights(stage: Any) -> Plant:
     return plant
 
 
-@contextlib.contextmanager
-def _stale_export(case: TrainingCase) -> Iterator[None]:
-    """Put the files of an earlier run in place of the fresh ones."""
-
-    def tamper(files: dict[str, Path]) -> None:
-        from lntx.export.formats import FORMATS
-
-        generator = torch.Generator().manual_seed(2)
-        dtype = getattr(torch, case.pipeline.train.dtype)
-        count = len(case.pipeline.data.true_weights or ())
-        earlier = LNTXLinearModel(count, bias=case.pipeline.learns_bias, dtype=dtype, generator=generator)
-        for name in case.pipeline.export.formats:
-            files[f"model.{name}"].write_bytes(FORMATS[name].write(earlier))
-
-    with once_stored("export", tamper):
-        yield
-
-
 def export_fault(name: str, what: str, planted: Plant, limit: str | None = None) -> TrainingFault:
     """Return a fault that must be blamed on the export."""
     return TrainingFault(name=name, what=what, blame="export", limit=limit, planted=planted)
@@ -345,13 +292,6 @@ _FAULTS = (
         name="flipped-row-bit", what="the last bit of a stored target flips", blame="data", planted=_flip_a_bit
     ),
     TrainingFault(name="dropped-row", what="a row is not written", blame="data", planted=with_written_rows(_dropped)),
-    TrainingFault(
-        name="float16-column",
-        what="the target is read through float16",
-        blame="data",
-        limit="a column whose values are all float16 numbers",
-        planted=with_read_rows(_in_float16),
-    ),
     TrainingFault(
         name="rounded-solution",
         what="the exact solution is rounded to float32",
@@ -385,7 +325,6 @@ _FAULTS = (
         "none in safetensors; 4 eps of a prediction in the other formats",
     ),
     export_fault("altered-export", "the last bit of a weight flips in the exported file", altered_weights("export")),
-    export_fault("stale-export", "the files of an earlier run lie in place of the fresh ones", _stale_export),
 )
 
 FAULTS: Mapping[str, TrainingFault] = {fault.name: fault for fault in _FAULTS}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import nn
 
@@ -28,9 +30,7 @@ from lntx.canary.faults import (
     model_like,
     once_stored,
     training_fault,
-    with_column,
     with_exported_model,
-    with_read_rows,
     with_settings,
     with_written_rows,
 )
@@ -302,7 +302,68 @@ def _other_card(_case: TrainingCase) -> AbstractContextManager[None]:
     return replaced(lntx.export.export, "Card", make)
 
 
+def _in_float16(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return with_column(batch, "y", lambda values: values.astype(np.float16).astype(values.dtype))
+
+
+def with_read_rows(change: Callable[[pa.RecordBatch], pa.RecordBatch], *, times: int | None = None) -> Any:
+    """Change what is read from Parquet. times: number of readings to change; all by default."""
+
+    def plant(_case: TrainingCase) -> AbstractContextManager[None]:
+        readings: list[int] = []
+
+        def make(iter_batches: Callable[..., Iterator[pa.RecordBatch]]) -> Callable[..., Iterator[pa.RecordBatch]]:
+            def changing(self: Any, *args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+                readings.append(1)
+                last = None
+                for batch in iter_batches(self, *args, **options):
+                    if last is not None:
+                        yield last
+                    last = batch
+                if last is not None:
+                    # Change the last batch: a file of few rows has no other.
+                    yield change(last) if times is None or len(readings) <= times else last
+
+            return changing
+
+        return replaced(pq.ParquetFile, "iter_batches", make)
+
+    return plant
+
+
+def with_column(batch: pa.RecordBatch, name: str, change: Callable[[np.ndarray], np.ndarray]) -> pa.RecordBatch:
+    """Return rows with one column changed."""
+    columns = {column: batch.column(column) for column in batch.schema.names}
+    return pa.record_batch({**columns, name: pa.array(change(columns[name].to_numpy(zero_copy_only=False)))})
+
+
+@contextlib.contextmanager
+def _stale_export(case: TrainingCase) -> Iterator[None]:
+    """Put the files of an earlier run in place of the fresh ones."""
+
+    def tamper(files: dict[str, Path]) -> None:
+        from lntx.export.formats import FORMATS
+
+        generator = torch.Generator().manual_seed(2)
+        dtype = getattr(torch, case.pipeline.train.dtype)
+        count = len(case.pipeline.data.true_weights or ())
+        earlier = LNTXLinearModel(count, bias=case.pipeline.learns_bias, dtype=dtype, generator=generator)
+        for name in case.pipeline.export.formats:
+            files[f"model.{name}"].write_bytes(FORMATS[name].write(earlier))
+
+    with once_stored("export", tamper):
+        yield
+
+
 MORE_FAULTS = (
+    TrainingFault(
+        name="float16-column",
+        what="the target is read through float16",
+        blame="data",
+        limit="a column whose values are all float16 numbers",
+        planted=with_read_rows(_in_float16),
+    ),
+    export_fault("stale-export", "the files of an earlier run lie in place of the fresh ones", _stale_export),
     TrainingFault(
         name="duplicated-row",
         what="a row is written again in its neighbour's place",

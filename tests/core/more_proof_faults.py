@@ -18,19 +18,18 @@ from lntx.proof.faults import (
     LSTM,
     RMS_NORM,
     SIZES,
+    Change,
     ProofFault,
     flip_bit,
     replaced,
-    scaled,
     scaled_scores,
     with_arguments,
-    with_output,
     with_result,
     with_settings,
-    with_step,
     wrong_kernel,
 )
 from lntx.proof.nets import Net
+from lntx.proof.result import Proof
 
 
 def _without_last_key(arguments: dict[str, Any], out: Any, size: float) -> Any:
@@ -145,7 +144,99 @@ def _next_index(arguments: dict[str, Any], out: torch.Tensor, size: float) -> to
     return (out + 1).clamp_(max=arguments["self"].shape[-1] * arguments["self"].shape[-2] - 1)
 
 
+def _moved(arguments: dict[str, Any], out: torch.Tensor, size: float) -> torch.Tensor:
+    arguments["running_mean"].mul_(1 + size)
+    return out
+
+
+@torch.no_grad()
+def _adam_without_correction(optimizer: torch.optim.Optimizer, size: float) -> None:
+    for group in optimizer.param_groups:
+        beta1, beta2 = group["betas"]
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            for name in ("exp_avg", "exp_avg_sq"):
+                state.setdefault(name, torch.zeros_like(parameter))
+            state["step"] = state.get("step", torch.tensor(0.0)) + 1
+            grad = (
+                parameter.grad
+                if isinstance(optimizer, torch.optim.AdamW)
+                else parameter.grad + group["weight_decay"] * parameter
+            )
+            if isinstance(optimizer, torch.optim.AdamW):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            state["exp_avg"].lerp_(grad, 1 - beta1)
+            state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+            # Without 1 - beta1^t and 1 - beta2^t.
+            parameter.addcdiv_(state["exp_avg"], state["exp_avg_sq"].sqrt().add_(group["eps"]), value=-group["lr"])
+
+
+def with_step(make: Callable[[torch.optim.Optimizer, float], None]) -> Callable[[Net, float], Any]:
+    """Replace a step of the optimiser by a formula of right operators that is wrong as a whole."""
+
+    @contextlib.contextmanager
+    def planted(net: Net, size: float) -> Iterator[None]:
+        kind = type(net.optimizer)
+
+        def wrong(original: Any) -> Any:
+            def step(self: torch.optim.Optimizer, closure: Any = None) -> None:
+                make(self, size)
+
+            return torch.optim.Optimizer.profile_hook_step(step)
+
+        with replaced(kind, "step", wrong):
+            yield
+
+    return planted
+
+
+def with_output(place: int, make: Callable[[dict[str, Any], torch.Tensor, float], torch.Tensor]) -> Change:
+    """Change one of several outputs."""
+
+    def change(func: Any, arguments: dict[str, Any], out: Any, size: float) -> Any:
+        return tuple(make(arguments, output, size) if k == place else output for k, output in enumerate(out))
+
+    return change
+
+
+def scaled(arguments: dict[str, Any], out: torch.Tensor, size: float) -> torch.Tensor:
+    """Return the output, off by a factor 1 + size."""
+    return out * (1 + size)
+
+
+def is_caught(fault: ProofFault, proof: Proof) -> bool:
+    """Return whether a proof blames the right operator, step or storage first."""
+    return bool(proof.wrong) and fault.is_blamed(proof.wrong[0].operator)
+
+
 MORE_FAULTS = (
+    wrong_kernel(
+        "gelu-gradient", "off by a factor 1 + size", "gelu_backward", LAYER_NORM, with_result(scaled), sizes=SIZES
+    ),
+    wrong_kernel(
+        "log-softmax",
+        "off by so much",
+        "_log_softmax",
+        LAYER_NORM,
+        with_result(lambda arguments, out, size: out + size),
+        sizes=SIZES,
+    ),
+    wrong_kernel(
+        "batch-norm-momentum",
+        "the running statistics use another momentum",
+        "native_batch_norm",
+        CONVOLUTIONS,
+        with_output(1, _moved),
+        sizes=SIZES,
+    ),
+    ProofFault(
+        name="adam-correction",
+        effect="the step leaves out the correction of the moments",
+        blame="step",
+        net=LAYER_NORM,
+        optimizer=torch.optim.AdamW,
+        planted=with_step(_adam_without_correction),
+    ),
     wrong_kernel(
         "attention-mask", "the causal mask is off by one", ATTENTION, LAYER_NORM, with_result(_without_last_key)
     ),

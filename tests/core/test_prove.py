@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from more_proof_faults import MORE_FAULTS
+from more_proof_faults import MORE_FAULTS, is_caught
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lntx
 from lntx.errors import BadInput
-from lntx.proof.faults import PROOF_FAULTS, is_caught, prove_with
+from lntx.proof.faults import PROOF_FAULTS, prove_with
 
 
 def _model() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
