@@ -28,11 +28,7 @@ class Selection:
 
 
 def select(
-    *,
-    from_stage: Stage | None = None,
-    until: Stage | None = None,
-    only: Stage | None = None,
-    force: Iterable[str] = (),
+    *, from_stage: Stage | None = None, until: Stage | None = None, only: Stage | None = None, force: Iterable[str] = ()
 ) -> Selection:
     """Convert the four options to a selection.
 

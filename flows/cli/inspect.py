@@ -112,11 +112,7 @@ def report(
     return 0
 
 
-def verify(
-    *,
-    heal: Annotated[bool, Parameter(negative=())] = False,
-    common: Annotated[Common, Flat] = Common(),
-) -> int:
+def verify(*, heal: Annotated[bool, Parameter(negative=())] = False, common: Annotated[Common, Flat] = Common()) -> int:
     """Read every stored file again and check it; exit code 5 if a file is damaged.
 
     Args:
@@ -174,11 +170,7 @@ def gc(
 
 
 def pin(
-    name: str,
-    /,
-    *,
-    remove: Annotated[bool, Parameter(negative=())] = False,
-    common: Annotated[Common, Flat] = Common(),
+    name: str, /, *, remove: Annotated[bool, Parameter(negative=())] = False, common: Annotated[Common, Flat] = Common()
 ) -> int:
     """Pin a run: lntx gc never deletes the run or anything that it needs.
 

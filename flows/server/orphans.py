@@ -80,10 +80,7 @@ async def cancel_all(client: PrefectClient) -> None:
 async def renew_late_runs(client: PrefectClient) -> None:
     """Give late scheduled runs the current settings. Prefect itself recreates the runs that are not due yet."""
     for deployment in await served(client):
-        late: dict[str, dict[str, Any]] = {
-            "tags": {"all_": ["auto-scheduled"]},
-            "state": {"name": {"any_": _DUE}},
-        }
+        late: dict[str, dict[str, Any]] = {"tags": {"all_": ["auto-scheduled"]}, "state": {"name": {"any_": _DUE}}}
         for run_id in await _runs(client, deployment, [StateType.SCHEDULED], late):
             await client.update_flow_run(run_id, parameters=deployment.parameters)
 

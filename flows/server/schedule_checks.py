@@ -24,11 +24,7 @@ def check_schedules(options: ServerOptions) -> None:
     """
     from prefect.client.schemas.schedules import CronSchedule
 
-    crons = (
-        ("--cron", options.cron),
-        ("--canary-cron", options.canary_cron),
-        ("--deep-cron", options.deep_cron),
-    )
+    crons = (("--cron", options.cron), ("--canary-cron", options.canary_cron), ("--deep-cron", options.deep_cron))
     for option, cron in crons:
         if cron is None:
             continue

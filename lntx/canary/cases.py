@@ -58,10 +58,7 @@ def fixed_cases(level: Level, device: Device = "auto") -> tuple[TrainingCase, ..
             ),
             _case("noise, 100,000 rows", device, {**noisy, "num_rows": 100_000}, momentum=0.5),
             _case(
-                f"noise, 100,000 rows, {threads} threads",
-                device,
-                {**noisy, "num_rows": 100_000},
-                num_threads=threads,
+                f"noise, 100,000 rows, {threads} threads", device, {**noisy, "num_rows": 100_000}, num_threads=threads
             ),
             _case(
                 "noise, 100,000 rows, float32", device, {**noisy, "num_rows": 100_000}, dtype="float32", momentum=0.5

@@ -42,10 +42,7 @@ def open_suite(
 
 
 def run_canary(
-    options: CanaryOptions | None = None,
-    *,
-    root: str | os.PathLike[str] | None = None,
-    fault: Fault | None = None,
+    options: CanaryOptions | None = None, *, root: str | os.PathLike[str] | None = None, fault: Fault | None = None
 ) -> Canary:
     """Compute everything anew, without cache, and judge it; a wrong answer is a result (`verdict`).
 

@@ -162,13 +162,7 @@ class _Rows:
     """The rows of a table as blocks of terms and target, and what was seen of them."""
 
     def __init__(
-        self,
-        table: Table,
-        columns: Sequence[str],
-        levels: Mapping[str, Sequence[str]],
-        *,
-        drops: bool,
-        watched: bool,
+        self, table: Table, columns: Sequence[str], levels: Mapping[str, Sequence[str]], *, drops: bool, watched: bool
     ) -> None:
         self.problems = Problems(table, columns[-1])
         self.dropped = 0

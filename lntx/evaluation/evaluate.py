@@ -254,11 +254,7 @@ def _naive_gradient(fit: Fit, reference: Reference) -> Iterator[str]:
 
 
 def _reference_off_truth(
-    data: Data,
-    reference: Reference,
-    coefficients: Sequence[Coefficient],
-    rounding: Rounding,
-    settings: Evaluate,
+    data: Data, reference: Reference, coefficients: Sequence[Coefficient], rounding: Rounding, settings: Evaluate
 ) -> str | None:
     """Test the exact solution jointly against the truth; return a clause if the test fails, else None."""
     gaps = np.array([coefficient.reference - (coefficient.true or 0.0) for coefficient in coefficients])

@@ -193,11 +193,7 @@ def _images(draw: np.random.Generator) -> Recipe:
         return images, torch.from_numpy(draw.integers(0, classes, batch))
 
     expected: Expected = {
-        "native_batch_norm": {
-            "eps": frozenset([1e-5]),
-            "momentum": frozenset([0.1]),
-            "training": frozenset([True]),
-        },
+        "native_batch_norm": {"eps": frozenset([1e-5]), "momentum": frozenset([0.1]), "training": frozenset([True])},
         "native_group_norm": {"eps": frozenset([1e-5])},
     }
     return Images(channels=channels, classes=classes), data, expected

@@ -74,12 +74,7 @@ def gather_report(store: Store, run: Run, *, reuse: bool = False) -> Report:
     evaluation = _stored(
         store, run, "evaluate", "evaluation-", lambda path: Evaluation.model_validate_json(path.read_bytes())
     )
-    return Report(
-        run=run,
-        history=tuple(history or ()),
-        evaluation=evaluation,
-        last_runs=last_runs,
-    )
+    return Report(run=run, history=tuple(history or ()), evaluation=evaluation, last_runs=last_runs)
 
 
 def _same_results(first: Run, other: Run) -> bool:
@@ -226,8 +221,7 @@ def _path(report: Report) -> list[Picture]:
     names = [text.for_message(name, text.MAX_NAME).replace("$", r"\$") for name in (*evaluation.features, "bias")]
     return [
         Picture(
-            name="weights over the loss",
-            drawing=lambda: plots.path_over_loss(path, solution, factor, least, names),
+            name="weights over the loss", drawing=lambda: plots.path_over_loss(path, solution, factor, least, names)
         )
     ]
 

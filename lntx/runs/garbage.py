@@ -71,12 +71,7 @@ class Collection(Section):
 
 
 def collect_garbage(
-    store: Store,
-    *,
-    keep: int,
-    older_than_s: float | None = None,
-    damaged: bool = False,
-    dry_run: bool = False,
+    store: Store, *, keep: int, older_than_s: float | None = None, damaged: bool = False, dry_run: bool = False
 ) -> Collection:
     """Remove the records of old runs, and all results that no remaining run needs.
 

@@ -82,12 +82,7 @@ def choose_frame(curvature: curves.Curvature, choice: Literal["auto"] | curves.P
 
 
 def plan_descent(
-    curvature: curves.Curvature,
-    frame: Frame,
-    train: Train,
-    blocks: Callable[[], Iterable[Block]],
-    *,
-    in_memory: bool,
+    curvature: curves.Curvature, frame: Frame, train: Train, blocks: Callable[[], Iterable[Block]], *, in_memory: bool
 ) -> Descent:
     """Choose the batches and the learning rate.
 

@@ -169,10 +169,7 @@ def batch_norm_gradient(call: Call) -> Found:
     def statistics(channel: torch.Tensor) -> tuple[Bounded, Bounded]:
         if call["train"]:
             return call.read(call["save_mean"], channel), call.read(call["save_invstd"], channel)
-        return (
-            call.read(call["running_mean"], channel),
-            (call.read(call["running_var"], channel) + eps).rsqrt(),
-        )
+        return (call.read(call["running_mean"], channel), (call.read(call["running_var"], channel) + eps).rsqrt())
 
     if call["output_mask"][0]:
         picked = call.pick("0", terms=count)
