@@ -41,6 +41,7 @@ class Call:
         self.sample = sample
         self.own_format = False
         self.as_balls = False
+        self.is_small = False
         self.focus: tuple[str, int] | None = None
         self.everything = False
         self._seed = seed
@@ -49,7 +50,13 @@ class Call:
     def again(self, *, as_balls: bool = False, own_format: bool = False, focus: tuple[str, int] | None = None) -> Call:
         """Return the same call, to be checked otherwise: in balls, in its own format, or at one element of a slot."""
         call = Call(self.name, self.args, self.outputs, after=self.after, sample=self.sample, seed=self._seed)
-        call.as_balls, call.own_format, call.focus = as_balls or self.as_balls, own_format, focus
+        call.as_balls, call.own_format, call.focus = as_balls, own_format, focus
+        return call
+
+    def in_floats(self) -> Call:
+        """Return the same call in float64 arithmetic, with the elements that are checked in balls."""
+        call = self.again(own_format=self.own_format, focus=self.focus)
+        call.is_small = True
         return call
 
     def __getitem__(self, name: str) -> Any:
@@ -96,10 +103,11 @@ class Call:
             return np.array([self.focus[1]])
         if self.focus is not None:
             return np.arange(min(count, 1))
-        whole = WHOLE if not self.as_balls else _WHOLE_IN_BALLS
-        if self.everything or count * terms <= whole or (count <= self.sample and not self.as_balls):
+        is_small = self.as_balls or self.is_small
+        whole = WHOLE if not is_small else _WHOLE_IN_BALLS
+        if self.everything or count * terms <= whole or (count <= self.sample and not is_small):
             return np.arange(count)
-        most = max(_MOST_BALLS // terms, 2) if self.as_balls else self.sample
+        most = max(_MOST_BALLS // terms, 2) if is_small else self.sample
         inner = self._draw.integers(0, count, max(min(self.sample, most) - 2, 0))
         return np.unique(np.concatenate([inner, [0, count - 1]]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -117,6 +117,8 @@ class prove(TorchDispatchMode):  # noqa: N801
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
         ]
+        self._resize = torch.UntypedStorage.resize_
+        torch.UntypedStorage.resize_ = self._forget_resized  # type: ignore[assignment, method-assign]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self.proof
 
@@ -125,9 +127,20 @@ class prove(TorchDispatchMode):  # noqa: N801
     ) -> None:
         """End it."""
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+
+    @property
+    def _forget_resized(self) -> Callable[[torch.UntypedStorage, int], Any]:
+        """What resizes a storage in the block: its bytes are then no operator's."""
+
+        def resize(storage: torch.UntypedStorage, size: int) -> Any:
+            self._chain.drop(storage)
+            return self._resize(storage, size)
+
+        return resize
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator, and compare it with its formula."""
@@ -155,7 +168,11 @@ class prove(TorchDispatchMode):  # noqa: N801
             outputs = list(out) if isinstance(out, tuple | list) else [out]
             after = {argument: arguments[argument] for argument in writes}
             for storage in _storages([*outputs, *after.values()]):
-                self._chain.wrote(storage, reader)
+                if "empty" in plain:
+                    # What fills it may be no operator: numpy, C++, another process.
+                    self._chain.drop(storage)
+                else:
+                    self._chain.wrote(storage, reader)
             self._compare_scalars(phase, plain, arguments)
             products = multiply_adds(func, args, kwargs, out, arguments)
             if namespace != "aten":

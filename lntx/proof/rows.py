@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,7 +13,7 @@ import torch
 
 from lntx.proof.call import Call
 from lntx.proof.formulas import FORMULAS, MOVES, OWN_FORMAT, bits
-from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, middle
+from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, as_balls, middle
 
 Phase = Literal["forward", "backward", "optimizer"]
 
@@ -99,7 +99,25 @@ def _in_balls(call: Call, judgement: Judged) -> Judged:
 def _compare(call: Call) -> Judged:
     # Infinite numbers are part of many models: masks, for one.
     with np.errstate(all="ignore"):
-        return judge_numbers(call, FORMULAS[call.name](call))
+        numbers = FORMULAS[call.name](call)
+        return judge_numbers(call, _with_poles(call, numbers) if call.as_balls else numbers)
+
+
+def _with_poles(call: Call, numbers: Iterable[tuple[str, Array, Bounded]]) -> Iterator[tuple[str, Array, Bounded]]:
+    """Take the value at a pole, such as 1/0, from IEEE arithmetic: a ball there is no number, and has no zero with a
+    sign.
+    """
+    by_slot: dict[str, Bounded] | None = None
+    for slot, flat, expected in numbers:
+        at_pole = ~np.isfinite(middle(expected.value))
+        if at_pole.any():
+            if by_slot is None:
+                by_slot = {name: values for name, _, values in FORMULAS[call.name](call.in_floats())}
+            other = by_slot[slot]
+            value = np.where(at_pole, as_balls(other.value), expected.value)
+            yield slot, flat, expected.like(value, np.where(at_pole, other.error, expected.error))
+        else:
+            yield slot, flat, expected
 
 
 def judge_numbers(call: Call, numbers: Iterable[tuple[str, Array, Bounded]]) -> Judged:

@@ -135,6 +135,10 @@ def multiply_adds(func: Any, args: Any, kwargs: dict[str, Any], out: Any, argume
     packet = func.overloadpacket
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=out)) // 2
+    if "attention_for_cpu" in str(packet):
+        query, value = arguments["query"].shape, arguments["value"].shape
+        scores, widths = math.prod(query[:-1]) * value[-2], (query[-1], value[-1])
+        return int(scores * (3 * widths[0] + 2 * widths[1] if "backward" in str(packet) else sum(widths)))
     if "rnn_layer" in str(packet):
         inputs, size = arguments["input"], int(arguments["hidden_size"])
         once = math.prod(inputs.shape[:2]) * 4 * size * (inputs.shape[2] + size)

@@ -260,6 +260,51 @@ def _forward_derivative() -> None:
     torch.func.jvp(nn.Linear(6, 8), (torch.randn(2, 6),), (torch.randn(2, 6),))
 
 
+def _poles() -> None:
+    """What IEEE arithmetic gives at a pole and beyond the largest number, the sign of a zero included."""
+    for dtype in (torch.float32, torch.float64):
+        zeros, ones = torch.zeros(3, dtype=dtype), torch.ones(3, dtype=dtype)
+        for _ in (
+            ones / zeros,
+            ones / -zeros,
+            ones / 0.0,
+            zeros.log(),
+            zeros.rsqrt(),
+            zeros.reciprocal(),
+            -ones.sqrt(),
+        ):
+            pass
+        (1000 * ones).exp().sub(math.inf)
+        torch.full((2, 3), -math.inf, dtype=dtype).softmax(-1)
+    weight = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.RAdam([weight], foreach=True)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+
+
+def _memory_that_others_fill() -> None:
+    """numpy, C++, and a storage that is released and comes back, as with FSDP2."""
+    empty = torch.empty(10)
+    empty.numpy()[:] = 3
+    (empty * 2).sum()
+    scores = torch.randn(5, 2, 4).log_softmax(-1)
+    nn.CTCLoss()(scores, torch.tensor([[1, 2], [2, 3]]), (5, 5), (2, 2))
+    doubled = torch.randn(10) * 2
+    size = doubled.untyped_storage().nbytes()
+    doubled.untyped_storage().resize_(0)
+    doubled.untyped_storage().resize_(size)
+    doubled.copy_(torch.randn(10)).add(1)
+
+
+def _without_axes() -> None:
+    number, index = torch.randn(()), torch.tensor(0)
+    number.clone().scatter(0, index, 1.0)
+    number.index_select(0, index[None])
+    torch.randn(5).gather(0, torch.tensor(2))
+    torch.randn(3, dtype=torch.complex64).conj().clone()
+    nn.functional.pad(torch.randn(4, 4), (1, -1, -2, 1))
+
+
 def _other_formats() -> None:
     torch.ones(2).add(1)
     torch.randn(3, dtype=torch.complex64) * torch.randn(3, dtype=torch.complex64)
@@ -270,7 +315,7 @@ def _other_formats() -> None:
     "program",
     [
         _closure, _scaled_gradients, _own_hooks, _clipped_values, _scalars_of_other_formats, _whole_numbers,
-        _forward_derivative, _other_formats,
+        _forward_derivative, _other_formats, _poles, _memory_that_others_fill, _without_axes,
     ],
 )  # fmt: skip
 def test_programs_of_every_kind_raise_no_alarm(program: Callable[[], None]) -> None:
@@ -278,6 +323,46 @@ def test_programs_of_every_kind_raise_no_alarm(program: Callable[[], None]) -> N
         program()
     assert proof.passed, proof.reason
     assert not any("failed" in one.why for one in proof.unchecked.values()), proof.unchecked
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_attention_whose_heads_share_keys_is_checked(dtype: torch.dtype) -> None:
+    """As in Llama: forward and all gradients; a wrong element of any of them is seen."""
+    torch.manual_seed(0)
+    shapes = ((2, 6, 9, 8), (2, 2, 9, 8), (2, 2, 9, 8))
+    tensors = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+    def step() -> None:
+        attention = nn.functional.scaled_dot_product_attention(*tensors, is_causal=True, enable_gqa=True)
+        torch.autograd.grad(attention.square().sum(), tensors)
+
+    with lntx.prove(seed=1) as proof:
+        step()
+    assert proof.passed, proof.reason
+    assert not [name for name in proof.unchecked if "attention" in name]
+    assert proof.checked_products == 1.0
+    with lntx.prove(seed=1) as unseen, _Doubled("_scaled_dot_product_flash_attention_for_cpu", None):
+        step()
+    assert unseen.passed, "nothing is changed"
+    for name in ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward"):
+        for slot in range(1 if not name.endswith("backward") else 3):
+            with _Doubled(name, slot), lntx.prove(seed=1) as wrong:
+                step()
+            assert [row.operator for row in wrong.wrong][:1] == [name], (name, slot)
+
+
+class _Doubled(TorchDispatchMode):
+    """Doubles one result of an operator; none if slot is None."""
+
+    def __init__(self, name: str, slot: int | None) -> None:
+        super().__init__()
+        self.name, self.slot = name, slot
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if self.slot is None or func._schema.name != f"aten::{self.name}":
+            return out
+        return tuple(2 * part if k == self.slot else part for k, part in enumerate(out))
 
 
 def test_a_step_that_lost_its_state_is_wrong() -> None:

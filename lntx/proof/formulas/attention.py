@@ -1,5 +1,6 @@
 """Scaled dot-product attention and its gradient (Vaswani et al., Attention is all you need, 2017; Dao et al.,
-FlashAttention, 2022, appendix B for the gradient).
+FlashAttention, 2022, appendix B for the gradient; Ainslie et al., GQA, 2023: several heads of queries share a head of
+keys and values, whose gradient is the sum over them).
 
 s_ij = scale q_i k_j, p = softmax(s), o_i = sum_j p_ij v_j. With D_i = do_i o_i:
 dv_j = sum_i p_ij do_i, ds_ij = p_ij (do_i v_j - D_i), dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i ds_ij q_i.
@@ -38,6 +39,11 @@ def _scale(call: Call) -> float:
     return float(call["scale"]) if call["scale"] is not None else 1 / math.sqrt(call["query"].shape[-1])
 
 
+def _sharing(call: Call) -> int:
+    """Return how many heads of queries share a head of keys and values."""
+    return int(call["query"].shape[1] // max(call["key"].shape[1], 1))
+
+
 def _scores(
     call: Call, queries: Bounded, keys: Bounded, head: tuple[Array, ...], rows: Array, columns: Array
 ) -> Bounded:
@@ -69,7 +75,8 @@ def attention(call: Call) -> Found:
     picked = call.pick(terms=length * 2)
     batch, head, row, feature = (index.numpy() for index in unravel(picked, call.out.shape))
     weights, total, _ = _softmax(call, batch, head, row)
-    values = call.read(value.transpose(-1, -2), tuple(torch.from_numpy(index) for index in (batch, head, feature)))
+    places_of_values = (batch, head // _sharing(call), feature)
+    values = call.read(value.transpose(-1, -2), tuple(torch.from_numpy(index) for index in places_of_values))
     yield "0", picked, (_as_stored(call, weights) * values).sum() / total
     if len(call.outputs) > 1 and isinstance(call.outputs[1], torch.Tensor) and call.outputs[1].numel():
         chosen = call.pick("1", terms=length * 2)
@@ -83,7 +90,7 @@ def _softmax(call: Call, batch: Array, head: Array, row: Array) -> tuple[Bounded
     where = (torch.from_numpy(batch), torch.from_numpy(head))
     length = call["key"].shape[-2]
     queries = call.read(call["query"], (*where, torch.from_numpy(row))).reshape(len(row), 1, -1)
-    keys = call.read(call["key"], where)
+    keys = call.read(call["key"], (where[0], torch.from_numpy(head // _sharing(call))))
     columns = np.tile(np.arange(length), (len(row), 1))
     scores = _scores(call, queries, keys, (batch, head), row[:, None], columns)[:, 0, :]
     top = _top(scores)
@@ -108,33 +115,41 @@ def attention_gradient(call: Call) -> Found:
 
 
 def _one_gradient(call: Call, slot: str, length: int) -> Found:
-    picked = call.pick(slot, terms=8 * length)
+    sharing = _sharing(call)
+    picked = call.pick(slot, terms=8 * length * (1 if slot == "0" else sharing))
     batch, head, place, feature = (index.numpy() for index in unravel(picked, call.result(slot).shape))
-    where = (torch.from_numpy(batch), torch.from_numpy(head))
-    at_place = (*where, torch.from_numpy(place))
-    every = np.tile(np.arange(length), (len(place), 1))
-    count = len(place)
-    rows, columns = (place[:, None], every) if slot == "0" else (every, place[:, None])
-    query_at: tuple[torch.Tensor, ...] = at_place if slot == "0" else where
-    key_at: tuple[torch.Tensor, ...] = where if slot == "0" else at_place
+    if slot == "0":
+        terms = [_terms(call, slot, length, (batch, head, head // sharing, place, feature))]
+    else:
+        heads = [head * sharing + k for k in range(sharing)]
+        terms = [_terms(call, slot, length, (batch, query_head, head, place, feature)) for query_head in heads]
+    values, errors = (np.concatenate([getattr(term, name) for term in terms], axis=1) for name in ("value", "error"))
+    total = terms[0].like(values, errors).sum()
+    yield slot, picked, total if slot == "2" else total * _scale(call)
 
-    def read(name: str, at: tuple[torch.Tensor, ...]) -> Bounded:
-        return call.read(call[name], at).reshape(count, -1, call[name].shape[-1])
+
+def _terms(call: Call, slot: str, length: int, places: tuple[Array, Array, Array, Array, Array]) -> Bounded:
+    """Return the terms of some elements of a gradient, shape (k, length), for one head of queries."""
+    batch, query_head, key_head, place, feature = places
+    every, count = np.tile(np.arange(length), (len(place), 1)), len(place)
+    rows, columns = (place[:, None], every) if slot == "0" else (every, place[:, None])
+    query_at: tuple[Array, ...] = (batch, query_head, *((place,) if slot == "0" else ()))
+    key_at: tuple[Array, ...] = (batch, key_head, *(() if slot == "0" else (place,)))
+
+    def read(name: str, at: tuple[Array, ...]) -> Bounded:
+        key = tuple(torch.from_numpy(index) for index in at)
+        return call.read(call[name], key).reshape(count, -1, call[name].shape[-1])
 
     queries, keys, values = read("query", query_at), read("key", key_at), read("value", key_at)
     grads, outputs = read("grad_out", query_at), read("out", query_at)
-    saved = call.read(call["logsumexp"], query_at).reshape(count, -1, 1)
-    scores = _scores(call, queries, keys, (batch, head), rows, columns)
-    weights = _exp(call, scores - saved)
+    saved = call.read(call["logsumexp"], tuple(torch.from_numpy(index) for index in query_at)).reshape(count, -1, 1)
+    weights = _exp(call, _scores(call, queries, keys, (batch, query_head), rows, columns) - saved)
     at_feature = np.arange(count), slice(None), feature
     if slot == "2":
-        # (k, rows, 1)
-        yield slot, picked, (_as_stored(call, weights)[:, :, 0] * grads[at_feature]).sum()
-        return
+        return _as_stored(call, weights)[:, :, 0] * grads[at_feature]
     gradients = (grads @ values.swap()) - (grads * outputs).sum().reshape(count, -1, 1)
     slopes = _as_stored(call, weights * gradients)
-    terms = slopes[:, 0, :] * keys[at_feature] if slot == "0" else slopes[:, :, 0] * queries[at_feature]
-    yield slot, picked, terms.sum() * _scale(call)
+    return slopes[:, 0, :] * keys[at_feature] if slot == "0" else slopes[:, :, 0] * queries[at_feature]
 
 
 def _refuse_dropout(call: Call) -> None:

@@ -16,7 +16,9 @@ _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64
 
 def bits(tensor: torch.Tensor) -> Array:
     """Return the bits of a tensor's numbers as whole numbers of the same shape and width."""
-    content = tensor.detach().cpu().contiguous()
+    content = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    if content.element_size() not in _WHOLE_NUMBERS:
+        raise NotImplementedError("a number of 128 bits")
     kind = _WHOLE_NUMBERS[content.element_size()]
     array: Array = (
         content.reshape(-1).view(kind) if content.dtype != torch.bool else content.reshape(-1).byte()
@@ -69,6 +71,11 @@ def _as_index(tensor: torch.Tensor) -> Array:
     return np.asarray(tensor.detach().cpu().numpy())
 
 
+def _index_select(call: Call) -> Array:
+    axis = call["dim"] if call["self"].dim() else 0
+    return np.take(np.atleast_1d(bits(call["self"])), _as_index(call["index"]), axis=axis).reshape(call.out.shape)
+
+
 def _seen_by(index: Array, inputs: Array, dim: int) -> Array:
     """Return the part of an array that an index may reach: in the other axes, the index may be smaller."""
     axis = dim % max(inputs.ndim, 1)
@@ -76,8 +83,8 @@ def _seen_by(index: Array, inputs: Array, dim: int) -> Array:
 
 
 def _gather(call: Call) -> Array:
-    index = _as_index(call["index"])
-    return np.take_along_axis(_seen_by(index, bits(call["self"]), call["dim"]), index, axis=call["dim"])
+    index, inputs = np.atleast_1d(_as_index(call["index"]), bits(call["self"]))
+    return np.take_along_axis(_seen_by(index, inputs, call["dim"]), index, axis=call["dim"]).reshape(call.out.shape)
 
 
 def _tri(keep: Callable[..., Array]) -> Callable[[Call], Array]:
@@ -88,8 +95,11 @@ def _pad(call: Call) -> Array:
     inputs, pad = bits(call["self"]), list(call["pad"])
     pairs = [(pad[2 * k], pad[2 * k + 1]) for k in range(len(pad) // 2)]
     widths = [(0, 0)] * (inputs.ndim - len(pairs)) + pairs[::-1]
-    if any(width < 0 for pair in widths for width in pair):
-        raise NotImplementedError("a negative pad")
+    # A negative pad leaves values out.
+    inside = [
+        slice(max(-left, 0), size - max(-right, 0)) for size, (left, right) in zip(inputs.shape, widths, strict=True)
+    ]
+    inputs, widths = inputs[tuple(inside)], [(max(left, 0), max(right, 0)) for left, right in widths]
     number = bits(torch.tensor(call.args.get("value", 0), dtype=call.out.dtype))
     return np.pad(inputs, widths, constant_values=number)
 
@@ -97,13 +107,13 @@ def _pad(call: Call) -> Array:
 def _scatter(call: Call) -> Array:
     if call["reduce"] is not None:
         raise NotImplementedError("a scatter that computes")
-    content = bits(call["self"]).copy()
+    content = np.atleast_1d(bits(call["self"])).copy()
     source = call["src"] if call["src"] is not None else call["value"]
     values = bits(source) if isinstance(source, torch.Tensor) else bits(torch.tensor(source, dtype=call.out.dtype))
-    index = _as_index(call["index"])
+    index = np.atleast_1d(_as_index(call["index"]))
     part = values[tuple(slice(n) for n in index.shape)] if values.ndim else values
     np.put_along_axis(_seen_by(index, content, call["dim"]), index, part, axis=call["dim"])
-    return content
+    return content.reshape(call.out.shape)
 
 
 MOVES: Mapping[str, Callable[[Call], Array]] = {
@@ -115,7 +125,7 @@ MOVES: Mapping[str, Callable[[Call], Array]] = {
     ),
     "cat": _cat,
     "embedding": lambda call: np.take(bits(call["weight"]), _as_index(call["indices"]), axis=0),
-    "index_select": lambda call: np.take(bits(call["self"]), _as_index(call["index"]), axis=call["dim"]),
+    "index_select": _index_select,
     "index": _index,
     "gather": _gather,
     "scatter": _scatter,
