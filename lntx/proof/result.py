@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from lntx.errors import BadInput
+from lntx.errors import BadInput, LntxError, WrongAnswer
 from lntx.proof.chain import Change
 from lntx.proof.rows import Judged, Phase, Place, Row, Unchecked, in_order, share_text
+from lntx.text import align
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +26,8 @@ HEAD = ("phase", "operator", "dtype", "calls", "elements", "largest share", "med
 """Columns of the printed table."""
 
 _KEPT_WRONG = 100
+# Frames of these files are not the program.
+_NOT_THE_PROGRAM = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +45,27 @@ class Wrong:
 
     what: str
     """What is wrong, in one sentence."""
+
+    call: int
+    """Number of the call of an operator, from 1."""
+
+    index: tuple[int, ...] | None
+    """Index of the element that is furthest from the truth; None if no single element is wrong."""
+
+    value: float | None
+    """Its computed value."""
+
+    true: float | None
+    """Its true value."""
+
+    bound: float | None
+    """Largest distance between them that rounding allows."""
+
+    file: str | None
+    """File of the line of the program that was running; None in a thread of torch's own."""
+
+    line: int | None
+    """Number of that line."""
 
 
 class Proof:
@@ -96,28 +126,69 @@ class Proof:
         """Share of the multiply-adds of products, convolutions, attention and recurrent layers that were checked."""
         return self._products[0] / sum(self._products) if sum(self._products) else 1.0
 
+    def require(self, *, calls: float = 0.0, products: float = 0.0) -> None:
+        """Raise if too little was checked. calls, products: least shares of the calls that compute and of the
+        multiply-adds, in 0..1.
+
+        Raises: LntxError: with what was not checked.
+        """
+        for name, share, least in (
+            ("calls that compute", self.checked_calls, calls),
+            ("multiply-adds", self.checked_products, products),
+        ):
+            if share < least:
+                missed = ", ".join(sorted(self.unchecked)[:10]) or "nothing was seen"
+                message = f"{100 * share:.1f} % of the {name} were checked, {100 * least:g} % are required"
+                raise LntxError(f"{message}; not checked: {missed} (proof.unchecked says why)")
+
+    def raise_if_failed(self) -> None:
+        """Raise WrongAnswer, with the reason, if the proof failed."""
+        if not self.passed:
+            raise WrongAnswer(self.reason or "")
+
+    def to_json(self) -> str:
+        """Return the verdict, what is wrong, the table, and what was not checked, as one JSON object."""
+        rows = self.rows.replace([np.inf], 1e300).to_dict("records")
+        unchecked = {name: {"why": entry.why, "calls": entry.calls} for name, entry in self.unchecked.items()}
+        values = {
+            "passed": self.passed,
+            "reason": self.reason,
+            "wrong": [dataclasses.asdict(wrong) for wrong in self.wrong],
+            "rows": rows,
+            "unchecked": unchecked,
+            "calls": self.calls,
+            "checked_calls": self.checked_calls,
+            "checked_products": self.checked_products,
+            "sample": self.sample,
+            "seed": self.seed,
+        }
+        return json.dumps(_finite(values), indent=1)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._verdict}>"
+
+    @property
+    def _verdict(self) -> str:
+        return f"{'PASS' if self.passed else 'FAIL'}  {self.reason or f'{self.calls} calls, none over its bound'}"
+
     def in_order(self) -> list[Row]:
         """Return the rows by phase, the operators of most calls first."""
         return in_order(self.table.values())
 
     def __str__(self) -> str:
         """The table, what was not checked, and the verdict."""
-        lines = [HEAD, *(row_words(row) for row in self.in_order())]
-        widths = [max(len(line[k]) for line in lines) for k in range(len(HEAD))]
-        lines_of_text = [
-            "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        ]
-        lines_of_text += [
+        lines = align([HEAD, *(row_words(row) for row in self.in_order())])
+        lines += [
             f"not checked: {entry.operator}, {entry.calls} calls: {entry.why}" for entry in self.unchecked.values()
         ]
-        lines_of_text.append(
+        lines.append(
             f"checked: {100 * self.checked_calls:.1f} % of the calls that compute, "
             f"{100 * self.checked_products:.1f} % of the multiply-adds; sample {self.sample}, seed {self.seed}"
         )
-        lines_of_text.append(
-            f"{'PASS' if self.passed else 'FAIL'}  {self.reason or f'{self.calls} calls, none over its bound'}"
-        )
-        return "\n".join(lines_of_text)
+        if self.wrong and self.wrong[0].file is not None:
+            lines.append(f"first seen while {self.wrong[0].file}, line {self.wrong[0].line}, was running")
+        lines.append(self._verdict)
+        return "\n".join(lines)
 
     def add(self, phase: Phase, operator: str, dtype: str, judged: Judged, products: int = 0) -> None:
         """Take in one judged call."""
@@ -126,7 +197,7 @@ class Proof:
         self.table.setdefault(key, Row(phase=phase, operator=operator, dtype=dtype)).add(judged)
         if judged.share > 1:
             assert judged.place is not None
-            self.blame(phase, operator, dtype, _sentence(self.calls, operator, dtype, judged.place))
+            self.blame(phase, operator, dtype, _sentence(self.calls, operator, dtype, judged.place), judged.place)
 
     def changed(self, phase: Phase, change: Change) -> None:
         """Take in bits that changed between two operators."""
@@ -136,10 +207,25 @@ class Proof:
         )
         self.blame(phase, "memory", "", message)
 
-    def blame(self, phase: Phase, operator: str, dtype: str, message: str) -> None:
-        """Take in something wrong. message: what, without the phase."""
-        if len(self.wrong) < _KEPT_WRONG:
-            self.wrong.append(Wrong(phase=phase, operator=operator, dtype=dtype, what=f"{phase}: {message}"))
+    def blame(self, phase: Phase, operator: str, dtype: str, message: str, place: Place | None = None) -> None:
+        """Take in something wrong. message: what, without the phase. place: the element, if it is a single one."""
+        if len(self.wrong) == _KEPT_WRONG:
+            return
+        file, line = _line_of_program()
+        wrong = Wrong(
+            phase=phase,
+            operator=operator,
+            dtype=dtype,
+            what=f"{phase}: {message}",
+            call=self.calls,
+            index=None if place is None else place.index,
+            value=None if place is None else place.got,
+            true=None if place is None else place.true,
+            bound=None if place is None else place.bound,
+            file=file,
+            line=line,
+        )
+        self.wrong.append(wrong)
 
     def miss(self, operator: str, why: str, products: int = 0) -> None:
         """Take in one call that cannot be checked."""
@@ -161,3 +247,22 @@ def _sentence(call: int, operator: str, dtype: str, place: Place) -> str:
         f"{operator} ({dtype}, call {call}): {where} is {place.got!r}, the true value is {place.true!r}; "
         f"rounding allows {place.bound:.2g}, it is {distance:.2g} away" + (f"; {place.note}" if place.note else "")
     )
+
+
+def _line_of_program() -> tuple[str | None, int | None]:
+    """Return the file and line of the innermost frame outside torch and lntx."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_NOT_THE_PROGRAM):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return None, None
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with text in place of numbers that JSON has not."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lntx
-from lntx.errors import BadInput
+from lntx.errors import BadInput, LntxError, WrongAnswer
 from lntx.proof.faults import PROOF_FAULTS, prove_with
 
 
@@ -362,7 +363,33 @@ class _Doubled(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if self.slot is None or func._schema.name != f"aten::{self.name}":
             return out
+        if isinstance(out, torch.Tensor):
+            return 2 * out
         return tuple(2 * part if k == self.slot else part for k, part in enumerate(out))
+
+
+def test_a_wrong_result_says_where_and_a_gate_can_require() -> None:
+    with _Doubled("gelu", 0), lntx.prove(seed=1) as proof:
+        torch.randn(2, 3).add(1)
+        nn.functional.gelu(torch.ones(2, 3))
+    (wrong,) = proof.wrong
+    assert (wrong.operator, wrong.call, wrong.file) == ("gelu", 4, __file__)
+    assert wrong.index == (0, 0)
+    assert (wrong.value, wrong.true) == (pytest.approx(1.68269, rel=1e-4), pytest.approx(0.841345, rel=1e-4))
+    assert f"first seen while {__file__}, line {wrong.line}, was running" in str(proof)
+    assert repr(proof).startswith("<Proof: FAIL  forward: gelu (float32, call 4): result 0[0, 0] is 1.68")
+    with pytest.raises(WrongAnswer, match="forward: gelu"):
+        proof.raise_if_failed()
+    content = json.loads(proof.to_json())
+    assert (content["passed"], content["wrong"][0]["index"]) == (False, [0, 0])
+    assert content["unchecked"]["randn"]["calls"] == 1
+    with lntx.prove() as right:
+        torch.ones(3).add(1)
+        torch.ones(3).topk(2)
+    right.raise_if_failed()
+    right.require(calls=0.3)
+    with pytest.raises(LntxError, match="were checked, 95 % are required; not checked: topk"):
+        right.require(calls=0.95)
 
 
 def test_a_step_that_lost_its_state_is_wrong() -> None:
