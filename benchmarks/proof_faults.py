@@ -25,7 +25,7 @@ def main() -> None:
         if smallest is None:
             missed.append(fault.name)
         size = "MISSED" if smallest is None else ("any" if not fault.sizes else f"{smallest:g}")
-        lines.append(f"| {fault.name} | {fault.effect} | {fault.blame} | {fault.net}; {fault.mode} | {size} |")
+        lines.append(f"| {fault.name} | {fault.what} | {fault.blame} | {fault.net}; {fault.mode} | {size} |")
     said = [
         "# Faults in a training step",
         f"{len(lines) - 2} faults, {len(missed)} missed{': ' + ', '.join(missed) if missed else ''}. {described()}",

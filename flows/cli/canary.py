@@ -204,8 +204,8 @@ def _list_faults(options: CanaryOptions, common: Common) -> int:
 
     faults = [*find_suite(options.deep).faults.values()]
     if common.json:
-        keys = ("name", "blame", "limit", "what")
-        print_json({"faults": [{key: getattr(fault, key) for key in keys} for fault in faults]})
+        keys = {"name": "name", "blame": "blame", "limit": "limit", "what": "sentence"}
+        print_json({"faults": [{key: getattr(fault, name) for key, name in keys.items()} for fault in faults]})
     else:
         print_page(fault_list(faults))
     return 0

@@ -23,8 +23,8 @@ from lntx.canary.cases import TrainingCase
 from lntx.model import LNTXLinearModel
 from lntx.numerics.exact_matrix import ExactMatrix
 from lntx.numerics.normal_equations import Solution
-from lntx.proof.faults import replaced
-from lntx.stages import Blame, Stage
+from lntx.proof.faults import Fault, replaced
+from lntx.stages import Stage
 
 Columns = dict[str, np.ndarray]
 Parameters = list[torch.Tensor]
@@ -39,27 +39,11 @@ STEP_LIMIT = "the distance that rounding explains, about 1e-12 of the weights fo
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingFault:
-    """One way in which a software stack can be wrong."""
-
-    name: str
-    """Its name."""
-
-    what: str
-    """What goes wrong, as a clause."""
-
-    blame: Blame
-    """The part that must be blamed."""
-
-    limit: str | None = None
-    """Size or case in which it cannot be detected; None if it always can."""
+class TrainingFault(Fault):
+    """One way in which a software stack can be wrong; a part of it must be blamed."""
 
     planted: Callable[[TrainingCase], AbstractContextManager[None]]
     """Returns a context manager that plants it."""
-
-    def is_blamed(self, part: str | None) -> bool:
-        """Return whether the right part is blamed."""
-        return part == self.blame
 
 
 @contextlib.contextmanager

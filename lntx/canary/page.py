@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lntx.canary.not_run import NotRun, count_not_run
 from lntx.canary.results import Canary, CaseReport, FaultReport, OperatorReport
-from lntx.canary.suite import Fault
+from lntx.proof.faults import Fault
 from lntx.report import plots
 from lntx.report.page import Page, Picture, Table
 
@@ -82,7 +82,7 @@ def shares_of(canary: Canary) -> dict[str, dict[str, float]]:
 
 def fault_list(faults: Sequence[Fault]) -> Page:
     """Return the page about the faults that can be planted."""
-    rows = [(fault.name, fault.blame, fault.what, fault.limit or "none") for fault in faults]
+    rows = [(fault.name, fault.blame, fault.sentence, fault.limit or "none") for fault in faults]
     header = ("fault", "blame", "what goes wrong", "not seen below")
     return Page(headline=f"{len(rows)} faults can be planted", tables=[Table(header=header, rows=rows)])
 

@@ -14,10 +14,11 @@ from lntx.canary.operators import OperatorSuite
 from lntx.canary.options import CanaryOptions
 from lntx.canary.page import canary_page
 from lntx.canary.results import Canary, FaultReport
-from lntx.canary.suite import Fault, Result, Suite, keep_first_files, log_if_interrupted
+from lntx.canary.suite import Result, Suite, keep_first_files, log_if_interrupted
 from lntx.canary.trainings import TrainingSuite
 from lntx.files import write_whole
 from lntx.progress import report_progress
+from lntx.proof.faults import Fault
 from lntx.report.page import to_html
 
 logger = logging.getLogger(__name__)

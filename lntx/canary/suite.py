@@ -18,6 +18,7 @@ from lntx.canary.options import CanaryOptions
 from lntx.canary.results import Canary, CaseReport, FaultReport, OperatorReport
 from lntx.config.loading import unknown
 from lntx.errors import BadInput
+from lntx.proof.faults import Fault
 from lntx.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -32,26 +33,6 @@ class Case(Protocol):
     @property
     def name(self) -> str:
         """Short description of the case."""
-
-
-class Fault(Protocol):
-    """Something wrong to plant, to test the canary itself."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def what(self) -> str:
-        """What goes wrong, as a clause."""
-
-    @property
-    def blame(self) -> str:
-        """What must be blamed: a part, or an operator."""
-
-    @property
-    def limit(self) -> str | None:
-        """Size or case in which it cannot be detected; None if it always can."""
 
 
 C = TypeVar("C", bound=Case)
@@ -167,14 +148,12 @@ class Suite(ABC, Generic[C, F]):
 
 def report_fault(fault: Fault, report: CaseReport) -> FaultReport:
     """Return the outcome of a planted fault."""
-    culprit = report.culprit or ""
-    is_blamed = culprit.endswith(".step") if fault.blame == "step" else culprit == fault.blame
     return FaultReport(
         name=fault.name,
         caught=report.verdict == "fail",
         blame=report.culprit,
         expected=fault.blame,
-        is_right=report.verdict == "fail" and is_blamed,
+        is_right=report.verdict == "fail" and fault.is_blamed(report.culprit),
         reason=report.reason,
         limit=fault.limit,
         seconds=report.seconds,

@@ -26,17 +26,37 @@ Change = Callable[[Any, dict[str, Any], Any, float], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProofFault:
-    """One way in which a training step can be wrong."""
+class Fault:
+    """Something wrong to plant, to show that it is caught."""
 
     name: str
     """Its name."""
 
-    effect: str
+    what: str
     """What goes wrong, as a clause; it may speak of a size."""
 
     blame: str
-    """The operator, step or storage that must be blamed; "step" is that of any optimiser."""
+    """What must be blamed: a part of the stack; or an operator, the memory, or "step", that of any optimiser."""
+
+    limit: str | None = None
+    """Size or case in which it cannot be detected; None if it always can."""
+
+    sizes: tuple[float, ...] = ()
+    """Sizes to try, from large to small; none for a fault without a size."""
+
+    @property
+    def sentence(self) -> str:
+        """What goes wrong, with the size that is planted."""
+        return f"{self.what} (size {self.sizes[0]:g})" if self.sizes else self.what
+
+    def is_blamed(self, culprit: str | None) -> bool:
+        """Return whether the right thing is blamed."""
+        return culprit is not None and (culprit.endswith(".step") if self.blame == "step" else culprit == self.blame)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofFault(Fault):
+    """One way in which a training step can be wrong."""
 
     net: str
     """Network that it is planted in."""
@@ -47,23 +67,8 @@ class ProofFault:
     optimizer: type[torch.optim.Optimizer] | None = None
     """Kind of optimiser that it needs; None for any."""
 
-    sizes: tuple[float, ...] = ()
-    """Sizes to try, from large to small; none for a fault without a size."""
-
     planted: Callable[[Net, float], AbstractContextManager[Any]]
     """Returns a context manager that plants it in a network, with a size."""
-
-    limit: str | None = None
-    """Size or case in which it cannot be detected; None if it always can."""
-
-    @property
-    def what(self) -> str:
-        """What goes wrong, as a clause, with the size that is planted."""
-        return f"{self.effect} (size {self.sizes[0]:g})" if self.sizes else self.effect
-
-    def is_blamed(self, operator: str | None) -> bool:
-        """Return whether the right operator, step or storage is blamed."""
-        return operator is not None and (operator.endswith(".step") if self.blame == "step" else operator == self.blame)
 
 
 SIZES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -222,14 +227,14 @@ def _dropout_left_out(net: Net, size: float) -> AbstractContextManager[Any]:
 
 
 def wrong_kernel(
-    name: str, effect: str, blame: str, net: str, change: Change, *, call: int | None = None, **options: Any
+    name: str, what: str, blame: str, net: str, change: Change, *, call: int | None = None, **options: Any
 ) -> ProofFault:
     """Return a fault of what an operator returns. call: number of the only wrong call, from 1; None for all."""
 
     def planted(net: Net, size: float) -> AbstractContextManager[Any]:
         return _Altered(blame, change, size, call=call)
 
-    return ProofFault(name=name, effect=effect, blame=blame, net=net, planted=planted, **options)
+    return ProofFault(name=name, what=what, blame=blame, net=net, planted=planted, **options)
 
 
 _FAULTS = (
@@ -269,7 +274,7 @@ _FAULTS = (
     ),
     ProofFault(
         name="memory-activation",
-        effect="a bit of a stored activation flips between two operators",
+        what="a bit of a stored activation flips between two operators",
         blame="memory",
         net=LAYER_NORM,
         sizes=(30.0, 23.0, 10.0, 1.0, 0.0),
@@ -277,7 +282,7 @@ _FAULTS = (
     ),
     ProofFault(
         name="betas",
-        effect="the optimiser uses another beta2",
+        what="the optimiser uses another beta2",
         blame="settings",
         net=LAYER_NORM,
         sizes=SIZES,
@@ -286,7 +291,7 @@ _FAULTS = (
     ),
     ProofFault(
         name="learning-rate",
-        effect="the optimiser uses another learning rate",
+        what="the optimiser uses another learning rate",
         blame="schedule",
         net=LAYER_NORM,
         sizes=(*SIZES, 1e-9, 1e-11),
@@ -294,7 +299,7 @@ _FAULTS = (
     ),
     ProofFault(
         name="label-smoothing",
-        effect="the program smooths labels by so much more",
+        what="the program smooths labels by so much more",
         blame="loss",
         net=LAYER_NORM,
         sizes=SIZES,
@@ -302,7 +307,7 @@ _FAULTS = (
     ),
     ProofFault(
         name="gradient-scaled",
-        effect="a hook scales the gradient of a weight",
+        what="a hook scales the gradient of a weight",
         blame="gradient",
         net=LAYER_NORM,
         sizes=(1.0, *SIZES),
@@ -310,7 +315,7 @@ _FAULTS = (
     ),
     ProofFault(
         name="dropout-left-out",
-        effect="nothing is dropped",
+        what="nothing is dropped",
         blame="bernoulli",
         net=LAYER_NORM,
         planted=_dropout_left_out,

@@ -231,7 +231,7 @@ MORE_FAULTS = (
     ),
     ProofFault(
         name="adam-correction",
-        effect="the step leaves out the correction of the moments",
+        what="the step leaves out the correction of the moments",
         blame="step",
         net=LAYER_NORM,
         optimizer=torch.optim.AdamW,
@@ -443,7 +443,7 @@ MORE_FAULTS = (
     wrong_kernel("tanh", "off by a factor 1 + size", "tanh", GRU, with_result(scaled), sizes=SIZES),
     ProofFault(
         name="memory-weight",
-        effect="a bit of a weight flips between two steps",
+        what="a bit of a weight flips between two steps",
         blame="memory",
         net=LAYER_NORM,
         sizes=(30.0, 23.0, 10.0, 1.0, 0.0),
@@ -451,7 +451,7 @@ MORE_FAULTS = (
     ),
     ProofFault(
         name="sgd-dampening",
-        effect="the first gradient is damped by so much",
+        what="the first gradient is damped by so much",
         blame="step",
         net=CONVOLUTIONS,
         optimizer=torch.optim.SGD,
@@ -460,7 +460,7 @@ MORE_FAULTS = (
     ),
     ProofFault(
         name="weight-decay",
-        effect="the optimiser uses another weight decay",
+        what="the optimiser uses another weight decay",
         blame="settings",
         net=LAYER_NORM,
         sizes=SIZES,
@@ -468,14 +468,14 @@ MORE_FAULTS = (
     ),
     ProofFault(
         name="schedule-late",
-        effect="the learning rate does not follow its schedule",
+        what="the learning rate does not follow its schedule",
         blame="schedule",
         net=LAYER_NORM,
         planted=_schedule_late,
     ),
     ProofFault(
         name="clip-norm",
-        effect="gradients are clipped to another norm",
+        what="gradients are clipped to another norm",
         blame="clip_grad_norm",
         net=LAYER_NORM,
         sizes=SIZES,
@@ -483,7 +483,7 @@ MORE_FAULTS = (
     ),
     ProofFault(
         name="eps-of-module",
-        effect="a module uses another eps",
+        what="a module uses another eps",
         blame="native_layer_norm",
         net=LAYER_NORM,
         sizes=SIZES,
@@ -491,7 +491,7 @@ MORE_FAULTS = (
     ),
     ProofFault(
         name="dropout-of-module",
-        effect="a module drops another share",
+        what="a module drops another share",
         blame="bernoulli",
         net=LAYER_NORM,
         sizes=SIZES,
@@ -499,18 +499,18 @@ MORE_FAULTS = (
     ),
     ProofFault(
         name="zero-grad",
-        effect="gradients are not emptied before a step",
+        what="gradients are not emptied before a step",
         blame="zero_grad",
         net=LAYER_NORM,
         planted=_zero_grad_left_out,
     ),
     ProofFault(
         name="state-lost",
-        effect="the optimiser forgets its state between two steps",
+        what="the optimiser forgets its state between two steps",
         blame="step",
         net=LAYER_NORM,
         optimizer=torch.optim.AdamW,
         planted=_state_lost,
     ),
-    ProofFault(name="frozen", effect="a bias is not trained", blame="settings", net=LAYER_NORM, planted=_frozen),
+    ProofFault(name="frozen", what="a bias is not trained", blame="settings", net=LAYER_NORM, planted=_frozen),
 )
