@@ -28,6 +28,8 @@ def _quick(page: Path) -> bool:
     return page.name == "own-table.md"
 
 
+# A page of many commands takes minutes where other tests run beside it.
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, marks=() if _quick(page) else pytest.mark.slow) for page in SHOWN],

@@ -45,7 +45,7 @@ from lntx.training.checkpoints import Checkpoints
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 _TIMES = 700
-_COMMANDS = 20
+_COMMANDS = 8
 _MOST_BYTES = 10**9
 
 
