@@ -82,17 +82,8 @@ async def canary(
     """
     send_core_logs()
     try:
-        options = settle_options(
-            deep=deep,
-            level=level,
-            blind=blind,
-            seed=seed,
-            repeat=repeat,
-            compiled=compiled,
-            processes=processes,
-            inject=inject,
-            device=device,
-        )
+        suite = {"deep": deep, "level": level, "compiled": compiled, "processes": processes}
+        options = settle_options(blind=blind, seed=seed, repeat=repeat, inject=inject, device=device, **suite)
         result = await _run_cases(open_suite(options, root=root()))
     except LntxError as error:
         return Failed(name=error.kind, message=str(error), data=error)

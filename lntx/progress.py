@@ -33,7 +33,7 @@ def on_progress(listener: Listener) -> Iterator[None]:
 
 
 def report_progress(count: int, total: int, what: str) -> None:
-    """Report that `done` of `total` units are finished, such as rows of a pass or epochs of the maximum."""
+    """Report that `count` of `total` units are finished, such as rows of a pass or epochs of the maximum."""
     listener = _listener.get()
     if listener is not None:
         listener(count, total, what)

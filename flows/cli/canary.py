@@ -69,17 +69,8 @@ def canary(
         force: Replace any other file at --junit.
         local: Run without Prefect.
     """
-    options = settle_options(
-        deep=deep,
-        level=level,
-        blind=blind,
-        seed=seed,
-        repeat=repeat,
-        compiled=compiled,
-        processes=processes,
-        inject=inject,
-        device=device,
-    )
+    suite = {"deep": deep, "level": level, "compiled": compiled, "processes": processes}
+    options = settle_options(blind=blind, seed=seed, repeat=repeat, inject=inject, device=device, **suite)
     where.choose()
     _refuse_engine(options, every_node, junit)
     if inject == "list":

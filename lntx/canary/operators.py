@@ -5,7 +5,6 @@ Keeps the usual share of the bound of each operator per kind of device.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.util
 import logging
@@ -31,6 +30,7 @@ from lntx.errors import BadInput
 from lntx.proof.faults import PROOF_FAULTS, ProofFault, prove_with
 from lntx.proof.nets import Net, build, loss_of, pairs, prove_net, train_plainly
 from lntx.proof.result import Proof
+from lntx.training.fit import threads
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class OperatorSuite(Suite[OperatorCase, ProofFault]):
         """Take some training steps, and check each operator. An error of torch is an outcome too."""
         started = time.perf_counter()
         prove, plain = self._work(case, fault)
-        with _threads(case.num_threads):
+        with threads(case.num_threads):
             try:
                 proof = prove()
             except Exception as error:
@@ -205,19 +205,6 @@ def _operators(proof: Proof) -> Iterator[OperatorReport]:
             median=min(row.median, 1e300),
             strict=min(row.strict, 1e300),
         )
-
-
-@contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Compute in so many threads in the block."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _prove_compiled(net: str, mode: str, seed: int) -> Proof:
