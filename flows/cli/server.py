@@ -18,7 +18,7 @@ from flows.cli.options import Common, Configuration, Whole
 from flows.cli.printing import say
 from flows.server.home import Home, Running, ServerState, refuse_other_database
 from flows.server.schedule_checks import canary_alert_hours, check_schedules
-from flows.server.settings import ServerOptions, prefect_home
+from flows.server.settings import ServerOptions, is_healthy, prefect_home
 from flows.server.unit import unit
 from lntx.config.loading import explain
 from lntx.errors import BadInput, LntxError
@@ -120,13 +120,12 @@ def up(
     if home.is_held():
         raise Running("a server of this root is starting or stopping: wait, or stop it with lntx down")
     home.secret()
-    home.write_options(options.model_dump(mode="json"))
     if foreground:
         from flows.server.supervisor import main
 
         _print_up(home, options, None, common)
-        return main(home.root)
-    state = _start(home)
+        return main(home.root, options)
+    state = _start(home, options)
     _print_up(home, options, state, common)
     return 0
 
@@ -183,15 +182,15 @@ def _pipeline(configuration: Configuration) -> dict[str, dict[str, object]]:
     return settings
 
 
-def _start(home: Home) -> ServerState:
-    """Start the supervisor in a new session, and wait until everything is up."""
+def _start(home: Home, options: ServerOptions) -> ServerState:
+    """Start the supervisor in a new session, and wait until everything is up and the server answers."""
     if sys.stderr.isatty():
         print("starting a Prefect server, about ten seconds", file=sys.stderr)
     log = home.logs / "start.log"
     with log.open("w", encoding="utf-8") as handle:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.server.supervisor", str(home.root)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=handle,
             stderr=handle,
             start_new_session=True,
@@ -199,9 +198,13 @@ def _start(home: Home) -> ServerState:
             # A folder named flows under the root must not shadow this package.
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
+    assert process.stdin is not None
+    with process.stdin:
+        # Not as an argument: it may hold passwords.
+        process.stdin.write(options.model_dump_json().encode())
     deadline = time.monotonic() + _UP_WITHIN_S
     try:
-        while (state := home.running()) is None:
+        while (state := home.running()) is None or state.pid != process.pid or not is_healthy(state.api_url):
             if process.poll() is not None:
                 message = log.read_text(encoding="utf-8").strip().removeprefix("lntx: ")
                 raise LntxError(message or f"the server did not come up: see {home.logs}")

@@ -158,11 +158,15 @@ class Home:
                 except BlockingIOError:
                     # `is_held` holds the lock for a moment.
                     if time.monotonic() > deadline:
-                        raise Running("a server of this root is up already: lntx down ends it") from None
+                        state = self.running()
+                        where = "" if state is None else f" at {state.url}"
+                        raise Running(f"a server of this root is up already{where}: lntx down ends it") from None
                     time.sleep(0.02)
             handle.truncate(0)
             handle.write(str(os.getpid()))
             handle.flush()
+            # That of a server that was killed.
+            self._state.unlink(missing_ok=True)
             try:
                 yield
             finally:
@@ -199,6 +203,7 @@ class Home:
         if not self.is_held():
             return None
         try:
-            return ServerState.model_validate(read_json(self._state))
+            state = ServerState.model_validate(read_json(self._state))
+            return state if state.pid == int(read_regular(self._lock, most=20)) else None
         except (OSError, ValueError):
             return None

@@ -40,7 +40,7 @@ class _Ended(Exception):
     """The supervisor was asked to stop."""
 
 
-def main(root: Path) -> int:
+def main(root: Path, options: ServerOptions) -> int:
     """Run until asked to stop, and return the exit code."""
     home = Home(root)
     home.prepare()
@@ -48,7 +48,7 @@ def main(root: Path) -> int:
     for number in _ENDINGS:
         signal.signal(number, _end)
     try:
-        supervise(home)
+        supervise(home, options)
     except _Ended:
         return 0
     except LntxError as error:
@@ -62,13 +62,14 @@ def main(root: Path) -> int:
     return 0
 
 
-def supervise(home: Home) -> None:
+def supervise(home: Home, options: ServerOptions) -> None:
     """Start both processes, and restart them when they fail.
 
     Raises: LntxError: the port is taken, or a process does not start.
     """
-    options = ServerOptions.model_validate(home.read_options())
     with home.held():
+        # Under the lock: of two that start at once, the options of the one that runs are kept.
+        home.write_options(options.model_dump(mode="json"))
         _refuse_taken_port(options.port)
         ready = home.served_mark
         ready.unlink(missing_ok=True)
@@ -203,4 +204,4 @@ def _log_to(path: Path, log: logging.Logger, *, plain: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), ServerOptions.model_validate_json(sys.stdin.read())))

@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -16,11 +17,12 @@ import pytest
 from driving import lntx
 from hypothesis import given
 from hypothesis import strategies as st
-from service import Service, commands, environment, holders, process_of
+from prefect_server import free_port
+from service import Service, commands, environment, holders, process_of, up, wait
 
 from flows.server.home import Home
 from flows.server.schedule_checks import canary_alert_hours
-from flows.server.settings import MAX_HOURS, ServerOptions
+from flows.server.settings import MAX_HOURS, ServerOptions, is_healthy
 from flows.server.unit import unit
 from lntx.errors import BadInput
 
@@ -121,6 +123,44 @@ def test_up_twice_a_taken_port_and_bad_options_are_said(service: Service, tmp_pa
         done = lntx("up", *words, root=tmp_path / "other")
         assert done.code == 2, words
         assert said in done.err
+
+
+@pytest.mark.slow
+def test_up_after_a_killed_supervisor_says_what_is_true(tmp_path: Path) -> None:
+    """The state of the killed one is there, and the lock of the new one: up waits until the new one answers."""
+    root = tmp_path / "root"
+    first = up(root, "--no-canary")
+    assert first.code == 0, first.err
+    os.kill(first.json["pid"], signal.SIGKILL)
+    wait(lambda: not is_healthy(f"{first.json['url']}/api"))
+    again = up(root, "--no-canary", port=int(first.json["url"].rsplit(":", 1)[1]))
+    try:
+        assert again.code == 0, again.err
+        assert is_healthy(f"{again.json['url']}/api")
+        assert again.json["pid"] != first.json["pid"]
+    finally:
+        lntx("down", root=root)
+
+
+@pytest.mark.slow
+def test_of_two_ups_at_once_one_wins_with_its_own_options(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    ports = [free_port(), free_port()]
+    with ThreadPoolExecutor(2) as pool:
+        results = [*pool.map(lambda port: up(root, "--no-canary", port=port), ports)]
+    try:
+        assert sorted(result.code for result in results) == [0, 1], [result.err for result in results]
+        (won,) = [place for place, result in enumerate(results) if result.code == 0]
+        url = f"http://127.0.0.1:{ports[won]}"
+        assert results[won].json["url"] == url
+        assert is_healthy(f"{url}/api")
+        assert Home(root).read_options()["port"] == ports[won]
+        message = results[1 - won].json["error"]["message"]
+        assert re.fullmatch(
+            r"a server of this root is (up already.*: lntx down ends it|starting or stopping: .*)", message
+        )
+    finally:
+        lntx("down", root=root)
 
 
 def test_a_systemd_unit_is_printed(tmp_path: Path) -> None:
