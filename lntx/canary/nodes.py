@@ -11,19 +11,16 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from lntx.canary.drift import device_kind
-from lntx.canary.not_run import NotRun
 from lntx.canary.options import CanaryOptions
-from lntx.canary.results import CaseReport
+from lntx.canary.results import Outcome
 from lntx.canary.run import run_canary
 from lntx.cluster import Cluster, Place
 from lntx.config.schema import Section
 from lntx.report.page import Page, Table
-from lntx.stages import Blame
 from lntx.text import for_message
 
 
-class NodeReport(Section):
+class NodeReport(Outcome):
     """The outcome of a canary in one place: on the processors of a node, or on a GPU of it."""
 
     place: str
@@ -31,27 +28,6 @@ class NodeReport(Section):
 
     kind: str | None
     """Model of the processor or of the GPU; None if the canary did not come to an end."""
-
-    verdict: Literal["pass", "fail"] | None
-    """Whether all cases that ran were right; None if no case was wrong, and the canary failed or nothing ran."""
-
-    blame: Blame | None
-    """The part that is wrong in the first wrong case."""
-
-    operator: str | None = None
-    """The operator that is wrong there, in a deep canary."""
-
-    reason: str | None
-    """What is wrong there, or why the canary did not come to an end."""
-
-    cases: tuple[CaseReport, ...]
-    """Reports of all cases that ran."""
-
-    not_run: tuple[NotRun, ...] = ()
-    """Cases that the libraries of this place cannot run."""
-
-    unfinished: tuple[NotRun, ...] = ()
-    """Cases in which the canary itself failed."""
 
 
 class NodesReport(Section):
@@ -75,9 +51,8 @@ def run_here(options: CanaryOptions) -> NodeReport:
     """Run a canary in this process, in a root of its own, for a report about this place."""
     with tempfile.TemporaryDirectory(prefix="lntx-canary-") as root:
         canary = run_canary(options, root=root)
-    names = ("verdict", "blame", "operator", "reason", "cases", "not_run", "unfinished")
-    values = {name: getattr(canary, name) for name in names}
-    return NodeReport(place="", kind=device_kind("cuda" if options.device == "cuda" else "cpu"), **values)
+    values = {name: getattr(canary, name) for name in Outcome.model_fields}
+    return NodeReport(place="", kind=canary.device, **values)
 
 
 def work_for(place: Place, options: CanaryOptions) -> functools.partial[NodeReport]:
@@ -91,7 +66,8 @@ def report_of(place: Place, result: NodeReport | Exception) -> NodeReport:
         return result.model_copy(update={"place": place.name})
     message = str(result).splitlines()[0] if str(result) else ""
     reason = f"the canary did not come to an end ({type(result).__name__}: {for_message(message)})"
-    return NodeReport(place=place.name, kind=None, verdict=None, blame=None, reason=reason, cases=())
+    nothing = {"verdict": None, "blame": None, "operator": None, "cases": (), "not_run": (), "unfinished": ()}
+    return NodeReport(place=place.name, kind=None, reason=reason, **nothing)
 
 
 def run_on_every_node(cluster: Cluster, options: CanaryOptions) -> NodesReport:

@@ -134,8 +134,8 @@ class FaultReport(Section):
     """Duration in seconds."""
 
 
-class Canary(Section):
-    """The outcome of a canary. The keys of the run of the first wrong case, else of the first one, are beside them."""
+class Outcome(Section):
+    """What a canary found, in one process or on a node."""
 
     verdict: Literal["pass", "fail"] | None
     """Whether all that ran was right; null if nothing was wrong, and the canary failed or nothing ran."""
@@ -148,6 +148,19 @@ class Canary(Section):
 
     reason: str | None
     """What is wrong there, and what to check; or why there is no verdict."""
+
+    cases: tuple[CaseReport, ...]
+    """Reports of all cases that ran."""
+
+    not_run: tuple[NotRun, ...]
+    """Cases that this build of the libraries cannot run; the verdict does not depend on them."""
+
+    unfinished: tuple[NotRun, ...]
+    """Cases in which the canary itself failed; without a wrong answer the verdict is then null."""
+
+
+class Canary(Outcome):
+    """The outcome of a canary. The keys of the run of the first wrong case, else of the first one, are beside them."""
 
     warnings: tuple[str, ...]
     """Warnings of the first wrong case, else of the first one; operators whose share of the bound is unusual."""
@@ -170,20 +183,11 @@ class Canary(Section):
     drift: tuple[Drift, ...]
     """Cases whose bits differ from those of earlier canaries."""
 
-    cases: tuple[CaseReport, ...]
-    """Reports of all cases that ran."""
-
     operators: tuple[OperatorReport, ...]
     """All operators of a deep canary, over its cases."""
 
     unchecked: dict[str, str]
     """Operators that a deep canary did not check, and why."""
-
-    not_run: tuple[NotRun, ...]
-    """Cases that this build of the libraries cannot run; the verdict does not depend on them."""
-
-    unfinished: tuple[NotRun, ...]
-    """Cases in which the canary itself failed; without a wrong answer the verdict is then null."""
 
     fault: FaultReport | None
     """The outcome of the planted fault, if there was one."""
