@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lntx.proof.nets import Net, build, prove_net
 from lntx.proof.result import Proof
-from lntx.proof.schema import named, plain_name
+from lntx.proof.schema import has_bytes, named, plain_name, tensors_of
 
 Change = Callable[[Any, dict[str, Any], Any, float], Any]
 """Gets an operator, its arguments by name, what it returned and a size; returns what it shall return."""
@@ -152,7 +152,7 @@ def _in_place(operator_call: int) -> Callable[[Net, float], AbstractContextManag
 
 
 class _Flip(TorchDispatchMode):
-    """Flips one bit of an output after the operator that follows it has begun: no operator wrote it."""
+    """Flips one bit of an output while an operator runs that neither reads nor writes it."""
 
     def __init__(self, call: int, bit: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -162,7 +162,7 @@ class _Flip(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = plain_name(func._schema.name.split("::")[1])
-        if self._target is not None and not func.is_view:
+        if self._target is not None and not func.is_view and not self._is_used(args, kwargs or {}):
             flip_bit(self._target, self._bit)
             self._target = None
         if name in ("addmm", "mm"):
@@ -170,6 +170,12 @@ class _Flip(TorchDispatchMode):
             if self._left == 0:
                 self._target = out
         return out
+
+    def _is_used(self, args: Any, kwargs: dict[str, Any]) -> bool:
+        assert self._target is not None
+        place = self._target.untyped_storage()._cdata
+        tensors = tensors_of([*args, *kwargs.values()])
+        return any(has_bytes(tensor) and tensor.untyped_storage()._cdata == place for tensor in tensors)
 
 
 def flip_bit(tensor: torch.Tensor, bit: int) -> None:
