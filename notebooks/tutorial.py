@@ -548,10 +548,9 @@ print("verdict", faulty.verdict)
 print("blamed ", faulty.blame)
 print("reason ", faulty.reason)
 print()
-print(
-    "learned after the fault:", [round(weight, 9) for weight in (*faulty.run.learned_weights, faulty.run.learned_bias)]
-)
-print("true:                   ", [*faulty.run.true_weights, faulty.run.true_bias])
+run = faulty.run
+print("learned after the fault:", [round(weight, 9) for weight in (*run.learned_weights, run.learned_bias)])
+print("true:                   ", [*run.true_weights, run.true_bias])
 # The files of a wrong answer are kept for a closer look; not here.
 shutil.rmtree(faulty.root)
 
