@@ -346,6 +346,9 @@ def test_attention_whose_heads_share_keys_is_checked(dtype: torch.dtype) -> None
         step()
     assert unseen.passed, "nothing is changed"
     for name in ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward"):
+        if name not in proof.operators:
+            # Older versions of torch compute it from products.
+            continue
         for slot in range(1 if not name.endswith("backward") else 3):
             with _Doubled(name, slot), lntx.prove(seed=1) as wrong:
                 step()
