@@ -116,7 +116,7 @@ def _no_passing_canary(hours: float, actions: list[CallWebhook | DoNothing]) -> 
         description=f"No canary has passed within {hours:g} hours.",
         trigger=EventTrigger(
             posture=Posture.Proactive,
-            # A canary whose planted fault is caught ends in a state with another name.
+            # A canary whose planted fault is caught, and a deep one, end in states with other names.
             expect={f"{_RUN}.Completed"},
             match_related=_of_flows(["lntx-canary"]),
             threshold=1,

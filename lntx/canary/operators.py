@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import logging
 import shutil
 import statistics
 import sysconfig
@@ -31,8 +30,6 @@ from lntx.proof.faults import PROOF_FAULTS, ProofFault, prove_with
 from lntx.proof.nets import Net, build, loss_of, pairs, prove_net, train_plainly
 from lntx.proof.result import Proof
 from lntx.training.fit import threads
-
-logger = logging.getLogger(__name__)
 
 _FIXED_SEED = 20
 _UNUSUAL = 8.0
@@ -106,7 +103,8 @@ class OperatorSuite(Suite[OperatorCase, ProofFault]):
 
     def case_for_fault(self, fault: ProofFault, number: int) -> OperatorCase:
         """Return the network that a fault is planted in."""
-        return OperatorCase(net=fault.net, mode=fault.mode, seed=self.options.seed or _FIXED_SEED)
+        seed = _FIXED_SEED if self.options.seed is None else self.options.seed
+        return OperatorCase(net=fault.net, mode=fault.mode, seed=seed)
 
     def run_case(self, case: OperatorCase, *, repetition: int = 1, fault: ProofFault | None = None) -> Result:
         """Take some training steps, and check each operator. An error of torch is an outcome too."""

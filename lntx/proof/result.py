@@ -148,7 +148,7 @@ class Proof:
 
     def to_json(self) -> str:
         """Return the verdict, what is wrong, the table, and what was not checked, as one JSON object."""
-        rows = self.rows.replace([np.inf], 1e300).to_dict("records")
+        rows = self.rows.to_dict("records")
         unchecked = {name: {"why": entry.why, "calls": entry.calls} for name, entry in self.unchecked.items()}
         values = {
             "passed": self.passed,

@@ -17,7 +17,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @pytest.mark.parametrize(
-    "more", [("--train.dtype", "float32"), ("--train.gradient", "moments"), ("--train.batch-size", "1000")], ids=str
+    "more", [(), ("--train.dtype", "float32"), ("--train.gradient", "moments"), ("--train.batch-size", "1000")], ids=str
 )
 def test_one_thread_or_two_make_the_same_files(tmp_path: Path, more: tuple[str, ...]) -> None:
     settings = ("--data.num-features", "3", "--data.num-rows", "150000", "--data.noise", "0.5", *more)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.flow
 def test_every_network_is_a_task(client: SyncPrefectClient, tmp_path: Path) -> None:
     state, found = run_flow(canary, tmp_path, deep=True)
     assert isinstance(found, Canary)
-    assert (state.name, found.verdict) == ("Completed", "pass")
+    assert (state.type.value, state.name, found.verdict) == ("COMPLETED", "Proved", "pass")
     names = state_names(task_runs(client, state, count=len(pairs())))
     states = {case.name: "Completed" for case in found.cases} | {case.name: "NotRun" for case in found.not_run}
     assert names == states
