@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from flows.cli.canary import exit_code
+from lntx.canary import cases as canary_cases
 from lntx.canary import drift as drifts
 from lntx.canary import trainings
 from lntx.canary.cases import blind_case, fixed_cases
@@ -138,17 +139,19 @@ def test_rows_that_leave_nothing_are_right_too() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_hundred_clean_blind_canaries_raise_no_alarm() -> None:
-    found = run_canary(CanaryOptions(seed=1, repeat=200))
+def test_sixty_clean_blind_canaries_raise_no_alarm() -> None:
+    found = run_canary(CanaryOptions(seed=1, repeat=60))
     alarms = [(case.name, case.reason) for case in found.cases if case.verdict != "pass"]
-    assert (len(found.cases), alarms) == (200, [])
+    assert (len(found.cases), alarms) == (60, [])
     print("closest to its bound:", max(case.path.worst for case in found.cases if case.path is not None))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("level", [2, 3])
-def test_the_higher_levels_pass(tmp_path: Path, level: int) -> None:
+def test_the_higher_levels_pass(tmp_path: Path, level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a machine with little memory.
+    monkeypatch.setattr(canary_cases, "large_rows", lambda: 2_000_000)
     found = run_canary(CanaryOptions.model_validate({"level": level}), root=tmp_path / "root")
     assert found.verdict == "pass", found.reason
     again = run_canary(CanaryOptions.model_validate({"level": 2}), root=tmp_path / "root")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
 import shutil
 import subprocess
@@ -12,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from commandline import Done
+
+from flows.cli.entry import run_command
 
 SETTINGS = ("--data.num-rows", "3000", "--data.noise", "0.5", "--data.bias", "1")
 """What most cases run: quick, and with every kind of file."""
@@ -37,9 +42,25 @@ def lntx(*words: str, root: Path, env: dict[str, str] | None = None, before: Cal
     return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 
 
+def lntx_here(*words: str, root: Path) -> Done:
+    """The same in this process, which spares the imports: where the state on the disk is what is tested."""
+    core = logging.getLogger("lntx")
+    level, propagate, handlers = core.level, core.propagate, list(core.handlers)
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            run_command([*words, "--root", str(root)])
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        core.level, core.propagate, core.handlers[:] = level, propagate, handlers
+    return Done(code=code, out=out.getvalue(), err=err.getvalue())
+
+
 def run(root: Path, *settings: str, **options: Any) -> Done:
-    """`lntx run --local` with the usual settings, or with others."""
-    return lntx("run", "--local", "--json", *(settings or SETTINGS), root=root, **options)
+    """`lntx run --local` with the usual settings, or with others; with options in a process of its own."""
+    words = ("run", "--local", "--json", *(settings or SETTINGS))
+    return lntx(*words, root=root, **options) if options else lntx_here(*words, root=root)
 
 
 def start(root: Path, *settings: str) -> subprocess.Popen[str]:
@@ -75,7 +96,7 @@ def states(done: Done) -> dict[str, str]:
 
 def damaged(root: Path) -> list[str]:
     """What `lntx verify` names; its exit code goes with it."""
-    done = lntx("verify", "--json", root=root)
+    done = lntx_here("verify", "--json", root=root)
     found = [damage["path"] for damage in done.json["damaged"]]
     assert done.code == (5 if found else 0)
     return found

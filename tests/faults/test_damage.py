@@ -1,6 +1,6 @@
 """Bytes that change, shrink, vanish or are exchanged: verify names them, one stage runs again, the bits come back.
 
-Run: pytest tests/faults/test_damage.py; the whole catalogue is in `make test-all`.
+Run: pytest tests/faults/test_damage.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from driving import STAGES, Done, bits, copy, damaged, lntx, run, stage_of, states, stored_files
+from driving import STAGES, Done, bits, copy, damaged, lntx_here, run, stage_of, states, stored_files
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -61,23 +61,8 @@ def _place(root: Path, what: str) -> Path:
     return root / name
 
 
-# One of each kind for every day. In the catalogue each file is deleted, and flipped, truncated or emptied.
-_EVERY_DAY = {
-    ("a flipped bit", "rows"),
-    ("a truncated file", "weights"),
-    ("an emptied file", "record of evaluate"),
-    ("a deleted file", "pt2"),
-}
-_ALTERED = ("a flipped bit", "a truncated file", "an emptied file")
-_CASES = [
-    pytest.param(how, what, marks=() if (how, what) in _EVERY_DAY else pytest.mark.slow, id=f"{how}-{what}")
-    for how in DAMAGES
-    for number, what in enumerate(FILES)
-    if (how, what) in _EVERY_DAY or how not in _ALTERED or how == _ALTERED[number % 3]
-]
-
-
-@pytest.mark.parametrize(("how", "what"), _CASES)
+@pytest.mark.parametrize("what", FILES)
+@pytest.mark.parametrize("how", DAMAGES)
 def test_damage_is_named_and_healed(
     clean: tuple[Path, Done], clean_bits: dict[str, list[str]], tmp_path: Path, how: str, what: str
 ) -> None:
@@ -127,16 +112,16 @@ def _folder(name: str) -> Callable[[Path], str]:
     ("damage", "reruns"),
     [
         pytest.param(_exchange, ["export"], id="a swapped artifact"),
-        pytest.param(_exchange_records, ["train"], id="a swapped record", marks=pytest.mark.slow),
+        pytest.param(_exchange_records, ["train"], id="a swapped record"),
         pytest.param(_folder("data"), ["generate"], id="data gone"),
-        pytest.param(_folder("artifacts/train"), ["train"], id="train gone", marks=pytest.mark.slow),
-        pytest.param(_folder("artifacts/evaluate"), ["evaluate"], id="evaluate gone", marks=pytest.mark.slow),
-        pytest.param(_folder("artifacts/export"), ["export"], id="export gone", marks=pytest.mark.slow),
-        pytest.param(_folder("artifacts/records/train"), ["train"], id="records of train gone", marks=pytest.mark.slow),
-        pytest.param(_folder("artifacts/records"), [*STAGES], id="records gone", marks=pytest.mark.slow),
-        pytest.param(_folder("artifacts/runs"), [], id="runs gone", marks=pytest.mark.slow),
-        pytest.param(_folder("artifacts/.locks"), [], id="locks gone", marks=pytest.mark.slow),
-        pytest.param(_folder("artifacts"), [*STAGES], id="artifacts gone", marks=pytest.mark.slow),
+        pytest.param(_folder("artifacts/train"), ["train"], id="train gone"),
+        pytest.param(_folder("artifacts/evaluate"), ["evaluate"], id="evaluate gone"),
+        pytest.param(_folder("artifacts/export"), ["export"], id="export gone"),
+        pytest.param(_folder("artifacts/records/train"), ["train"], id="records of train gone"),
+        pytest.param(_folder("artifacts/records"), [*STAGES], id="records gone"),
+        pytest.param(_folder("artifacts/runs"), [], id="runs gone"),
+        pytest.param(_folder("artifacts/.locks"), [], id="locks gone"),
+        pytest.param(_folder("artifacts"), [*STAGES], id="artifacts gone"),
     ],
 )
 def test_what_is_exchanged_or_gone_is_made_again(
@@ -162,14 +147,13 @@ def test_damage_of_other_results_is_set_aside_on_demand(clean: tuple[Path, Done]
     _flip(old)
     name = old.relative_to(root).as_posix()
     assert damaged(root) == [name]
-    healed = lntx("verify", "--heal", "--json", root=root)
+    healed = lntx_here("verify", "--heal", "--json", root=root)
     assert (healed.code, healed.json["set_aside"]) == (0, True)
     assert list((root / "artifacts" / ".damaged").iterdir())
     assert bits(run(root)) == bits(clean[1])
     assert damaged(root) == []
 
 
-@pytest.mark.slow
 def test_a_clock_that_was_set_back_hides_no_damage(clean: tuple[Path, Done], tmp_path: Path) -> None:
     """Files and notes from the future are neither trusted nor in the way."""
     root = copy(clean[0], tmp_path / "root")
@@ -187,7 +171,6 @@ def test_a_clock_that_was_set_back_hides_no_damage(clean: tuple[Path, Done], tmp
     assert damaged(root) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"a": {"state": 3}}', b"\xff\xfe"])
 def test_a_damaged_memo_costs_reading_alone(clean: tuple[Path, Done], tmp_path: Path, content: bytes) -> None:
     root = copy(clean[0], tmp_path / "root")

@@ -73,6 +73,18 @@ class Browser:
 
         self.wait(click)
 
+    def submit(self, xpath: str) -> None:
+        """Click a form's button until its page is left: a click before the form has read its fields does nothing."""
+        form = self.url
+
+        def leave() -> bool:
+            self.click(xpath)
+            with contextlib.suppress(TimeoutException):
+                WebDriverWait(self._driver, 10).until(lambda _driver: self.url != form)
+            return self.url != form
+
+        self.wait(leave)
+
     def pictures(self) -> list[tuple[int, bool]]:
         """Width in pixels and completeness of every picture with a source."""
         script = (

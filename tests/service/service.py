@@ -95,10 +95,10 @@ class Service:
         until(lambda: self.tasks(run_id) == states, every=0.5)
 
     def runs(self, deployment: str, *kinds: str) -> list[dict[str, Any]]:
-        """The runs of a deployment whose state is of a type, the latest last."""
+        """The runs of a deployment, those whose state is of a type where some are named, the latest last."""
         query = {
             "deployments": {"id": {"any_": [self.deployment(deployment)["id"]]}},
-            "flow_runs": {"state": {"type": {"any_": kinds}}},
+            "flow_runs": {"state": {"type": {"any_": kinds or None}}},
             "sort": "EXPECTED_START_TIME_ASC",
         }
         found: list[dict[str, Any]] = self.ask("/flow_runs/filter", query)

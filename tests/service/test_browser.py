@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, chromium
-from driving import lntx
+from driving import lntx, lntx_here
 from service import Service, environment
 
 from lntx.stages import STAGES
@@ -43,7 +43,7 @@ def test_who_does_not_log_in_sees_nothing(service: Service) -> None:
 
 def test_a_run_shows_its_stages_and_its_report(service: Service, browser: Browser) -> None:
     # An earlier one, so that there is a trend.
-    assert lntx("run", "--local", root=service.root).code == 0
+    assert lntx_here("run", "--local", root=service.root).code == 0
     run = lntx("run", "--json", *NOISY, root=service.root, env=environment()).json
     browser.open(f"{service.url}/v2/runs/flow-run/{run['flow_run_id']}?tab=TaskRuns")
     for stage in STAGES:
@@ -63,7 +63,7 @@ def test_a_run_shows_its_stages_and_its_report(service: Service, browser: Browse
 
 def test_train_is_started_from_its_form_with_another_learning_rate(service: Service, browser: Browser) -> None:
     """And generate, which it does not change, is taken from the store."""
-    assert lntx("run", "--local", root=service.root).code == 0
+    assert lntx_here("run", "--local", root=service.root).code == 0
     browser.open(f"{service.url}/v2/deployments/deployment/{service.deployment('train')['id']}/run")
     field = "//label[starts-with(normalize-space(), 'Learning Rate')]"
     browser.find(field)
@@ -71,9 +71,11 @@ def test_train_is_started_from_its_form_with_another_learning_rate(service: Serv
     number = browser.find(f"({field}/following::input[@type='number'])[1]")
     number.clear()
     number.send_keys("0.011")
+    browser.wait(lambda: number.get_attribute("value") == "0.011")
     browser.screenshot("form")
-    browser.click("//button[normalize-space()='Submit']")
-    (run_id,) = browser.wait(lambda: [run["id"] for run in service.runs("train", "SCHEDULED", "PENDING", "RUNNING")])
+    earlier = {run["id"] for run in service.runs("train")}
+    browser.submit("//button[normalize-space()='Submit']")
+    (run_id,) = {run["id"] for run in browser.wait(lambda: service.runs("train"))} - earlier
     browser.open(f"{service.url}/v2/runs/flow-run/{run_id}?tab=TaskRuns")
     run = service.ended(run_id)
     assert run["state"]["name"] == "Completed"

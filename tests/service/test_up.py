@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from driving import lntx
+from driving import lntx, lntx_here
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect_server import free_port
@@ -72,7 +72,7 @@ def test_a_run_finds_the_server_by_itself(service: Service) -> None:
 
 def test_the_train_deployment_takes_generate_from_the_store(service: Service) -> None:
     """Started with another learning rate: generate is Cached, train is not, and nothing else runs."""
-    lntx("run", "--local", root=service.root)
+    lntx_here("run", "--local", root=service.root)
     run = service.ended(service.start("train", only="train", train={"learning_rate": 0.01}))
     assert run["state"]["name"] == "Completed"
     service.wait_for_tasks(run["id"], {"generate": "Cached", "train": "Completed"})
