@@ -17,7 +17,7 @@ from flows.connection import connected
 from flows.pipeline import pipeline as pipeline_flow
 from lntx.config.schema import Pipeline
 from lntx.errors import LntxError, WrongAnswer
-from lntx.pipeline.work import import_ahead
+from lntx.pipeline.table import import_ahead
 from lntx.runs.run import Run
 from lntx.stages import Stage
 from lntx.store.store import Store

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from lntx import __version__
+
+if TYPE_CHECKING:
+    from flows.cli.options import Common
+    from lntx.config.schema import Section
 
 COMMANDS = {
     "run": ("flows.cli.run", "Run the pipeline as a Prefect flow run, and print the verdict."),
@@ -51,6 +56,14 @@ def command(name: str) -> App:
 
 Flat = Parameter(name="*")
 Local = Annotated[bool, Parameter(negative=())]
+
+
+def print_result(common: Common, result: Section | dict[str, Any], print_text: Callable[[], None]) -> None:
+    """Print the result of a command: one object with --json, else for a person."""
+    if common.json:
+        print_json(result if isinstance(result, dict) else result.model_dump(mode="json"))
+    else:
+        print_text()
 
 
 def print_json(value: dict[str, Any]) -> None:

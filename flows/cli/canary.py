@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.app import Flat, Local, print_json
+from flows.cli.app import Flat, Local, print_result
 from flows.cli.options import Common, Where, Whole
 from flows.cli.outputs import refuse_output
 from flows.cli.printing import print_page
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lntx.canary.nodes import NodesReport
     from lntx.canary.results import Canary
 
-_EARLIER_JUNIT = b"<?xml version='1.0' encoding='utf-8'?>\n<testsuites>\n  <testsuite name=\"lntx canary\""
+_EARLIER_JUNIT = b'<testsuite name="lntx canary"'
 
 
 def canary(
@@ -110,13 +110,11 @@ def _run(options: CanaryOptions, common: Common, *, local: bool) -> Canary:
 
 def _report(result: Canary, junit: Path | None, common: Common) -> int:
     """Print a result, write its JUnit file, and return the exit code."""
-    if common.json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        from lntx.canary.page import canary_page
+    from lntx.canary.page import canary_page
 
-        page = canary_page(result)
-        print_page(dataclasses.replace(page, headline=page.headline + _next_step(result)))
+    page = canary_page(result)
+    page = dataclasses.replace(page, headline=page.headline + _next_step(result))
+    print_result(common, result, lambda: print_page(page))
     if junit is not None:
         from lntx.canary.junit import write_junit
 
@@ -180,12 +178,9 @@ def _run_on_nodes(options: CanaryOptions, common: Common, *, local: bool) -> int
         from flows.launch import run_nodes_flow
 
         result = run_nodes_flow(options, root)
-    if common.json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        from lntx.canary.nodes import nodes_page
+    from lntx.canary.nodes import nodes_page
 
-        print_page(nodes_page(result))
+    print_result(common, result, lambda: print_page(nodes_page(result)))
     return exit_code(result)
 
 
@@ -194,11 +189,9 @@ def _list_faults(options: CanaryOptions, common: Common) -> int:
     from lntx.canary.run import find_suite
 
     faults = [*find_suite(options.deep).faults.values()]
-    if common.json:
-        keys = {"name": "name", "blame": "blame", "limit": "limit", "what": "sentence"}
-        print_json({"faults": [{key: getattr(fault, name) for key, name in keys.items()} for fault in faults]})
-    else:
-        print_page(fault_list(faults))
+    keys = {"name": "name", "blame": "blame", "limit": "limit", "what": "sentence"}
+    listed = {"faults": [{key: getattr(fault, name) for key, name in keys.items()} for fault in faults]}
+    print_result(common, listed, lambda: print_page(fault_list(faults)))
     return 0
 
 
@@ -216,12 +209,10 @@ def _try_faults(options: CanaryOptions, junit: Path | None, common: Common) -> i
     if junit is not None:
         write_faults_junit(faults, junit, (*not_run, *unfinished))
     missed, misjudged = count_wrong(faults)
-    if common.json:
-        lists: dict[str, Sequence[Section]] = {"faults": faults, "not_run": not_run, "unfinished": unfinished}
-        rows = {name: [row.model_dump(mode="json") for row in lists[name]] for name in lists}
-        print_json({**rows, "missed": missed, "blamed_wrongly": misjudged})
-    else:
-        print_page(faults_page(faults, (*not_run, *unfinished)))
+    lists: dict[str, Sequence[Section]] = {"faults": faults, "not_run": not_run, "unfinished": unfinished}
+    rows = {name: [row.model_dump(mode="json") for row in lists[name]] for name in lists}
+    table = {**rows, "missed": missed, "blamed_wrongly": misjudged}
+    print_result(common, table, lambda: print_page(faults_page(faults, (*not_run, *unfinished))))
     return 0 if faults and not (missed or misjudged or unfinished) else LntxError.exit_code
 
 

@@ -8,10 +8,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.app import Flat, print_json
+from flows.cli.app import Flat, print_result
 from flows.cli.options import Common, Whole
 from flows.cli.outputs import refuse_output
-from flows.cli.printing import print_collection, print_details, print_difference, print_runs, say
+from flows.cli.printing import (
+    print_check,
+    print_collection,
+    print_details,
+    print_difference,
+    print_runs,
+    say,
+)
 from lntx.errors import BadInput, Damaged
 from lntx.files import write_whole
 from lntx.store.store import Store
@@ -25,10 +32,8 @@ def runs(*, common: Annotated[Common, Flat] = Common()) -> int:
     from lntx.runs.history import list_runs
 
     summaries = [*list_runs(Store(common.folder))]
-    if common.json:
-        print_json({"runs": [run.model_dump(mode="json") for run in summaries]})
-    else:
-        print_runs(summaries)
+    listed = {"runs": [run.model_dump(mode="json") for run in summaries]}
+    print_result(common, listed, lambda: print_runs(summaries))
     return 0
 
 
@@ -44,10 +49,8 @@ def show(name: str | None = None, /, *, common: Annotated[Common, Flat] = Common
     store = Store(common.folder)
     run = read_run(store, name)
     steps = lineage(store, run)
-    if common.json:
-        print_json({**run.model_dump(mode="json"), "lineage": [step.model_dump(mode="json") for step in steps]})
-    else:
-        print_details(run, steps)
+    details = {**run.model_dump(mode="json"), "lineage": [step.model_dump(mode="json") for step in steps]}
+    print_result(common, details, lambda: print_details(run, steps))
     return 0
 
 
@@ -61,10 +64,7 @@ def diff(first: str, second: str, /, *, common: Annotated[Common, Flat] = Common
     from lntx.runs.history import compare_runs
 
     difference = compare_runs(Store(common.folder), first, second)
-    if common.json:
-        print_json(difference.model_dump(mode="json"))
-    else:
-        print_difference(difference)
+    print_result(common, difference, lambda: print_difference(difference))
     return 0
 
 
@@ -105,10 +105,7 @@ def report(
         store.prepare()
         with store.shared():
             write_report_file(store, run, "html", page)
-    if common.json:
-        print_json({"run": run.run, "report": str(path)})
-    else:
-        say(str(path))
+    print_result(common, {"run": run.run, "report": str(path)}, lambda: say(str(path)))
     return 0
 
 
@@ -122,18 +119,7 @@ def verify(*, heal: Annotated[bool, Parameter(negative=())] = False, common: Ann
     from lntx.runs.verify import verify as verify_store
 
     check = verify_store(Store(common.folder), heal=heal)
-    if common.json:
-        print_json(check.model_dump(mode="json"))
-    else:
-        for damage in check.damaged:
-            say(f"{damage.path}: {damage.problem}")
-        for loss in check.losses:
-            say(f"{loss.path}: known to be lost, of run {loss.run}")
-        say(f"{check.files} files, {check.num_bytes:,} bytes: {len(check.damaged) or 'none'} damaged")
-        if check.set_aside:
-            say("moved to artifacts/.damaged/; the next lntx run computes what it needs of them")
-        elif check.damaged:
-            say("lntx run computes what it needs of them again; lntx verify --heal sets all of them aside")
+    print_result(common, check, lambda: print_check(check))
     return Damaged.exit_code if check.damaged and not check.set_aside else 0
 
 
@@ -162,10 +148,7 @@ def gc(
     if not dry_run:
         store.prepare()
     collection = collect_garbage(store, keep=keep, older_than_s=older_than_s, damaged=damaged, dry_run=dry_run)
-    if common.json:
-        print_json(collection.model_dump(mode="json"))
-    else:
-        print_collection(collection)
+    print_result(common, collection, lambda: print_collection(collection))
     return 0
 
 
@@ -183,10 +166,8 @@ def pin(
 
     store = Store(common.folder)
     run = pin_run(store, name, remove=remove)
-    if common.json:
-        print_json({"run": run, "pinned": not remove, "pins": pins(store)})
-    else:
-        say(f"run {run} is {'no longer pinned' if remove else 'pinned'}")
+    pinned = {"run": run, "pinned": not remove, "pins": pins(store)}
+    print_result(common, pinned, lambda: say(f"run {run} is {'no longer pinned' if remove else 'pinned'}"))
     return 0
 
 

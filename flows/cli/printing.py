@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lntx.runs.garbage import Collection
     from lntx.runs.history import Ancestor, Difference, RunSummary
     from lntx.runs.run import Run
+    from lntx.runs.verify import Check
     from lntx.stages import Stage
     from lntx.sweep.sweep import Sweep
 
@@ -211,6 +212,19 @@ def print_collection(collection: Collection) -> None:
         say(f"kept {collection.in_use} results that a running run uses")
     would, advice = ("would be ", "; next: the same without --dry-run") if collection.dry_run else ("", "")
     say(f"{collection.freed_bytes:,} bytes {would}freed{advice}")
+
+
+def print_check(check: Check) -> None:
+    """Print what is damaged or lost, and what to do."""
+    for damage in check.damaged:
+        say(f"{damage.path}: {damage.problem}")
+    for loss in check.losses:
+        say(f"{loss.path}: known to be lost, of run {loss.run}")
+    say(f"{check.files} files, {check.num_bytes:,} bytes: {len(check.damaged) or 'none'} damaged")
+    if check.set_aside:
+        say("moved to artifacts/.damaged/; the next lntx run computes what it needs of them")
+    elif check.damaged:
+        say("lntx run computes what it needs of them again; lntx verify --heal sets all of them aside")
 
 
 def _short(value: object) -> str:

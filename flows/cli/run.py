@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from flows.cli.app import Flat, Local, print_json
+from flows.cli.app import Flat, Local, print_result
 from flows.cli.options import Common, Configuration, DialectFlags, Range, Where, Whole, read_dialect
 from flows.cli.outputs import refuse_output
 from flows.cli.printing import print_plan, print_run, print_sweep, say
@@ -105,10 +105,7 @@ def sweep(
     root = _whole_root(common)
     with working(root):
         result = sweep_over(base, values, root=root, processes=0 if is_ray() else processes)
-    if common.json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        print_sweep(result)
+    print_result(common, result, lambda: print_sweep(result))
     if all(row.verdict is None for row in result.trials):
         return BadInput.exit_code
     return 0 if result.best is not None else WrongAnswer.exit_code
@@ -122,16 +119,8 @@ def plan(
 ) -> int:
     """Show what would run, and why; exit code 4 unless every stage is fresh."""
     plans = plan_stages(Store(common.folder), configuration.settle(), range_.selection())
-    if common.json:
-        print_json(
-            {
-                "stages": {
-                    name: {"state": stage_plan.state, "reason": stage_plan.reason} for name, stage_plan in plans.items()
-                }
-            }
-        )
-    else:
-        print_plan(plans)
+    stages = {name: {"state": stage_plan.state, "reason": stage_plan.reason} for name, stage_plan in plans.items()}
+    print_result(common, {"stages": stages}, lambda: print_plan(plans))
     return 0 if all(stage_plan.state == "fresh" for stage_plan in plans.values()) else NotFresh.exit_code
 
 
@@ -190,18 +179,13 @@ def predict(
         from lntx.predictions import write_predictions
 
         count = write_predictions(source, input_, output, dialect=written)
-        if common.json:
-            print_json({"output": str(output), "num_rows": count, **which})
-        else:
-            say(f"{count} prediction{'' if count == 1 else 's'} in {output}")
+        message = f"{count} prediction{'' if count == 1 else 's'} in {output}"
+        print_result(common, {"output": str(output), "num_rows": count, **which}, lambda: say(message))
         return 0
     import numpy as np
 
     prediction = float(source.predict(np.array([values], dtype=np.float64))[0])
-    if common.json:
-        print_json({"prediction": prediction, **which})
-    else:
-        say(f"{prediction:.12g}")
+    print_result(common, {"prediction": prediction, **which}, lambda: say(f"{prediction:.12g}"))
     return 0
 
 
@@ -232,10 +216,7 @@ def _run(pipeline: Pipeline, range_: Range, common: Common, where: Where, *, loc
             force=range_.forced,
             work=work,
         )
-    if common.json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        print_run(result)
+    print_result(common, result, lambda: print_run(result))
     return WrongAnswer.exit_code if result.verdict == "fail" else 0
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from pydantic import ValidationError
 
-from flows.cli.app import Flat, print_json
+from flows.cli.app import Flat, print_json, print_result
 from flows.cli.options import Common, Configuration, Whole
 from flows.cli.printing import say
 from flows.server.home import Home, Running, ServerState, refuse_other_database
@@ -134,10 +134,7 @@ def down(*, common: Annotated[Common, Flat] = Common()) -> int:
     """Stop the server that `lntx up` started, and its runs; it is not an error if no server is up."""
     home = Home(common.folder)
     if not home.is_held():
-        if common.json:
-            print_json({"was_up": False})
-        else:
-            say("no server of this root is up: lntx up starts one")
+        print_result(common, {"was_up": False}, lambda: say("no server of this root is up: lntx up starts one"))
         return 0
     deadline = time.monotonic() + _DOWN_WITHIN_S
     # A server that is starting has a process too.
@@ -146,10 +143,7 @@ def down(*, common: Annotated[Common, Flat] = Common()) -> int:
         if time.monotonic() > deadline:
             raise LntxError(f"the server does not end: see {home.logs}/supervisor.log")
         time.sleep(0.1)
-    if common.json:
-        print_json({"was_up": True})
-    else:
-        say("down")
+    print_result(common, {"was_up": True}, lambda: say("down"))
     return 0
 
 

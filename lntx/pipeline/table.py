@@ -6,8 +6,9 @@ it in `lntx/stages.py` and add it to both.
 
 from __future__ import annotations
 
+import importlib
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lntx.export.formats import FORMATS
 from lntx.pipeline import work
 from lntx.pipeline.outcome import Outcome, Request
 from lntx.stages import Blame, Stage
-from lntx.store.key import Identity, code_digest, version_of
+from lntx.store.key import Identity, code_digest, modules_of, version_of
 from lntx.store.store import Store
 
 
@@ -34,8 +35,8 @@ class StageEntry:
     unread: tuple[str, ...] = ()
     """Dotted keys of these sections that do not affect its result."""
 
-    modules: tuple[str, ...]
-    """Modules of lntx that affect its result; a test compares them with the imports of its module."""
+    roots: tuple[str, ...]
+    """Modules of lntx that do its work, the first one for synthetic rows."""
 
     packages: tuple[str, ...]
     """Packages whose version affects its result."""
@@ -49,25 +50,17 @@ class StageEntry:
     part: Blame
     """The part to blame if its result is wrong."""
 
+    @property
+    def modules(self) -> list[str]:
+        """Modules of lntx that affect its result: the roots and all that they import."""
+        return modules_of(*self.roots)
+
 
 TABLE: dict[Stage, StageEntry] = {
     "generate": StageEntry(
         inputs=(),
         sections=("data",),
-        modules=(
-            "data.columns",
-            "data.dataset",
-            "data.frames",
-            "data.importing",
-            "data.shards",
-            "data.suspicions",
-            "data.synthetic",
-            "data.tables",
-            "files",
-            "numerics.doubledouble",
-            "numerics.powers",
-            "workers",
-        ),
+        roots=("data.shards", "data.synthetic", "data.importing"),
         packages=("numpy", "pyarrow"),
         work=work.compute_generate,
         part="data",
@@ -75,29 +68,7 @@ TABLE: dict[Stage, StageEntry] = {
     "train": StageEntry(
         inputs=("generate",),
         sections=("train",),
-        modules=(
-            "data.dataset",
-            "data.row_digest",
-            "files",
-            "model",
-            "numerics.collinearity",
-            "numerics.compensated",
-            "numerics.compiled",
-            "numerics.compiled_moments",
-            "numerics.doubledouble",
-            "numerics.powers",
-            "training.checkpoints",
-            "training.curvature",
-            "training.fit",
-            "training.gradients",
-            "training.hyperparameters",
-            "training.loop",
-            "training.moments",
-            "training.result",
-            "training.steps",
-            "training.stopping",
-            "workers",
-        ),
+        roots=("training.fit", "model"),
         packages=("numba", "numpy", "pyarrow", "safetensors", "torch"),
         work=work.compute_train,
         leaves=("model.safetensors", "history.parquet", "fit.json"),
@@ -108,33 +79,7 @@ TABLE: dict[Stage, StageEntry] = {
         sections=("evaluate", "data"),
         # Used only to compare runs.
         unread=("evaluate.shift_limit",),
-        modules=(
-            "data.dataset",
-            "data.row_digest",
-            "data.synthetic",
-            "evaluation.chi2",
-            "evaluation.data_check",
-            "evaluation.diagnosis",
-            "evaluation.evaluate",
-            "evaluation.inference",
-            "evaluation.least_squares",
-            "evaluation.residuals",
-            "evaluation.rounding",
-            "evaluation.verdict",
-            "files",
-            "numerics.collinearity",
-            "numerics.compiled",
-            "numerics.compiled_gram",
-            "numerics.compiled_residuals",
-            "numerics.doubledouble",
-            "numerics.exact_matrix",
-            "numerics.gram",
-            "numerics.normal_equations",
-            "numerics.powers",
-            "numerics.residuals",
-            "training.result",
-            "workers",
-        ),
+        roots=("evaluation.evaluate",),
         packages=("numba", "numpy", "pyarrow", "python-flint", "torch"),
         work=work.compute_evaluate,
         leaves=("evaluation.json",),
@@ -143,18 +88,7 @@ TABLE: dict[Stage, StageEntry] = {
     "export": StageEntry(
         inputs=("train", "evaluate"),
         sections=("export",),
-        modules=(
-            "evaluation.verdict",
-            "export.export",
-            "export.formats",
-            "export.readback",
-            "export.worker",
-            "files",
-            "model",
-            "numerics.doubledouble",
-            "numerics.residuals",
-            "training.result",
-        ),
+        roots=("export.export",),
         packages=("numpy", "safetensors", "torch"),
         work=work.compute_export,
         leaves=("card.json",),
@@ -162,6 +96,12 @@ TABLE: dict[Stage, StageEntry] = {
     ),
 }
 """Every stage, in the order of `STAGES`."""
+
+
+def import_ahead(stages: Iterable[Stage]) -> None:
+    """Import what the work of stages needs, while the caller waits for something else."""
+    for stage in stages:
+        importlib.import_module(f"lntx.{TABLE[stage].roots[0]}")
 
 
 def stage_of(part: Blame) -> Stage:

@@ -5,8 +5,7 @@ A stage's imports happen when it runs, so that reading the table of stages does 
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from lntx.errors import BadInput
@@ -17,19 +16,6 @@ from lntx.store.key import Identity
 from lntx.store.staging import RESUME
 from lntx.store.store import Store
 from lntx.text import for_message
-
-_MODULES: dict[Stage, str] = {
-    "generate": "lntx.data.shards",
-    "train": "lntx.training.fit",
-    "evaluate": "lntx.evaluation.evaluate",
-    "export": "lntx.export.export",
-}
-
-
-def import_ahead(stages: Iterable[Stage]) -> None:
-    """Import what the work of stages needs, while the caller waits for something else."""
-    for stage in stages:
-        importlib.import_module(_MODULES[stage])
 
 
 def compute_generate(

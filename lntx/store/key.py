@@ -22,6 +22,7 @@ from lntx.stages import Stage
 PACKAGE = Path(__file__).parent.parent
 """The folder of the lntx package."""
 
+_HARMLESS = frozenset({"config.schema", "errors", "progress", "stages", "text"})
 _TRIES, _PAUSE_S = 50, 0.01
 
 
@@ -70,19 +71,43 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@functools.cache
 def code_digest(module: str) -> str:
-    """Return the sha256 of the syntax tree of a module such as "data.tables", without comments, layout and docstrings.
+    """Return the sha256 of the syntax tree of a module such as "data.tables", without comments and docstrings."""
+    return read_module(module)[0]
 
-    Computed once per process, because the code is also loaded once.
+
+def modules_of(*roots: str) -> list[str]:
+    """Return modules of lntx and all that they import, sorted, without those that cannot change a result."""
+    modules: set[str] = set()
+    waiting = {*roots}
+    while waiting:
+        module = waiting.pop()
+        modules.add(module)
+        waiting |= read_module(module)[1] - modules - _HARMLESS
+    return sorted(modules)
+
+
+@functools.cache
+def read_module(module: str) -> tuple[str, frozenset[str]]:
+    """Return the digest of a module's syntax tree, and the modules of lntx that it imports.
+
+    Read once per process, because the code is also loaded once.
     """
-    source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-    tree = _parse(source)
+    tree = _parse(_path(module).read_text(encoding="utf-8"))
+    imports: set[str] = set()
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [statement for statement in body if not _is_text(statement)]  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("lntx"):
+            names = (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+            imports |= {name.removeprefix("lntx.") for name in names}
+    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return digest, frozenset(name for name in imports if _path(name).is_file())
+
+
+def _path(module: str) -> Path:
+    return PACKAGE / f"{module.replace('.', '/')}.py"
 
 
 def _is_text(statement: ast.stmt) -> bool:

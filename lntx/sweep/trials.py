@@ -74,6 +74,10 @@ class Row(Section):
     """Why the trial failed."""
 
 
+# What a row takes from the record of a run.
+_FIGURES = {*Row.model_fields} - {"settings", "how", "error"}
+
+
 def train(waiting: Mapping[int, tuple[Settings, Pipeline]], root: Path, processes: int) -> Iterator[tuple[int, Row]]:
     """Train every trial; yield its place and row as soon as it is done."""
     small = {place: trial for place, trial in waiting.items() if _is_small(trial[1])}
@@ -176,46 +180,36 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
         return
     logger.info("%d trainings side by side in %.3g s", len(group), time.perf_counter() - started)
     for (place, settings, trial), fit in zip(group, trained, strict=True):
-        if fit.weights is None:
-            yield (
-                place,
-                Row(
-                    settings=settings,
-                    verdict="fail",
-                    digits=0.0,
-                    epochs=fit.epochs,
-                    how="batched",
-                    learning_rate=trial.descent.learning_rate,
-                    stable_limit=trial.descent.stable_limit,
-                ),
+        row = Row(
+            settings=settings,
+            verdict="fail",
+            digits=0.0,
+            epochs=fit.epochs,
+            learning_rate=trial.descent.learning_rate,
+            stable_limit=trial.descent.stable_limit,
+            how="batched",
+        )
+        if fit.weights is not None:
+            coefficients = compare(
+                fit.weights,
+                fit.bias,
+                trial.problem.reference,
+                trial.problem.rounding(trial.pipeline.train.dtype),
+                dtype=trial.pipeline.train.dtype,
+                terms=trial.problem.dataset.terms,
+                data=trial.pipeline.data,
+                settings=trial.pipeline.evaluate,
             )
-            continue
-        coefficients = compare(
-            fit.weights,
-            fit.bias,
-            trial.problem.reference,
-            trial.problem.rounding(trial.pipeline.train.dtype),
-            dtype=trial.pipeline.train.dtype,
-            terms=trial.problem.dataset.terms,
-            data=trial.pipeline.data,
-            settings=trial.pipeline.evaluate,
-        )
-        right = all(coefficient.passes for coefficient in coefficients)
-        yield (
-            place,
-            Row(
-                settings=settings,
-                verdict="pass" if right else "fail",
-                digits=lowest_digits(coefficients),
-                epochs=fit.epochs,
-                mse=fit.loss,
-                learning_rate=trial.descent.learning_rate,
-                stable_limit=trial.descent.stable_limit,
-                learned_weights=fit.weights,
-                learned_bias=fit.bias,
-                how="batched",
-            ),
-        )
+            row = row.model_copy(
+                update={
+                    "verdict": "pass" if all(coefficient.passes for coefficient in coefficients) else "fail",
+                    "digits": lowest_digits(coefficients),
+                    "mse": fit.loss,
+                    "learned_weights": fit.weights,
+                    "learned_bias": fit.bias,
+                }
+            )
+        yield place, row
 
 
 def _train_large(
@@ -232,9 +226,7 @@ def _train_large(
     alone: list[int] = []
     if large:
         with _pool(min(processes, len(large))) as pool:
-            futures = {
-                pool.submit(run_trial, settings, pipeline, root): place for place, (settings, pipeline) in large.items()
-            }
+            futures = {pool.submit(run_trial, *large[place], root): place for place in large}
             for future in as_completed(futures):
                 place = futures[future]
                 try:
@@ -242,12 +234,12 @@ def _train_large(
                 except BrokenProcessPool:
                     alone.append(place)
     for place in sorted(alone):
-        settings, pipeline = large[place]
         with _pool(1) as pool:
             try:
-                yield place, pool.submit(run_trial, settings, pipeline, root).result()
+                yield place, pool.submit(run_trial, *large[place], root).result()
             except BrokenProcessPool:
-                yield place, Row(settings=settings, verdict=None, how="process", error="its process was killed")
+                row = Row(settings=large[place][0], verdict=None, how="process", error="its process was killed")
+                yield place, row
 
 
 @contextlib.contextmanager
@@ -297,15 +289,4 @@ def run_trial(settings: Settings, pipeline: Pipeline, root: Path) -> Row:
             run = gather(store, request, outcomes)
     except Exception as error:
         return Row(settings=settings, verdict=None, how="process", error=_line(error))
-    return Row(
-        settings=settings,
-        verdict=run.verdict,
-        digits=run.digits,
-        epochs=run.epochs,
-        mse=run.mse,
-        learning_rate=run.learning_rate,
-        stable_limit=run.stable_limit,
-        learned_weights=run.learned_weights,
-        learned_bias=run.learned_bias,
-        how="process",
-    )
+    return Row(settings=settings, how="process", **run.model_dump(include=_FIGURES))

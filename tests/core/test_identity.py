@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from planned import planned as _planned
 import lntx
 from lntx.errors import LntxError
 from lntx.pipeline.table import TABLE
-from lntx.stages import STAGES
+from lntx.stages import STAGES, Stage
 from lntx.store import key
 from lntx.sweep.sweep import CODE
 
@@ -27,7 +29,7 @@ def test_a_comment_reruns_nothing_and_a_line_of_export_code_reruns_export(
     monkeypatch.setattr(key, "PACKAGE", copies)
 
     def planned() -> dict[str, tuple[str, str | None]]:
-        key.code_digest.cache_clear()
+        key.read_module.cache_clear()
         return _planned(tmp_path)
 
     for path in copies.rglob("*.py"):
@@ -38,7 +40,7 @@ def test_a_comment_reruns_nothing_and_a_line_of_export_code_reruns_export(
     found = planned()
     assert found["export"] == ("stale", "code of lntx.export.export changed")
     assert {stage for stage, (state, _) in found.items() if state == "fresh"} == {"generate", "train", "evaluate"}
-    key.code_digest.cache_clear()
+    key.read_module.cache_clear()
 
 
 def test_a_changed_library_reruns_what_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,46 +53,26 @@ def test_a_changed_library_reruns_what_uses_it(tmp_path: Path, monkeypatch: pyte
     assert (found["generate"][0], found["evaluate"][0]) == ("fresh", "depends")
 
 
-def _closure(*roots: str) -> set[str]:
-    """Modules of lntx that some import, less what cannot change a result."""
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_imports_decides_its_result(stage: Stage) -> None:
+    """Its modules are those that Python loads for it and that can change a result, and no more."""
+    modules = TABLE[stage].modules
+    code = "; ".join(f"import lntx.{name}" for name in modules)
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    files = {name.removeprefix("lntx.") for name in loaded if name.startswith("lntx.")}
+    deciding = {name for name in files if (key.PACKAGE / f"{name.replace('.', '/')}.py").is_file()}
     harmless = {"config.schema", "errors", "progress", "stages", "text"}
-
-    def is_module(name: str) -> bool:
-        return (key.PACKAGE / f"{name.replace('.', '/')}.py").is_file()
-
-    def imports(module: str) -> set[str]:
-        found = set()
-        for node in ast.walk(ast.parse((key.PACKAGE / f"{module.replace('.', '/')}.py").read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lntx":
-                base = (node.module or "").removeprefix("lntx").removeprefix(".")
-                found |= {base, *(f"{base}.{alias.name}".removeprefix(".") for alias in node.names)}
-        return set(filter(is_module, found))
-
-    closure: set[str] = set()
-    waiting = set(roots)
-    while waiting:
-        module = waiting.pop()
-        closure.add(module)
-        waiting |= imports(module) - closure - harmless
-    return closure
+    assert deciding - harmless == set(modules)
+    assert not {name.split(".")[0] for name in modules} & {"pipeline", "store", "runs", "report", "canary", "sweep"}
 
 
-def test_the_table_lists_the_modules_that_decide() -> None:
-    """Each stage's list is what its own modules import; a sweep's is its own modules beside those of its stages."""
-    roots = {
-        "generate": ("data.synthetic", "data.shards", "data.importing"),
-        "train": ("training.fit", "model"),
-        "evaluate": ("evaluation.evaluate",),
-        "export": ("export.export",),
-    }
-    assert set(roots) == set(TABLE) == set(STAGES)
-    for stage, entry in TABLE.items():
-        assert _closure(*roots[stage]) == set(entry.modules), stage
-        assert list(entry.modules) == sorted(entry.modules)
-    of_stages = {name for entry in TABLE.values() for name in entry.modules}
-    trained = {name for name in _closure("sweep.trials", "sweep.vectorized") if name.startswith("sweep.")}
+def test_the_code_of_a_sweep_decides_its_rows() -> None:
+    trained = {name for name in key.modules_of("sweep.trials", "sweep.vectorized") if name.startswith("sweep.")}
     assert trained | {"sweep.sweep"} == set(CODE)
-    assert _closure("sweep.vectorized") - set(CODE) <= of_stages
+    of_stages = {name for entry in TABLE.values() for name in entry.modules}
+    assert set(key.modules_of("sweep.vectorized")) - set(CODE) <= of_stages
 
 
 def test_a_needed_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -117,7 +99,7 @@ def test_a_digest_stands_other_threads_that_parse(monkeypatch: pytest.MonkeyPatc
             raise SystemError("AST constructor recursion depth mismatch (before=69, after=73)")
         return compile(source, "training", "exec", ast.PyCF_ONLY_AST)
 
-    key.code_digest.cache_clear()
+    key.read_module.cache_clear()
     monkeypatch.setattr(key.ast, "parse", parse)
     assert key.code_digest("training.fit") == right
     assert len(calls) == 3
