@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, Format, as_balls
+from lntx.proof.numbers import EXACT, FORMATS, IN_FLOATS, Array, Bounded, Format, as_balls, middle
 
 _MOST_BALLS, _WHOLE_IN_BALLS = 1 << 14, 256
 
@@ -43,7 +43,7 @@ class Call:
         self.as_balls = False
         self.is_small = False
         self.focus: tuple[str, int] | None = None
-        self.everything = False
+        self.is_in_graph = False
         self._seed = seed
         self._draw = np.random.default_rng(seed)
 
@@ -90,7 +90,7 @@ class Call:
         if dtype not in FORMATS:
             return EXACT
         if self.own_format or dtype == torch.float64:
-            return FORMATS[dtype]
+            return (IN_FLOATS if self.is_in_graph else FORMATS)[dtype]
         return FORMATS[torch.float32]
 
     def pick(self, slot: str = "0", *, terms: int = 1) -> Array:
@@ -105,7 +105,7 @@ class Call:
             return np.arange(min(count, 1))
         is_small = self.as_balls or self.is_small
         whole = WHOLE if not is_small else _WHOLE_IN_BALLS
-        if self.everything or count * terms <= whole or (count <= self.sample and not is_small):
+        if self.is_in_graph or count * terms <= whole or (count <= self.sample and not is_small):
             return np.arange(count)
         most = max(_MOST_BALLS // terms, 2) if is_small else self.sample
         inner = self._draw.integers(0, count, max(min(self.sample, most) - 2, 0))
@@ -114,10 +114,10 @@ class Call:
     def read(self, tensor: torch.Tensor, key: Any = ..., *, format: Format | None = None) -> Bounded:  # noqa: A002
         """Return elements of an input as exact numbers. key: an index of the tensor."""
         values = tensor.detach()[key]
-        if values.is_complex() and not self.everything:
+        if values.is_complex() and not self.is_in_graph:
             raise NotImplementedError("a complex number")
         if values.is_complex():
-            # Numbers of a compiled region, with their bounds.
+            # Values and their bounds, as `graph` packs them.
             whole = np.atleast_1d(values.numpy())
             return Bounded(whole.real, whole.imag, format or self.inner)
         if values.dtype in FORMATS:
@@ -154,3 +154,35 @@ def unravel(flat: Array, shape: Sequence[int]) -> tuple[Any, ...]:
     if not len(shape):
         return (None,)
     return tuple(torch.from_numpy(np.ascontiguousarray(tensor)) for tensor in np.unravel_index(flat, tuple(shape)))
+
+
+def in_format_of(result: torch.Tensor, expected: Bounded, call: Call) -> Bounded:
+    """Return what must stand in a result: rounded to its format, where that is coarser than the arithmetic inside."""
+    if result.dtype not in FORMATS:
+        return _whole(result.dtype, expected)
+    kind = FORMATS[result.dtype]
+    inner = call.inner
+    if kind.u > inner.u:
+        return expected.rounded(kind).in_format(kind)
+    return expected.in_format(kind)
+
+
+def _whole(dtype: torch.dtype, expected: Bounded) -> Bounded:
+    """Return whole numbers as a format of n bits holds them: modulo 2^n; truth values are 0 and 1.
+
+    What is too large for float64, or for a conversion from fractions, has no known value.
+    """
+    value = middle(expected.value)
+    if dtype == torch.bool:
+        return expected.like((value != 0).astype(np.float64), expected.error).in_format(EXACT)
+    if expected.format.u == 0:
+        # An average of whole numbers, or a limit that is a fraction.
+        value = np.trunc(value)
+    limits = torch.iinfo(dtype)
+    outside = (value < limits.min) | (value > limits.max)
+    if outside.any():
+        is_known = np.isfinite(value) & (np.abs(value) < 2.0**53) & (expected.format.u == 0)
+        wrapped = np.mod(np.where(is_known, value, 0.0) - limits.min, 2.0**limits.bits) + limits.min
+        value = np.where(outside, np.where(is_known, wrapped, np.nan), value)
+        return expected.like(value, np.where(outside & ~is_known, np.inf, expected.error)).in_format(EXACT)
+    return expected.like(value, expected.error).in_format(EXACT)

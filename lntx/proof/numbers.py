@@ -11,6 +11,7 @@ Two kinds of array hold the values: float64, for formats whose unit roundoff is 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,12 @@ FORMATS: dict[torch.dtype, Format] = {
     dtype: _format(dtype) for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 }
 """The formats that have bounds."""
+
+IN_FLOATS: dict[torch.dtype, Format] = {
+    **FORMATS,
+    torch.float64: dataclasses.replace(FORMATS[torch.float64], u=2 * FORMATS[torch.float64].u),
+}
+"""The same where float64 is computed in float64: the unit roundoff stands for the kernel's rounding and for ours."""
 
 EXACT = Format(name="exact", u=0.0, tiny=0.0, largest=math.inf)
 """Arithmetic without rounding: copies, comparisons, whole numbers."""
@@ -297,7 +304,7 @@ class Bounded:
             return squared * (self if exponent == 3 else squared)
         if exponent == -1:
             return 1.0 / self
-        raise NotImplementedError(f"a power of {exponent}")
+        return apply(pow, self, self.constant(exponent))
 
     def sum(self, axis: int | tuple[int, ...] = -1, terms: Array | None = None) -> Bounded:
         """Add along axes, in any order. terms: number of terms other than zeros, where there are fewer."""
@@ -358,6 +365,31 @@ class Bounded:
         is_unknown = ~np.isfinite(allowed) | (~np.isfinite(centre) & bool(self.error.any()))
         share = np.where(np.isnan(share), np.inf, share)
         return np.where(is_same, 0.0, np.where(is_unknown, np.nan, share))
+
+
+def apply(function: Callable[..., arb], *arguments: Bounded, ulps: float = 16.0) -> Bounded:
+    """Return a function of FLINT of numbers, element by element.
+
+    ulps: error of the kernel's own function, in unit roundoffs of each argument and of the value. Where the function
+    has no finite value, nothing is known.
+    """
+    ctx.prec = BALL_BITS
+    first = arguments[0]
+    unit, tiny = first.format.u, first.format.tiny
+    slack = [number.error + ulps * unit * magnitude(number.value) for number in arguments]
+
+    def at(*pairs: Any) -> tuple[arb, float]:
+        centres, radii = [arb(x) for x in pairs[::2]], [float(radius) for radius in pairs[1::2]]
+        value = function(*centres)
+        widened = function(*(x + arb(0, radius) if radius else x for x, radius in zip(centres, radii, strict=True)))
+        spread = float((widened - value).abs_upper())
+        return value, spread + ulps * unit * float(value.abs_upper()) + tiny
+
+    flat = [array for number, radius in zip(arguments, slack, strict=True) for array in (number.value, radius)]
+    value, error = np.frompyfunc(at, len(flat), 2)(*flat)
+    error = np.asarray(error, dtype=np.float64)
+    is_known = np.isfinite(middle(value)) & np.isfinite(error)
+    return first.like(value if first.value.dtype == object else middle(value), np.where(is_known, error, np.inf))
 
 
 def _holds(kind: Format, number: float) -> bool:

@@ -15,9 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from lntx.errors import BadInput
 from lntx.proof.call import Call
 from lntx.proof.chain import Chain
+from lntx.proof.decomposition import NoFormula
 from lntx.proof.numbers import Array, Bounded
 from lntx.proof.result import Proof
-from lntx.proof.rows import Phase, has_formula, judge, judge_numbers
+from lntx.proof.rows import Phase, judge, judge_numbers
 from lntx.proof.schema import calls_of, has_bytes, kept_apart, multiply_adds, named, plain_name, tensors_of, written
 from lntx.proof.steps import Before, kept_by, lost
 
@@ -49,6 +50,7 @@ _WITHOUT_VALUES = frozenset(
         "empty_permuted",
         "new_empty",
         "new_empty_strided",
+        "_linalg_check_errors",
         "_local_scalar_dense",
         "is_same_size",
         "set",
@@ -189,12 +191,13 @@ class prove(TorchDispatchMode):  # noqa: N801
                 self.proof.changed(phase, change)
 
     def _judge(self, phase: Phase, call: Call, products: int) -> None:
-        if not has_formula(call.name):
-            why = "its values are random" if call.name in _RANDOM else "it has no formula"
-            self.proof.miss(call.name, why, products)
+        if call.name in _RANDOM:
+            self.proof.miss(call.name, "its values are random", products)
             return
         try:
             judged = judge(call)
+        except NoFormula as error:
+            self.proof.miss(call.name, str(error), products)
         except NotImplementedError as error:
             self.proof.miss(call.name, f"{error} is not covered", products)
         except Exception as error:

@@ -11,9 +11,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from lntx.proof.call import Call
+from lntx.proof.call import Call, in_format_of
+from lntx.proof.decomposition import by_decomposition
 from lntx.proof.formulas import FORMULAS, MOVES, OWN_FORMAT, bits
-from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, as_balls, middle
+from lntx.proof.numbers import FORMATS, Array, Bounded, as_balls, middle
+from lntx.proof.schema import tensors_of
 
 Phase = Literal["forward", "backward", "optimizer"]
 
@@ -58,26 +60,27 @@ class Judged:
     """Where the share is largest; None if nothing was compared."""
 
 
-def has_formula(name: str) -> bool:
-    """Return whether an operator has a formula."""
-    return name in FORMULAS or name in MOVES
-
-
 def judge(call: Call) -> Judged:
     """Compare a call with its formula. What is wrong in float64 arithmetic is computed again in balls.
 
     Raises: NotImplementedError: the formula does not cover these arguments.
     """
-    if call.name not in FORMULAS:
+    tensors = tensors_of((*call.args.values(), *call.outputs))
+    if any(tensor.layout != torch.strided or tensor.is_nested for tensor in tensors):
+        raise NotImplementedError("a sparse or nested tensor")
+    if call.outputs and not any(tensor.numel() for tensor in tensors_of((*call.outputs, *call.after.values()))):
+        return Judged(elements=0, share=0.0, strict=0.0, place=None)
+    if call.name in MOVES:
         return _compare_bits(call)
-    if call.dtype == torch.float64:
+    has_formula = call.name in FORMULAS
+    if call.dtype == torch.float64 and has_formula:
         call = call.again(as_balls=True)
     judgement = _compare(call)
     strict = judgement.share
     if judgement.share > 1 and call.name in OWN_FORMAT and call.dtype in (torch.bfloat16, torch.float16):
         call = call.again(own_format=True)
         judgement = _compare(call)
-    if judgement.share > 1 and judgement.place is not None and not call.as_balls:
+    if judgement.share > 1 and judgement.place is not None and not call.as_balls and has_formula:
         judgement = _in_balls(call, judgement)
     return dataclasses.replace(judgement, strict=max(strict, judgement.share))
 
@@ -99,7 +102,7 @@ def _in_balls(call: Call, judgement: Judged) -> Judged:
 def _compare(call: Call) -> Judged:
     # Infinite numbers are part of many models: masks, for one.
     with np.errstate(all="ignore"):
-        numbers = FORMULAS[call.name](call)
+        numbers = FORMULAS.get(call.name, by_decomposition)(call)
         return judge_numbers(call, _with_poles(call, numbers) if call.as_balls else numbers)
 
 
@@ -143,35 +146,6 @@ def judge_numbers(call: Call, numbers: Iterable[tuple[str, Array, Bounded]]) -> 
     if not elements and place is not None:
         raise NotImplementedError("a result without a finite bound")
     return Judged(elements=elements, share=worst, strict=worst, place=place)
-
-
-def in_format_of(result: torch.Tensor, expected: Bounded, call: Call) -> Bounded:
-    """Return what must stand in a result: rounded to its format, where that is coarser than the arithmetic inside."""
-    if result.dtype not in FORMATS:
-        return _whole(result.dtype, expected)
-    kind = FORMATS[result.dtype]
-    inner = call.inner
-    if kind.u > inner.u:
-        return expected.rounded(kind).in_format(kind)
-    return expected.in_format(kind)
-
-
-def _whole(dtype: torch.dtype, expected: Bounded) -> Bounded:
-    """Return whole numbers as a format of n bits holds them: modulo 2^n; truth values are 0 and 1.
-
-    What is too large for float64, or for a conversion from fractions, has no known value.
-    """
-    value = middle(expected.value)
-    if dtype == torch.bool:
-        return expected.like((value != 0).astype(np.float64), expected.error).in_format(EXACT)
-    limits = torch.iinfo(dtype)
-    outside = (value < limits.min) | (value > limits.max)
-    if outside.any():
-        is_known = np.isfinite(value) & (np.abs(value) < 2.0**53) & (expected.format.u == 0)
-        wrapped = np.mod(np.where(is_known, value, 0.0) - limits.min, 2.0**limits.bits) + limits.min
-        value = np.where(outside, np.where(is_known, wrapped, np.nan), value)
-        return expected.like(value, np.where(outside & ~is_known, np.inf, expected.error)).in_format(EXACT)
-    return expected.in_format(EXACT)
 
 
 def _place(slot: str, flat: int, shape: tuple[int, ...], got: float, numbers: Bounded, k: int) -> Place:

@@ -31,7 +31,13 @@ def named(func: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
             by_name[argument.name] = kwargs[argument.name]
         elif argument.has_default_value():
             by_name[argument.name] = argument.default_value
-    return by_name
+    # Zeros of autograd have no memory: torch reads beyond it when they are indexed.
+    return {
+        name: torch.zeros(value.shape, dtype=value.dtype, device=value.device)
+        if isinstance(value, torch.Tensor) and value._is_zerotensor()
+        else value
+        for name, value in by_name.items()
+    }
 
 
 def written(func: Any, name: str, arguments: dict[str, Any]) -> list[str]:

@@ -46,7 +46,7 @@ def test_the_true_value_is_that_of_the_definition(case: Case) -> None:
         pytest.skip(f"torch {torch.__version__} has no {case.operator}: pip install torch==2.13.0")
     ctx.prec = BALL_BITS
     call = cases.made(case)
-    call.as_balls, call.everything = call.dtype in FORMATS, True
+    call.as_balls, call.is_in_graph = call.dtype in FORMATS, True
     true = case.truth(**cases.as_arrays(case.args))
     true = {"0": true} if isinstance(true, np.ndarray) else true
     true = true if isinstance(true, dict) else {str(k): one for k, one in enumerate(true) if one is not None}

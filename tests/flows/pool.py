@@ -23,7 +23,10 @@ def prefect(*words: str, env: Mapping[str, str], cwd: Path) -> None:
 def beside(*words: str, env: Mapping[str, str], cwd: Path, log: Path) -> Iterator[None]:
     """Have Python run a module or a script meanwhile."""
     with log.open("w") as lines:
-        process = subprocess.Popen([sys.executable, *words], env=env, cwd=cwd, stdout=lines, stderr=lines)
+        # A worker that is told to end sends itself SIGINT, which is ignored if this process ignores it.
+        hearing = "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+        command = [sys.executable, "-c", hearing, sys.executable, *words]
+        process = subprocess.Popen(command, env=env, cwd=cwd, stdout=lines, stderr=lines)
         try:
             yield
         finally:

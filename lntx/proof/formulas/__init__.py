@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from lntx.proof.call import Call
-from lntx.proof.formulas import attention, images, losses, norms, optimizers, recurrent, sums
+from lntx.proof.formulas import attention, images, losses, norms, optimizers, recurrent, selections, sums
 from lntx.proof.formulas.moves import MOVES, bits
 from lntx.proof.formulas.pointwise import POINTWISE, Found, element_by_element
 
@@ -22,6 +22,9 @@ FORMULAS: Mapping[str, Callable[[Call], Found]] = {
     "max": sums.extreme_of,
     "min": sums.extreme_of,
     "cumsum": sums.cumulative_sum,
+    "prod": sums.product_along,
+    "cumprod": sums.product_along,
+    **dict.fromkeys(selections.SELECTIONS, selections.selection_of),
     "arange": sums.range_of,
     "mm": sums.product_of,
     "bmm": sums.product_of,
@@ -35,6 +38,10 @@ FORMULAS: Mapping[str, Callable[[Call], Found]] = {
     "_unsafe_masked_index_put_accumulate": sums.added_at,
     "index_add": sums.added_at,
     "scatter_add": sums.added_at,
+    **dict.fromkeys(
+        [f"{kind}_max_pool{axes}d_backward" for kind in ("adaptive", "fractional") for axes in (2, 3)], sums.added_at
+    ),
+    "max_pool3d_with_indices_backward": sums.added_at,
     "native_layer_norm": norms.layer_norm,
     "native_layer_norm_backward": norms.layer_norm_gradient,
     "_fused_rms_norm": norms.rms_norm,
@@ -84,31 +91,44 @@ OWN_FORMAT = frozenset(
         "_softmax",
         "_unsafe_masked_index_put_accumulate",
         "add",
+        "addr",
         "arange",
         "avg_pool2d_backward",
-        "convolution",
+        "batch_norm_backward",
         "binary_cross_entropy_with_logits",
+        "convolution",
         "convolution_backward",
         "embedding_dense_backward",
         "huber_loss",
         "huber_loss_backward",
         "index_add",
         "index_put",
+        "linalg_cross",
+        "logit",
         "max_pool2d_with_indices_backward",
         "mse_loss",
         "mse_loss_backward",
         "mul",
         "native_batch_norm",
+        "native_batch_norm_backward",
         "native_layer_norm_backward",
         "nll_loss2d_backward",
         "nll_loss2d_forward",
         "nll_loss_forward",
+        "polygamma",
         "pow",
+        "prod",
         "rsqrt",
         "rsub",
         "sigmoid_backward",
         "smooth_l1_loss",
+        "soft_margin_loss",
+        "soft_margin_loss_backward",
+        "special_i0e",
+        "special_xlog1py",
+        "special_zeta",
         "sub",
+        "xlogy",
     }
 )
 """Operators whose kernels for formats of 16 bits add up in that format, where the others do in float32."""

@@ -9,17 +9,8 @@ import torch
 
 from lntx.proof.call import Call, unravel
 from lntx.proof.formulas.pointwise import Found
+from lntx.proof.formulas.sums import slices_of
 from lntx.proof.numbers import Array, Bounded, magnitude, middle
-
-
-def _rows(call: Call, tensor: torch.Tensor, picked: Array) -> tuple[Bounded, Array]:
-    """Return the slices along dim that hold some elements, shape (k, n), and the elements' places in them."""
-    axis = call["dim"] % max(tensor.dim(), 1)
-    place = unravel(picked, tensor.shape)
-    rows = (
-        call.read(tensor.movedim(axis, -1), (*place[:axis], *place[axis + 1 :])) if tensor.dim() else call.read(tensor)
-    )
-    return rows.reshape(len(picked), -1), place[axis].numpy() if tensor.dim() else np.zeros(1, dtype=np.int64)
 
 
 def _shifted(rows: Bounded) -> tuple[Bounded, Array]:
@@ -34,7 +25,7 @@ def softmax(call: Call) -> Found:
     """_softmax: exp(x - max) / sum exp(x - max)."""
     inputs = call["self"]
     picked = call.pick(terms=inputs.shape[call["dim"]] if inputs.dim() else 1)
-    rows, place = _rows(call, inputs, picked)
+    rows, place = slices_of(call, inputs, picked)
     powers = _shifted(rows)[0].exp()
     value = powers[np.arange(len(picked)), place] / powers.sum()
     if call.name == "_safe_softmax":
@@ -47,7 +38,7 @@ def log_softmax(call: Call) -> Found:
     """_log_softmax: x - max - log sum exp(x - max); also for kernels that subtract max + log sum at once."""
     inputs = call["self"]
     picked = call.pick(terms=inputs.shape[call["dim"]] if inputs.dim() else 1)
-    rows, place = _rows(call, inputs, picked)
+    rows, place = slices_of(call, inputs, picked)
     shifted, top = _shifted(rows)
     total = shifted.exp().sum().log()
     value = shifted[np.arange(len(picked)), place] - total
@@ -58,8 +49,8 @@ def softmax_gradient(call: Call) -> Found:
     """_softmax_backward_data: (g - sum(g o)) o."""
     output = call["output"]
     picked = call.pick(terms=output.shape[call["dim"]] if output.dim() else 1)
-    grads, place = _rows(call, call["grad_output"], picked)
-    outputs, _ = _rows(call, output, picked)
+    grads, place = slices_of(call, call["grad_output"], picked)
+    outputs, _ = slices_of(call, output, picked)
     products = grads * outputs
     every = np.arange(len(picked)), place
     value = (grads[every] - products.sum()) * outputs[every]
@@ -70,8 +61,8 @@ def log_softmax_gradient(call: Call) -> Found:
     """_log_softmax_backward_data: g - exp(o) sum(g)."""
     output = call["output"]
     picked = call.pick(terms=output.shape[call["dim"]] if output.dim() else 1)
-    grads, place = _rows(call, call["grad_output"], picked)
-    outputs, _ = _rows(call, output, picked)
+    grads, place = slices_of(call, call["grad_output"], picked)
+    outputs, _ = slices_of(call, output, picked)
     every = np.arange(len(picked)), place
     yield "0", picked, grads[every] - outputs[every].exp() * grads.sum()
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from lntx.proof.call import Call
-from lntx.proof.numbers import FORMATS, Array, Bounded, middle
+from lntx.proof.formulas.functions import FUNCTIONS, ULPS
+from lntx.proof.numbers import FORMATS, Array, Bounded, apply, as_balls, magnitude, middle
 
 Found = Iterator[tuple[str, Array, Bounded]]
 """What a formula yields: the slot of a result, flat indexes of it, and the numbers that must be there."""
@@ -213,6 +214,34 @@ def _compare(holds: Callable[[Array, Array], Array]) -> Callable[[Read, Call], B
     return compare
 
 
+def _of_flint(x: Read, call: Call) -> Bounded:
+    return apply(FUNCTIONS[call.name], *_arguments(x, call), ulps=ULPS.get(call.name, 16.0))
+
+
+def _arguments(x: Read, call: Call) -> list[Bounded]:
+    return [x(name) for name, value in call.args.items() if value is not None and name != "decimals"]
+
+
+def _exactly(function: Callable[..., Array]) -> Callable[[Read, Call], Bounded]:
+    """Return the formula of a function that rounds nothing, of numbers that are known exactly."""
+
+    def exactly(x: Read, call: Call) -> Bounded:
+        numbers = _arguments(x, call)
+        if any(number.error.any() for number in numbers):
+            raise NotImplementedError("a choice that rounding can decide")
+        value = function(*(middle(number.value) for number in numbers)).astype(np.float64)
+        exact = as_balls(value) if numbers[0].value.dtype == object else value
+        return numbers[0].like(exact, np.zeros(np.shape(value)))
+
+    return exactly
+
+
+def _round(x: Read, call: Call) -> Bounded:
+    if call.args.get("decimals"):
+        raise NotImplementedError("rounding to decimals")
+    return _exactly(np.rint)(x, call)
+
+
 def _relu(x: Read, call: Call) -> Bounded:
     inputs = x("self")
     return _choose(inputs, inputs.constant(0.0), np.maximum)
@@ -230,16 +259,19 @@ def _bitwise_and(x: Read, call: Call) -> Bounded:
 
 
 def _power(x: Read, call: Call) -> Bounded:
-    if isinstance(call["exponent"], torch.Tensor):
-        raise NotImplementedError("an exponent that is a tensor")
+    if isinstance(call["exponent"], torch.Tensor) or isinstance(call["self"], float | int):
+        return apply(pow, x("self"), x("exponent"))
     return x("self").power(float(call["exponent"]))
 
 
 def _remainder(x: Read, call: Call) -> Bounded:
     inputs, divisor = x("self"), x("other")
-    if inputs.format.u or call.out.dtype in FORMATS:
-        raise NotImplementedError("a remainder of fractions")
-    return inputs.like(np.mod(inputs.value, divisor.value), inputs.error)
+    if inputs.error.any() or divisor.error.any():
+        raise NotImplementedError("a choice that rounding can decide")
+    value = np.mod(middle(inputs.value), middle(divisor.value))
+    rest = inputs.like(as_balls(value) if inputs.value.dtype == object else value, np.zeros(np.shape(value)))
+    # Where the signs differ, the divisor is added to a rest that is exact.
+    return rest.widened(rest.format.u * magnitude(rest.value))
 
 
 POINTWISE: Mapping[str, Callable[[Read, Call], Bounded]] = {
@@ -312,6 +344,24 @@ POINTWISE: Mapping[str, Callable[[Read, Call], Bounded]] = {
     "bitwise_and": _bitwise_and,
     "logical_not": lambda x, call: x("self").like((middle(x("self").value) == 0) * 1.0, np.zeros(x("self").shape)),
     "isnan": lambda x, call: x("self").like(np.isnan(middle(x("self").value)) * 1.0, np.zeros(x("self").shape)),
+    "isinf": _exactly(np.isinf),
+    "isposinf": _exactly(np.isposinf),
+    "isneginf": _exactly(np.isneginf),
+    "signbit": _exactly(np.signbit),
+    "floor": _exactly(np.floor),
+    "ceil": _exactly(np.ceil),
+    "trunc": _exactly(np.trunc),
+    "round": _round,
+    "sign": _exactly(np.sign),
+    "sgn": _exactly(np.sign),
+    "fmod": _exactly(np.fmod),
+    "fmax": _exactly(np.fmax),
+    "fmin": _exactly(np.fmin),
+    "copysign": _exactly(np.copysign),
+    "heaviside": _exactly(np.heaviside),
+    "logical_or": _exactly(np.logical_or),
+    "logical_xor": _exactly(np.logical_xor),
+    **dict.fromkeys(FUNCTIONS, _of_flint),
 }
 """The formula of each operator that works element by element, on numbers read at the elements that are checked."""
 

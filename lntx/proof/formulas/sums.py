@@ -10,7 +10,7 @@ import torch
 
 from lntx.proof.call import Call, unravel
 from lntx.proof.formulas.pointwise import Found
-from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, middle
+from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, magnitude, middle
 
 
 def axes_of(tensor: torch.Tensor, dims: Sequence[int] | int | None) -> list[int]:
@@ -76,15 +76,39 @@ def variance_and_mean_of(call: Call) -> Found:
 
 
 def norm_of(call: Call) -> Found:
-    """linalg_vector_norm of order 2: the root of the sum of squares."""
+    """linalg_vector_norm: the sum of |x|^p, to the power 1/p; the extreme for p = ±inf, the count for 0."""
     order = call.args.get("ord", call.args.get("p", 2))
-    if order is not None and float(order) != 2.0:
-        raise NotImplementedError(f"a norm of order {order}")
+    order = 2.0 if order is None else float(order)
     inputs = call["self"]
     axes = axes_of(inputs, call["dim"])
     picked = call.pick(terms=_count(inputs, axes))
     value = terms(call, inputs, axes, picked)
-    yield "0", picked, (value * value).sum().sqrt()
+    if math.isinf(order):
+        choose = np.max if order > 0 else np.min
+        yield "0", picked, Bounded(choose(abs(value.value), axis=-1), value.error.max(axis=-1), call.inner)
+    elif order == 0:
+        yield "0", picked, value.like((middle(value.value) != 0) * 1.0, value.error).sum()
+    elif order == 2:
+        yield "0", picked, (value * value).sum().sqrt()
+    else:
+        yield "0", picked, value.abs().power(order).sum().power(1 / order)
+
+
+def product_along(call: Call) -> Found:
+    """prod, cumprod: n - 1 roundings of the product, in any order."""
+    inputs = call["self"]
+    if call.name == "cumprod":
+        picked, factors, _ = _before(call, 1.0)
+    else:
+        axes = axes_of(inputs, call["dim"])
+        picked = call.pick(terms=_count(inputs, axes))
+        factors = terms(call, inputs, axes, picked)
+    value, size, largest = (array.prod(axis=-1) for array in (factors.value, magnitude(factors.value), factors.size))
+    partial = np.maximum(1 / factors.size, factors.size).prod(axis=-1)
+    if (partial * factors.format.tiny > 1).any():
+        raise NotImplementedError("a product that may leave the range")
+    growth = np.expm1((factors.shape[1] - 1) * np.log1p(factors.format.u))
+    yield "0", picked, factors.like(value, (largest - size) + largest * growth)
 
 
 def extreme_of(call: Call) -> Found:
@@ -138,7 +162,9 @@ def sum_and_product_of(call: Call) -> Found:
     first = first if beta == 1 else first * beta
     value = _dots(call, left, right, first if alpha == 1 and beta != 0 else None, picked)
     if alpha != 1:
-        value = value * alpha + first if beta != 0 else value * alpha
+        # Each product may be scaled, and the first term be added anywhere.
+        scaled = (value * alpha).widened(abs(alpha) * value.error)
+        value = (scaled + first).widened(left.shape[-1] * value.format.u * first.size) if beta != 0 else scaled
     yield "0", picked, value
 
 
@@ -166,17 +192,28 @@ def embedding_gradient(call: Call) -> Found:
     yield "0", picked, value.sum(terms=is_row.sum(axis=-1))
 
 
+def slices_of(call: Call, tensor: torch.Tensor, picked: Array) -> tuple[Bounded, Array]:
+    """Return the slices along dim that hold some elements, shape (k, n), and the elements' places in them."""
+    axis = call["dim"] % tensor.dim() if tensor.dim() > 1 else 1
+    tensor = tensor if tensor.dim() > 1 else tensor.reshape(1, -1)
+    place = unravel(picked, tensor.shape)
+    rows = call.read(tensor.movedim(axis, -1), (*place[:axis], *place[axis + 1 :]))
+    return rows.reshape(len(picked), -1), place[axis].numpy()
+
+
+def _before(call: Call, fill: float) -> tuple[Array, Bounded, Array]:
+    """Return the elements to check, what stands before each along dim, and where that is not filled."""
+    inputs = call["self"]
+    picked = call.pick(terms=inputs.shape[call["dim"]] if inputs.dim() else 1)
+    rows, place = slices_of(call, inputs, picked)
+    before = np.arange(rows.shape[1])[None, :] <= place[:, None]
+    return picked, rows.where(before, fill), before
+
+
 def cumulative_sum(call: Call) -> Found:
     """cumsum: the sum of what stands before."""
-    inputs, axis = call["self"], call["dim"] % max(call["self"].dim(), 1)
-    picked = call.pick(terms=inputs.shape[axis] if inputs.dim() else 1)
-    if not inputs.dim():
-        yield "0", picked, call.read(inputs)
-        return
-    place = unravel(picked, call.out.shape)
-    rows = call.read(inputs.movedim(axis, -1), (*place[:axis], *place[axis + 1 :]))
-    before = np.arange(inputs.shape[axis])[None, :] <= place[axis].numpy()[:, None]
-    yield "0", picked, rows.where(before, 0.0).sum(terms=before.sum(axis=-1))
+    picked, rows, before = _before(call, 0.0)
+    yield "0", picked, rows.sum(terms=before.sum(axis=-1))
 
 
 def range_of(call: Call) -> Found:
@@ -216,6 +253,12 @@ def added_at(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
         places, values = flat[key], call["values"]
         if not call["accumulate"]:
             raise NotImplementedError("index_put without accumulate")
+    elif call.name.endswith("_backward"):
+        # A pooling that kept where each maximum stood.
+        axes = 2 if "2d" in call.name else 3
+        planes, taken = flat.reshape(*inputs.shape[:-axes], -1), call["indices"].cpu()
+        places = planes.gather(-1, taken.reshape(*taken.shape[:-axes], -1))
+        values, inputs = call["grad_output"].reshape(places.shape), torch.zeros_like(inputs)
     elif call.name == "index_add":
         places, values = flat.index_select(call["dim"], call["index"].cpu()), call["source"]
     else:
@@ -230,6 +273,6 @@ def added_at(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
     if call.args.get("alpha", 1) != 1:
         added = added * float(call["alpha"])
     added = added.where(hits, 0.0)
-    start = call.at("self", picked, inputs.shape)
+    start = call.read(inputs, unravel(picked, inputs.shape))
     total = added.sum(terms=hits.sum(axis=-1))
     yield "0", picked, (total + start).widened(hits.sum(axis=-1) * total.format.u * start.size)

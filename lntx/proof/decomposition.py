@@ -1,0 +1,145 @@
+"""Operators without a formula are taken apart, by torch's own tables, into operators that have one.
+
+Sources: torch._decomp, torch._refs and the table of Inductor. Where a kernel uses another algebraic form than the
+decomposition, its bound holds as long as both have the same condition: each step of the decomposition adds to it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.fx
+import torch.utils._pytree as pytree
+
+from lntx.proof.call import WHOLE, Call, unravel
+from lntx.proof.formulas import FORMULAS, MOVES
+from lntx.proof.graph import evaluate
+from lntx.proof.numbers import Array, Bounded
+from lntx.proof.schema import plain_name
+
+_MOST_NUMBERS = 2**20
+_GRAPHS: dict[Any, torch.fx.Graph | NotImplementedError] = {}
+
+
+class NoFormula(NotImplementedError):
+    """An operator has neither a formula nor a decomposition."""
+
+
+def by_decomposition(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
+    """Yield what the operators that an operator is made of give: slots, flat indexes, and true values.
+
+    Raises: NoFormula; NotImplementedError: a decomposition that is not covered.
+    """
+    operator = _functional(call)
+    size = sum(value.numel() for value in pytree.tree_leaves((call.args, call.outputs)) if _is_tensor(value))
+    args, picked = call.args, None
+    if torch.Tag.pointwise in operator.tags and call.out.numel() > WHOLE:
+        picked = call.pick()
+        args = {name: _picked(value, picked, call.out.shape) for name, value in call.args.items()}
+    elif size > _MOST_NUMBERS:
+        raise NotImplementedError(f"taking {size:,} numbers apart")
+    flat, structure = pytree.tree_flatten(args)
+    tensors = [value.detach() for value in flat if _is_tensor(value)]
+    expected = evaluate(_graph(operator, flat, structure), tensors, own_format=call.dtype if call.own_format else None)
+    for slot, (output, numbers) in enumerate(zip(call.outputs, expected, strict=True)):
+        if _is_tensor(output) and numbers is not None and output.numel():
+            flat_indexes = np.arange(output.numel()) if picked is None else picked
+            if numbers.shape != flat_indexes.shape:
+                raise NotImplementedError("a decomposition of another shape")
+            yield str(slot), flat_indexes, numbers
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def _picked(value: Any, picked: Array, shape: torch.Size) -> Any:
+    """Return the elements that are checked. A tensor without axes stays one: it does not decide the format."""
+    return value.detach().expand(shape)[unravel(picked, shape)] if _is_tensor(value) and value.dim() else value
+
+
+def _functional(call: Call) -> Any:
+    """Return the overload that takes the arguments of a call and writes to none of them."""
+    packet = getattr(torch.ops.aten, call.name, None)
+    if packet is None or call.after.keys() - {"self"}:
+        raise NoFormula("it has no formula")
+    for name in packet.overloads():
+        overload = getattr(packet, name)
+        types = {argument.name: str(argument.type) for argument in overload._schema.arguments}
+        fits = all(_is_tensor(value) <= ("Tensor" in types[key]) for key, value in call.args.items() if key in types)
+        if types.keys() == call.args.keys() and fits and not overload._schema.is_mutable:
+            return overload
+    raise NoFormula("it has no formula")
+
+
+def _graph(operator: Any, flat: list[Any], structure: Any) -> torch.fx.Graph:
+    """Return the graph of a call, from the cache if the same was called before on other numbers."""
+    kinds = tuple((value.shape, value.stride(), value.dtype) if _is_tensor(value) else repr(value) for value in flat)
+    key = (operator, str(structure), kinds)
+    if key not in _GRAPHS:
+        try:
+            _GRAPHS[key] = _trace(operator, flat, structure)
+        except NotImplementedError as error:
+            _GRAPHS[key] = error
+        except Exception as error:
+            _GRAPHS[key] = NotImplementedError(f"a decomposition that raises {type(error).__name__}")
+    graph = _GRAPHS[key]
+    if isinstance(graph, NotImplementedError):
+        raise graph
+    return graph
+
+
+def _trace(operator: Any, flat: list[Any], structure: Any) -> torch.fx.Graph:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    places = [place for place, value in enumerate(flat) if _is_tensor(value)]
+
+    def run(*tensors: torch.Tensor) -> list[Any]:
+        filled = list(flat)
+        for place, tensor in zip(places, tensors, strict=True):
+            filled[place] = tensor
+        return pytree.tree_leaves(operator(**pytree.tree_unflatten(filled, structure)))
+
+    name = plain_name(operator._schema.name.split("::")[1])
+    forward = getattr(getattr(torch.ops.aten, name.removesuffix("_backward"), None), "default", None)
+    if name.endswith("_backward") and operator not in _table() and forward in _table():
+        operator = functools.partial(_adjoint, forward)
+    copies = [flat[place].detach().clone() for place in places]
+    graph = make_fx(run, decomposition_table=_table(), tracing_mode="real")(*copies).graph
+    for node in graph.nodes:
+        if node.op == "call_function" and hasattr(node.target, "_schema"):
+            if node.target is operator:
+                raise NoFormula("it has no formula")
+            if torch.Tag.nondeterministic_seeded in node.target.tags:
+                raise NotImplementedError("random numbers inside")
+    return graph
+
+
+def _adjoint(forward: Any, **arguments: Any) -> torch.Tensor:
+    """Return the gradient of an operator in its first argument, from torch's differentiation of its decomposition."""
+    first, *others = (argument.name for argument in forward._schema.arguments)
+    grad = next(value for name, value in arguments.items() if name.startswith("grad"))
+    inputs = arguments[first] if first in arguments else grad.new_zeros(arguments["input_size"])
+    with torch.enable_grad():
+        inputs = inputs.detach().requires_grad_()
+        outputs = _table()[forward](inputs, **{name: arguments[name] for name in others if name in arguments})
+        gradients: tuple[torch.Tensor, ...] = torch.autograd.grad(outputs, inputs, grad)
+    return gradients[0]
+
+
+@functools.cache
+def _table() -> Mapping[Any, Callable[..., Any]]:
+    from torch._decomp import core_aten_decompositions, decomposition_table
+    from torch._inductor.decomposition import decompositions
+
+    return {
+        operator: function
+        for operator, function in {**decomposition_table, **core_aten_decompositions(), **decompositions}.items()
+        if not (
+            hasattr(operator, "_schema") and plain_name(operator._schema.name.split("::")[1]) in {*FORMULAS, *MOVES}
+        )
+    }

@@ -1,0 +1,144 @@
+"""Graphs of torch.fx on numbers with bounds: code that torch compiles, and operators that torch takes apart.
+
+The numbers travel through a graph as complex tensors, the value real and its bound imaginary, so that views and copies
+of torch move both together. Float64 is computed in float64: its unit roundoff is doubled, for torch's rounding and for
+that of the values here.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.fx
+
+from lntx.proof.call import Call, in_format_of
+from lntx.proof.formulas import FORMULAS, MOVES
+from lntx.proof.formulas.pointwise import POINTWISE
+from lntx.proof.numbers import EXACT, FORMATS, IN_FLOATS, Bounded
+from lntx.proof.schema import named, plain_name
+
+# The names that the arguments of torch's primitives have in ATen, in their order.
+_PRIMITIVES = {
+    **dict.fromkeys(POINTWISE, ("self", "other")),
+    **dict.fromkeys(("sum", "prod", "amax", "amin", "var"), ("self", "dim")),
+    "where": ("condition", "self", "other"),
+}
+_CONVERSIONS = frozenset({"_to_copy", "convert_element_type", "copy"})
+_MORE_MOVES = frozenset({"alias", "detach", "iota", "device_put", "unsafe_split", "_unsafe_index", "new_empty_strided"})
+
+
+def evaluate(
+    graph: torch.fx.Graph, inputs: Sequence[Any], *, own_format: torch.dtype | None = None
+) -> list[Bounded | None]:
+    """Return the outputs of a graph as flat numbers with bounds; None for what is no tensor.
+
+    inputs: of its placeholders, exact. own_format: what every operator inside rounds to.
+
+    Raises: NotImplementedError: an operator without a formula, or values that the bounds cannot carry.
+    """
+    known: dict[torch.fx.Node, Any] = {}
+    source = iter(inputs)
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            value = next(source)
+            if isinstance(value, torch.Tensor) and value.is_complex():
+                raise NotImplementedError("a complex number")
+            known[node] = _with_bound(value) if isinstance(value, torch.Tensor) else value
+        elif node.op == "call_function":
+            args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda value: known[value])
+            known[node] = _apply(node.target, args, kwargs, node.meta.get("val"), own_format)
+        elif node.op == "output":
+            (results,) = node.args
+            return [_numbers_of(known[value]) if isinstance(value, torch.fx.Node) else None for value in results]
+        else:
+            raise NotImplementedError(f"a node {node.op}")
+    raise NotImplementedError("a graph without an output")
+
+
+def _with_bound(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to(torch.complex128) if tensor.dtype in FORMATS else tensor
+
+
+def _numbers_of(value: Any) -> Bounded | None:
+    if not isinstance(value, torch.Tensor):
+        return None
+    flat = value.detach().resolve_conj().reshape(-1).numpy()
+    if value.is_complex():
+        return Bounded(np.ascontiguousarray(flat.real), np.ascontiguousarray(flat.imag), IN_FLOATS[torch.float64])
+    return Bounded.exactly(flat.astype(np.float64), EXACT)
+
+
+def _apply(target: Any, args: Any, kwargs: dict[str, Any], result: Any, own_format: torch.dtype | None) -> Any:
+    """Compute one node. result: what it returns in the graph, for its shape and format."""
+    if target is operator.getitem or not hasattr(target, "_schema"):
+        return target(*args, **kwargs)
+    name = plain_name(target._schema.name.split("::")[1])
+    arguments = named(target, args, kwargs)
+    if target.namespace == "prims" and name in FORMULAS:
+        if name not in _PRIMITIVES:
+            raise NotImplementedError(f"prims.{name}")
+        names = (*_PRIMITIVES[name], *list(arguments)[2:])
+        arguments = dict(zip(names, arguments.values(), strict=False))
+    has_bounds = any(isinstance(value, torch.Tensor) and value.is_complex() for value in _flat(arguments.values()))
+    kinds = [value.dtype for value in _flat([result]) if isinstance(value, torch.Tensor)]
+    if name in _CONVERSIONS and has_bounds and kinds[0] in FORMATS:
+        source = next(value for value in _flat(arguments.values()) if isinstance(value, torch.Tensor))
+        return _rounded(source, kinds[0])
+    if not has_bounds and "rand" not in name and "bernoulli" not in name:
+        outcome = target(*args, **kwargs)
+        return _with_bound(outcome) if isinstance(outcome, torch.Tensor) else outcome
+    if name in {"view", "_unsafe_view"}:
+        # Strides are those of the kernels, which are not kept here.
+        return args[0].reshape(args[1])
+    if name == "as_strided":
+        # Its strides are those of numbers that lie one after the other.
+        return args[0].contiguous().as_strided(*args[1:], **kwargs)
+    if target.is_view or name in MOVES or name in _MORE_MOVES:
+        outcome = target(*args, **kwargs)
+        return _with_bound(outcome) if isinstance(outcome, torch.Tensor) else outcome
+    if name not in FORMULAS:
+        raise NotImplementedError(name)
+    return _by_formula(name, arguments, result, own_format)
+
+
+def _rounded(source: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    numbers = source.numpy()
+    bounded = Bounded(numbers.real, numbers.imag, IN_FLOATS[kind]).rounded(IN_FLOATS[kind])
+    return _packed(bounded, tuple(source.shape))
+
+
+def _packed(numbers: Bounded, shape: tuple[int, ...]) -> torch.Tensor:
+    whole = np.empty(np.shape(numbers.value), dtype=np.complex128)
+    whole.real, whole.imag = numbers.value, numbers.error
+    return torch.from_numpy(whole.reshape(shape))
+
+
+def _by_formula(name: str, arguments: dict[str, Any], result: Any, own_format: torch.dtype | None) -> Any:
+    results = list(result) if isinstance(result, tuple | list) else [result]
+    outputs = [torch.empty(tuple(tensor.shape), dtype=tensor.dtype) for tensor in results]
+    call = Call(name, arguments, outputs)
+    call.is_in_graph = True
+    values: list[Any] = [None] * len(outputs)
+    for slot, flat, numbers in FORMULAS[name](call):
+        place = int(slot)
+        output = outputs[place]
+        value, error = np.zeros(output.numel()), np.zeros(output.numel())
+        rounded = in_format_of(output, numbers, call)
+        rounded = rounded if own_format is None else rounded.rounded(FORMATS[own_format])
+        value[flat], error[flat] = rounded.value.reshape(-1), rounded.error.reshape(-1)
+        if output.dtype in FORMATS:
+            values[place] = _packed(Bounded(value, error, rounded.format), tuple(output.shape))
+        else:
+            values[place] = torch.from_numpy(value.reshape(tuple(output.shape))).to(output.dtype)
+    return tuple(values) if isinstance(result, tuple | list) else values[0]
+
+
+def _flat(values: Any) -> list[Any]:
+    flat = []
+    for value in values:
+        flat += _flat(value) if isinstance(value, tuple | list) else [value]
+    return flat
