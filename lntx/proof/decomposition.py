@@ -21,7 +21,7 @@ from lntx.proof.graph import evaluate
 from lntx.proof.numbers import Array, Bounded
 from lntx.proof.schema import plain_name
 
-_MOST_NUMBERS = 2**20
+_MOST_NUMBERS = 2**22
 _GRAPHS: dict[Any, torch.fx.Graph | NotImplementedError] = {}
 
 

@@ -18,6 +18,7 @@ import torch.fx
 from lntx.proof.call import Call, in_format_of
 from lntx.proof.formulas import FORMULAS, MOVES
 from lntx.proof.formulas.pointwise import POINTWISE
+from lntx.proof.formulas.selections import SELECTIONS
 from lntx.proof.numbers import EXACT, FORMATS, IN_FLOATS, Bounded
 from lntx.proof.schema import named, plain_name
 
@@ -25,8 +26,10 @@ from lntx.proof.schema import named, plain_name
 _PRIMITIVES = {
     **dict.fromkeys(POINTWISE, ("self", "other")),
     **dict.fromkeys(("sum", "prod", "amax", "amin", "var"), ("self", "dim")),
+    "pow": ("self", "exponent"),
     "where": ("condition", "self", "other"),
 }
+_BY_PLACE = SELECTIONS | {"max", "min", "max_pool2d_with_indices"}
 _CONVERSIONS = frozenset({"_to_copy", "convert_element_type", "copy"})
 _MORE_MOVES = frozenset({"alias", "detach", "iota", "device_put", "unsafe_split", "_unsafe_index", "new_empty_strided"})
 
@@ -60,7 +63,7 @@ def evaluate(
 
 
 def _with_bound(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to(torch.complex128) if tensor.dtype in FORMATS else tensor
+    return tensor.detach().to(torch.complex128) if tensor.dtype in FORMATS else tensor.detach()
 
 
 def _numbers_of(value: Any) -> Bounded | None:
@@ -86,8 +89,8 @@ def _apply(target: Any, args: Any, kwargs: dict[str, Any], result: Any, own_form
     has_bounds = any(isinstance(value, torch.Tensor) and value.is_complex() for value in _flat(arguments.values()))
     kinds = [value.dtype for value in _flat([result]) if isinstance(value, torch.Tensor)]
     if name in _CONVERSIONS and has_bounds and kinds[0] in FORMATS:
-        source = next(value for value in _flat(arguments.values()) if isinstance(value, torch.Tensor))
-        return _rounded(source, kinds[0])
+        source = arguments["src"] if name == "copy" else next(iter(arguments.values()))
+        return _rounded(_with_bound(source).expand(result.shape), kinds[0])
     if not has_bounds and "rand" not in name and "bernoulli" not in name:
         outcome = target(*args, **kwargs)
         return _with_bound(outcome) if isinstance(outcome, torch.Tensor) else outcome
@@ -106,9 +109,12 @@ def _apply(target: Any, args: Any, kwargs: dict[str, Any], result: Any, own_form
 
 
 def _rounded(source: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    source = source.to(torch.complex128)
     numbers = source.numpy()
     bounded = Bounded(numbers.real, numbers.imag, IN_FLOATS[kind]).rounded(IN_FLOATS[kind])
-    return _packed(bounded, tuple(source.shape))
+    is_held = (source.imag == 0) & (source.real == source.real.to(kind).double())
+    error = np.where(is_held.numpy(), 0.0, bounded.error)
+    return _packed(bounded.like(bounded.value, error), tuple(source.shape))
 
 
 def _packed(numbers: Bounded, shape: tuple[int, ...]) -> torch.Tensor:
@@ -119,6 +125,9 @@ def _packed(numbers: Bounded, shape: tuple[int, ...]) -> torch.Tensor:
 
 def _by_formula(name: str, arguments: dict[str, Any], result: Any, own_format: torch.dtype | None) -> Any:
     results = list(result) if isinstance(result, tuple | list) else [result]
+    if name in _BY_PLACE and any(tensor.dtype == torch.int64 for tensor in results):
+        # Their formulas ask the kernel which of equal numbers it chose.
+        raise NotImplementedError(name)
     outputs = [torch.empty(tuple(tensor.shape), dtype=tensor.dtype) for tensor in results]
     call = Call(name, arguments, outputs)
     call.is_in_graph = True

@@ -33,6 +33,10 @@ def total(values: Any) -> arb:
     return sum(values, arb(0))
 
 
+def product_of(values: Any) -> arb:
+    return math.prod(values, start=arb(1))
+
+
 # One number from numbers.
 
 

@@ -94,9 +94,11 @@ def of_one(function: Callable[[arb], arb], *operators: str, at: torch.Tensor = X
     return [Case(one, {"self": at}, d.each(function, "self")) for one in operators]
 
 
-def of_two(operator: str, function: Callable[..., Any], other: Any = Y, **more: Any) -> Case:
+def of_two(
+    operator: str, function: Callable[..., Any], other: Any = Y, *, tolerance: float = EXACT, **more: Any
+) -> Case:
     given = {"self": X, "other": other, **more}
-    return Case(operator, given, d.each(function, *given))
+    return Case(operator, given, d.each(function, *given), tolerance)
 
 
 def compared() -> Iterator[Case]:
@@ -149,6 +151,12 @@ def pointwise() -> Iterator[Case]:
     for exponent in (1, 2, 3, 4, -1, 0.5, -0.5):
         args = {"self": X.abs(), "exponent": exponent}
         yield Case("pow.Tensor_Scalar", args, d.each(lambda x, e: d.exp(d.log(x) * e), *args))
+    for operator, args in (
+        ("pow.Tensor_Scalar", {"self": X.abs(), "exponent": 2.7}),
+        ("pow.Scalar", {"self": 1.7, "exponent": X}),
+        ("pow.Tensor_Tensor", {"self": X.abs(), "exponent": Y}),
+    ):
+        yield Case(operator, args, d.each(lambda x, e: d.exp(d.log(x) * e), *args))
     yield from of_one(d.sin, "sin", at=3 * X)
     yield from of_one(d.cos, "cos", at=3 * X)
     yield from of_one(d.tanh, "tanh")
@@ -218,6 +226,26 @@ def conversions() -> Iterator[Case]:
         yield Case(name, args, d.each(lambda a, b: a and b, *args))
     yield Case("bitwise_and.Tensor", {"self": COUNTS, "other": COUNTS + 5}, d.each(lambda a, b: a & b, "self", "other"))
     yield Case("remainder.Scalar", {"self": COUNTS, "other": 4}, d.each(lambda a: a % 4, "self"))
+    yield of_two("remainder.Tensor", lambda x, y: x - (x / y).floor() * y, tolerance=SAVED)
+    yield of_two("fmod.Tensor", lambda x, y: x - d.truncated(x / y) * y)
+    for name, function in (("floor", arb.floor), ("ceil", arb.ceil), ("trunc", d.truncated)):
+        yield from of_one(function, name, at=9 * X)
+    yield from of_one(lambda x: (x + 0.5).floor(), "round", at=9 * X)
+    for name in ("sign", "sgn"):
+        yield from of_one(lambda x: arb(1 if x > 0 else -1 if x < 0 else 0), name)
+    yield from of_one(lambda x: x < 0, "signbit")
+    for name, ends in (("isinf", (1, -1)), ("isposinf", (1,)), ("isneginf", (-1,))):
+        at = torch.tensor([1.5, float("inf"), -float("inf")])
+        truth = np.array([False, 1 in ends, -1 in ends], dtype=object)
+        yield Case(name, {"self": at}, lambda self, truth=truth: truth)
+    yield of_two("fmax", max)
+    yield of_two("fmin", min)
+    yield of_two("copysign.Tensor", lambda x, y: abs(x) if y > 0 else -abs(x))
+    args = {"self": torch.tensor([-1.0, 0.0, 2.0]).double(), "values": W[:3]}
+    yield Case("heaviside", args, d.each(lambda x, v: v if x == 0 else arb(int(x > 0)), *args))
+    for name, holds in (("logical_or", lambda a, b: a or b), ("logical_xor", lambda a, b: a != b)):
+        args = {"self": FLAGS, "other": COUNTS > 0}
+        yield Case(name, args, d.each(holds, *args))
     for name in ("logical_not", "bitwise_not"):
         yield Case(name, {"self": FLAGS}, d.each(lambda a: not a, "self"))
     yield Case("logical_not", {"self": X * FLAGS}, d.each(lambda a: a == 0, "self"))
@@ -240,6 +268,20 @@ def sums() -> Iterator[Case]:
         yield Case(operator, {"self": one}, d.along(function))
     for operator, function in (("max.dim", max), ("min.dim", min)):
         yield Case(operator, {"self": given, "dim": 1}, lambda f=function, **a: [d.along(f)(**a)])
+    for order, function in (
+        (0, lambda x: arb(sum(v != 0 for v in x))),
+        (1, lambda x: d.total(abs(v) for v in x)),
+        (3, lambda x: d.total(abs(v) ** 3 for v in x).root(3)),
+        (float("inf"), lambda x: max(abs(v) for v in x)),
+        (-float("inf"), lambda x: min(abs(v) for v in x)),
+    ):
+        args = {"self": given, "ord": order, "dim": [1]}
+        yield Case("linalg_vector_norm", args, lambda self, dim, f=function, **_: d.along(f)(self=self, dim=dim), SAVED)
+    for operator, args in (("prod", {"self": given}), ("prod.dim_int", {"self": given, "dim": 1})):
+        yield Case(operator, args, d.along(d.product_of))
+    for dim in (0, -1):
+        running = d.slices(lambda x: [d.product_of(x[: k + 1]) for k in range(len(x))])
+        yield Case("cumprod", {"self": given, "dim": dim}, running)
     norm = d.along(lambda x, p: (d.total(abs(v) ** int(p) for v in x)).root(int(p)))
     yield Case("norm.ScalarOpt_dim", {"self": given, "p": 2, "dim": [1]}, norm)
     for correction in (0, 1, 1.5):
@@ -308,6 +350,33 @@ def places() -> Iterator[Case]:
         yield Case("index_add", args, d.index_add)
     args = {"self": given, "dim": 1, "index": whole(0, 4, 2, 5, 2), "src": normal(3, 5, 2)}
     yield Case("scatter_add", args, partial(d.scattered, add=True))
+
+
+def indexed_pools() -> Iterator[Case]:
+    """Return the gradients of poolings that kept where each maximum stood."""
+    for operator, axes in (
+        *((f"adaptive_max_pool{axes}d_backward", axes) for axes in (2, 3)),
+        *((f"fractional_max_pool{axes}d_backward", axes) for axes in (2, 3)),
+        ("max_pool3d_with_indices_backward", 3),
+    ):
+        sides, small = (4,) * axes, (2,) * axes
+        args: dict[str, Any] = {"self": normal(2, 3, *sides)}
+        taken = torch.stack([torch.randperm(4**axes)[: 2**axes] for _ in range(6)]).reshape(2, 3, *small)
+        args |= {"grad_output": normal(2, 3, *small), "indices": taken}
+        if operator.startswith("fractional"):
+            args |= {"kernel_size": [2] * axes, "output_size": list(small)}
+        elif operator.startswith("max"):
+            args |= {"kernel_size": [2] * 3, "stride": [2] * 3, "padding": [0] * 3, "dilation": [1] * 3}
+            args |= {"ceil_mode": False}
+        yield Case(operator, args, _taken)
+
+
+def _taken(grad_output: Array, indices: Array, **a: Any) -> Array:
+    result = d.zeros([6, a["self"][0, 0].size])
+    for plane, (grads, places) in enumerate(zip(grad_output.reshape(6, -1), indices.reshape(6, -1), strict=True)):
+        for grad, place in zip(grads, places, strict=True):
+            result[plane, place] += grad
+    return result.reshape(a["self"].shape)
 
 
 def by_place(shape: Any, number: Callable[..., Any]) -> Array:

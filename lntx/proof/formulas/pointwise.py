@@ -78,74 +78,6 @@ def _choose(left: Bounded, right: Bounded, picks: Callable[[Array, Array], Array
     return left.like(value, np.maximum(left.error, right.error))
 
 
-def _gelu(x: Read, call: Call) -> Bounded:
-    inputs = x("self")
-    if call["approximate"] == "tanh":
-        return inputs * 0.5 * (1.0 + _tanh_argument(inputs).tanh())
-    return inputs * 0.5 * (1.0 + (inputs / inputs.constant(2.0).sqrt()).erf())
-
-
-def _tanh_argument(inputs: Bounded) -> Bounded:
-    return _root_two_over_pi(inputs) * (inputs + inputs * inputs * inputs * 0.044715)
-
-
-def _root_two_over_pi(like: Bounded) -> Bounded:
-    if like.value.dtype != object:
-        return like.constant(float(np.sqrt(2 / np.pi)))
-    from flint import arb
-
-    return like.like(np.array([(2 / arb.pi()).sqrt()], dtype=object), np.array([like.format.u]))
-
-
-def _gelu_backward(x: Read, call: Call) -> Bounded:
-    grad, inputs = x("grad_output"), x("self")
-    if call["approximate"] == "tanh":
-        inner = _tanh_argument(inputs).tanh()
-        slope = _root_two_over_pi(inputs) * (1.0 + inputs * inputs * (3 * 0.044715))
-        return grad * ((1.0 + inner) * 0.5 + inputs * 0.5 * (1.0 - inner * inner) * slope)
-    cumulative = (1.0 + (inputs / inputs.constant(2.0).sqrt()).erf()) * 0.5
-    # The density is exp(-x²/2) / sqrt(2 pi), and sqrt(2/pi) / 2 = 1 / sqrt(2 pi).
-    density = (inputs * inputs * -0.5).exp(8) * (_root_two_over_pi(inputs) * 0.5)
-    return grad * (cumulative + inputs * density)
-
-
-def _silu_backward(x: Read, call: Call) -> Bounded:
-    inputs = x("self")
-    gate = inputs.sigmoid()
-    return x("grad_output") * gate * (1.0 + inputs * (1.0 - gate))
-
-
-def _softplus(x: Read, call: Call) -> Bounded:
-    inputs, beta = x("self"), float(call.args.get("beta", 1))
-    scaled = inputs * beta
-    is_linear = middle(scaled.value) > float(call.args.get("threshold", 20))
-    return inputs.where(is_linear, scaled.exp().log1p() / beta)
-
-
-def _softplus_backward(x: Read, call: Call) -> Bounded:
-    grad, inputs = x("grad_output"), x("self")
-    scaled = inputs * float(call["beta"])
-    is_linear = middle(scaled.value) > float(call["threshold"])
-    power = scaled.exp()
-    return grad.where(is_linear, grad * power / (power + 1.0))
-
-
-def _elu(x: Read, call: Call) -> Bounded:
-    inputs, scale = x("self"), float(call.args.get("scale", 1))
-    negative = (inputs * float(call.args.get("input_scale", 1))).expm1() * (float(call.args.get("alpha", 1)) * scale)
-    return (_scaled(call, "scale", inputs)).where(middle(inputs.value) > 0, negative)
-
-
-def _leaky_relu(x: Read, call: Call) -> Bounded:
-    inputs = x("self")
-    return inputs.where(middle(inputs.value) > 0, inputs * float(call.args.get("negative_slope", 0.01)))
-
-
-def _leaky_relu_backward(x: Read, call: Call) -> Bounded:
-    grad, inputs = x("grad_output"), x("self")
-    return grad.where(middle(inputs.value) > 0, grad * float(call["negative_slope"]))
-
-
 def _where(x: Read, call: Call) -> Bounded:
     return x("self").where(middle(x("condition").value) != 0, x("other"))
 
@@ -154,18 +86,6 @@ def _masked_fill(x: Read, call: Call) -> Bounded:
     filled = x("value").rounded(FORMATS[call.out.dtype]) if call.out.dtype in FORMATS else x("value")
     inputs = x("self")
     return filled.where(middle(x("mask").value) != 0, inputs)
-
-
-def _huber_backward(x: Read, call: Call) -> Bounded:
-    delta = float(call["delta"])
-    distance = x("self") - x("target")
-    far = np.abs(middle(distance.value)) - distance.error >= delta
-    scaled = _mean_factor(call, x("grad_output"))
-    inside = scaled * distance
-    outside = (
-        scaled * distance.like(np.sign(middle(distance.value)) + 0 * distance.value, np.zeros(distance.shape)) * delta
-    )
-    return outside.where(far, inside)
 
 
 def _smooth_l1_backward(x: Read, call: Call) -> Bounded:
@@ -182,10 +102,6 @@ def _mean_factor(call: Call, grad: Bounded) -> Bounded:
     """Divide by the number of elements, if the loss is their mean."""
     inputs = call["self"]
     return grad / float(inputs.numel()) if call["reduction"] == 1 else grad
-
-
-def _mse_backward(x: Read, call: Call) -> Bounded:
-    return _mean_factor(call, x("grad_output")) * 2.0 * (x("self") - x("target"))
 
 
 def _convert(x: Read, call: Call) -> Bounded:
@@ -297,16 +213,6 @@ POINTWISE: Mapping[str, Callable[[Read, Call], Bounded]] = {
     "erf": lambda x, call: x("self").erf(),
     "sigmoid": lambda x, call: x("self").sigmoid(),
     "relu": _relu,
-    "leaky_relu": _leaky_relu,
-    "elu": _elu,
-    "softplus": _softplus,
-    "gelu": _gelu,
-    "silu": lambda x, call: x("self") * x("self").sigmoid(),
-    "hardtanh": lambda x, call: _choose(
-        _choose(x("self"), x("self").constant(call.args.get("min_val", -1)), np.maximum),
-        x("self").constant(call.args.get("max_val", 1)),
-        np.minimum,
-    ),
     "clamp": _clamp,
     "clamp_min": _clamp,
     "clamp_max": _clamp,
@@ -317,19 +223,7 @@ POINTWISE: Mapping[str, Callable[[Read, Call], Bounded]] = {
     "addcdiv": lambda x, call: x("self") + _scaled(call, "value", x("tensor1") / x("tensor2")),
     "where": _where,
     "masked_fill": _masked_fill,
-    "threshold_backward": lambda x, call: x("grad_output").where(
-        ~(middle(x("self").value) <= float(call["threshold"])), 0.0
-    ),
-    "leaky_relu_backward": _leaky_relu_backward,
-    "gelu_backward": _gelu_backward,
-    "silu_backward": _silu_backward,
-    "sigmoid_backward": lambda x, call: x("grad_output") * (1.0 - x("output")) * x("output"),
-    "tanh_backward": lambda x, call: x("grad_output") * (1.0 - x("output") * x("output")),
-    "softplus_backward": _softplus_backward,
-    "mse_loss_backward": _mse_backward,
-    "huber_loss_backward": _huber_backward,
     "smooth_l1_loss_backward": _smooth_l1_backward,
-    "native_dropout_backward": lambda x, call: x("grad_output") * x("mask") * float(call["scale"]),
     "copy": _convert,
     "_to_copy": _convert,
     "eq": _compare(np.equal),
