@@ -308,7 +308,8 @@ class Bounded:
 
     def sum(self, axis: int | tuple[int, ...] = -1, terms: Array | None = None) -> Bounded:
         """Add along axes, in any order. terms: number of terms other than zeros, where there are fewer."""
-        value = self.value.sum(axis=axis)
+        # A sum of no balls is to be a ball, too.
+        value = self.value.sum(axis=axis) + (arb(0) if self.value.dtype == object else 0.0)
         value = np.atleast_1d(np.asarray(value, dtype=self.value.dtype))
         axes = (axis,) if isinstance(axis, int) else axis
         count = terms if terms is not None else math.prod(self.shape[dim] for dim in axes)

@@ -91,10 +91,12 @@ OWN_FORMAT = frozenset(
         "arange",
         "avg_pool2d_backward",
         "batch_norm_backward",
+        "binary_cross_entropy_backward",
         "binary_cross_entropy_with_logits",
         "convolution",
         "convolution_backward",
         "embedding_dense_backward",
+        "glu_backward",
         "huber_loss",
         "huber_loss_backward",
         "index_add",
@@ -124,6 +126,10 @@ OWN_FORMAT = frozenset(
         "special_xlog1py",
         "special_zeta",
         "sub",
+        "upsample_bicubic2d",
+        "upsample_bilinear2d",
+        "upsample_linear1d",
+        "upsample_trilinear3d",
         "xlogy",
     }
 )

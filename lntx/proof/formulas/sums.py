@@ -165,6 +165,9 @@ def sum_and_product_of(call: Call) -> Found:
         # Each product may be scaled, and the first term be added anywhere.
         scaled = (value * alpha).widened(abs(alpha) * value.error)
         value = (scaled + first).widened(left.shape[-1] * value.format.u * first.size) if beta != 0 else scaled
+    if (alpha, beta) != (1, 1) and call.out.dtype in FORMATS:
+        # Kernels for 16 bits round the scaled terms to that format.
+        value = value.widened(FORMATS[call.out.dtype].u * (first.size + value.size))
     yield "0", picked, value
 
 
