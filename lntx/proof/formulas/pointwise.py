@@ -42,7 +42,9 @@ def _div(x: Read, call: Call) -> Bounded:
         return quotient
     floor = _floor(quotient.value)
     if mode == "floor":
-        return quotient.like(floor, np.zeros(floor.shape))
+        # What is larger than the whole numbers of the format is rounded, and has no fraction to cut off.
+        is_large = 2 * quotient.format.u * quotient.size >= 1
+        return quotient.like(floor, np.where(is_large, quotient.error, 0.0))
     # Kernels cut off the rounded quotient.
     near = np.abs(middle(quotient.value) - np.rint(middle(quotient.value))) <= quotient.error
     return quotient.like(np.where(middle(quotient.value) < 0, -_floor(-quotient.value), floor), near * 1.0)
