@@ -148,11 +148,10 @@ def test_sixty_clean_blind_canaries_raise_no_alarm() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("level", [2, 3])
-def test_the_higher_levels_pass(tmp_path: Path, level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_highest_level_passes_with_the_cases_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As on a machine with little memory.
     monkeypatch.setattr(canary_cases, "large_rows", lambda: 2_000_000)
-    found = run_canary(CanaryOptions.model_validate({"level": level}), root=tmp_path / "root")
+    found = run_canary(CanaryOptions.model_validate({"level": 3}), root=tmp_path / "root")
     assert found.verdict == "pass", found.reason
     again = run_canary(CanaryOptions.model_validate({"level": 2}), root=tmp_path / "root")
     assert again.drift == (), "the same stack gives the same bits"
