@@ -110,11 +110,11 @@ pd.DataFrame(
         "10 个 epoch 的因子": (factors**10).round(4),
         "缩小到 1e-7 所需的 epoch": np.ceil(math.log(1e-7) / np.log(factors)).astype(int),
     },
-    index=["flat", "steep"],
+    index=["平缓", "陡峭"],
 )
 
 # %% [markdown]
-# 10 个 epoch 之后，陡峭方向（steep）上还剩将近一半的误差，平缓方向（flat）上的误差几乎原封不动。下面把理论路径与实测路径画在一起：
+# 10 个 epoch 之后，陡峭方向上还剩将近一半的误差，平缓方向上的误差几乎原封不动。下面把理论路径与实测路径画在一起：
 
 # %%
 solution = np.array([3.7, 0.0])
@@ -216,7 +216,7 @@ for below in range(6, 2, -1):
 pd.DataFrame(stays).set_index("权重")
 
 # %% [markdown]
-# 在低 6、5、4 个 ulp 的位置上，偏置逐渐适应，步长随之变大，一旦超过半个 ulp，权重就移动一个 ulp。到了低 3 个 ulp 的位置，步长始终不到半个 ulp，权重就停在那里。所以 `3.6999993324279785` 与数据无关，它只反映 float32 在这个学习率下的性质。
+# 比正确值低 6、5、4 个 ulp 时，偏置逐渐适应，步长随之变大，一旦超过半个 ulp，权重就移动一个 ulp。低 3 个 ulp 时，步长始终不到半个 ulp，权重就停在那里。所以 `3.6999993324279785` 与数据无关，它只反映 float32 在这个学习率下的性质。
 #
 # float64 也有同样的停滞点，只是距离小 2²⁹ 倍。lntx 会一直算到最后一位：在解的附近，它计算出预测值的舍入误差，并把它从残差中扣除（见 [numerics](../docs/numerics.md)，英文）。
 
@@ -323,7 +323,7 @@ for name, stage in run.stages.items():
 run.history[["x"]]
 
 # %% [markdown]
-# 这里没有取整或凑整：导出文件里的权重就是训练得到的权重。不用 lntx 也可以读取这个文件：
+# 这里没有做任何取整：导出文件里的权重就是训练得到的权重。不用 lntx 也可以读取这个文件：
 
 # %%
 print(load_file(Path(folder.name) / run.exports["safetensors"]))
@@ -437,7 +437,7 @@ rents = lntx.fit(flats, target="月租金_元")
 rents
 
 # %% [markdown]
-# 面积每增加 1 m²，租金大约增加 60 元，误差大小见标准误（std. error）；`low` 和 `high` 是 95 % 置信区间的两端。这些数值与 R 的 `summary(lm)` 相同。因为表是我们自己造的，所以可以对照：
+# 面积每增加 1 m²，租金大约增加 60 元，估计的不确定程度见标准误（std. error）；`low` 和 `high` 是 95 % 置信区间的两端。这些数值与 R 的 `summary(lm)` 相同。因为表是我们自己造的，所以可以对照：
 
 # %%
 compared = rents.coefficients[["estimate", "standard_error", "low", "high"]].round(3)
