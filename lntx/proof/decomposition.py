@@ -1,6 +1,6 @@
 """Operators without a formula are taken apart, by torch's own tables, into operators that have one.
 
-Sources: torch._decomp, torch._refs and the table of Inductor. Where a kernel uses another algebraic form than the
+Sources: torch._decomp and torch._refs. Where a kernel uses another algebraic form than the
 decomposition, its bound holds as long as both have the same condition: each step of the decomposition adds to it.
 """
 
@@ -22,6 +22,7 @@ from lntx.proof.numbers import Array, Bounded
 from lntx.proof.schema import plain_name
 
 _MOST_NUMBERS = 2**22
+_MOST_GRAPHS = 2**10
 _GRAPHS: dict[Any, torch.fx.Graph | NotImplementedError] = {}
 
 
@@ -82,8 +83,11 @@ def _graph(operator: Any, flat: list[Any], structure: Any) -> torch.fx.Graph:
     kinds = tuple((value.shape, value.stride(), value.dtype) if _is_tensor(value) else repr(value) for value in flat)
     key = (operator, str(structure), kinds)
     if key not in _GRAPHS:
+        if len(_GRAPHS) == _MOST_GRAPHS:
+            _GRAPHS.clear()
         try:
-            _GRAPHS[key] = _trace(operator, flat, structure)
+            with torch._C._DisableAutocast():
+                _GRAPHS[key] = _trace(operator, flat, structure)
         except NotImplementedError as error:
             _GRAPHS[key] = error
         except Exception as error:
@@ -135,11 +139,10 @@ def _adjoint(forward: Any, **arguments: Any) -> torch.Tensor:
 @functools.cache
 def _table() -> Mapping[Any, Callable[..., Any]]:
     from torch._decomp import core_aten_decompositions, decomposition_table
-    from torch._inductor.decomposition import decompositions
 
     return {
         operator: function
-        for operator, function in {**decomposition_table, **core_aten_decompositions(), **decompositions}.items()
+        for operator, function in {**decomposition_table, **core_aten_decompositions()}.items()
         if not (
             hasattr(operator, "_schema") and plain_name(operator._schema.name.split("::")[1]) in {*FORMULAS, *MOVES}
         )

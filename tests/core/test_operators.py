@@ -110,9 +110,8 @@ def test_a_wrong_choice_is_caught_and_a_right_one_is_not(name: str) -> None:
 def _own_table(operator: Any) -> dict[Any, Callable[..., Any]]:
     """torch's decompositions, that of an operator with a formula among them."""
     from torch._decomp import core_aten_decompositions, decomposition_table
-    from torch._inductor.decomposition import decompositions
 
-    every = {**decomposition_table, **core_aten_decompositions(), **decompositions}
+    every = {**decomposition_table, **core_aten_decompositions()}
     own = {operator: every[operator]} if operator in every else {}
     return {**decomposition._table(), **own}
 
