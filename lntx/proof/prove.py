@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -115,6 +116,8 @@ class prove(TorchDispatchMode):  # noqa: N801
         """
         if self._hooks:
             raise BadInput("this proof is running: make another one with lntx.prove()")
+        # torch imports it in the first step of an optimiser, and computes meanwhile.
+        importlib.import_module("torch._dynamo")
         self._hooks = [
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
