@@ -162,7 +162,7 @@ def in_format_of(result: torch.Tensor, expected: Bounded, call: Call) -> Bounded
         return _whole(result.dtype, expected)
     kind = FORMATS[result.dtype]
     inner = call.inner
-    if kind.u > inner.u:
+    if kind.u > max(inner.u, expected.format.u):
         return expected.rounded(kind).in_format(kind)
     return expected.in_format(kind)
 

@@ -56,7 +56,7 @@ def evaluate(
             known[node] = _apply(node.target, args, kwargs, node.meta.get("val"), own_format)
         elif node.op == "output":
             (results,) = node.args
-            return [_numbers_of(known[value]) if isinstance(value, torch.fx.Node) else None for value in results]
+            return [_numbers_of(known[value], value) if isinstance(value, torch.fx.Node) else None for value in results]
         else:
             raise NotImplementedError(f"a node {node.op}")
     raise NotImplementedError("a graph without an output")
@@ -66,12 +66,14 @@ def _with_bound(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to(torch.complex128) if tensor.dtype in FORMATS else tensor.detach()
 
 
-def _numbers_of(value: Any) -> Bounded | None:
+def _numbers_of(value: Any, node: torch.fx.Node) -> Bounded | None:
+    """Return the numbers of a result, in the format that its node has rounded them to."""
     if not isinstance(value, torch.Tensor):
         return None
+    kind = IN_FLOATS.get(getattr(node.meta.get("val"), "dtype", torch.float64), IN_FLOATS[torch.float64])
     flat = value.detach().resolve_conj().reshape(-1).numpy()
     if value.is_complex():
-        return Bounded(np.ascontiguousarray(flat.real), np.ascontiguousarray(flat.imag), IN_FLOATS[torch.float64])
+        return Bounded(np.ascontiguousarray(flat.real), np.ascontiguousarray(flat.imag), kind)
     return Bounded.exactly(flat.astype(np.float64), EXACT)
 
 
