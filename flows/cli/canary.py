@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lntx.canary.nodes import NodesReport
     from lntx.canary.results import Canary
 
-_EARLIER_JUNIT = b'<testsuite name="lntx canary"'
+_EARLIER_JUNIT = b'<?xml version="1.0" encoding="utf-8"?>\n<testsuites>\n\t<testsuite name="lntx canary"'
 
 
 def canary(

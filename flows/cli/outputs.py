@@ -12,15 +12,13 @@ from lntx.files import open_regular
 from lntx.store.store import Store
 from lntx.text import for_message
 
-_START = 1000
-
 
 def refuse_output(
     option: str, path: Path, store: Store, *, inputs: Iterable[Path] = (), earlier: bytes | None = None, force: bool
 ) -> None:
     """Refuse an unsuitable output path before anything is computed.
 
-    option: its name in messages. inputs: files that the command reads. earlier: what the start of a file holds that the
+    option: its name in messages. inputs: files that the command reads. earlier: first bytes of a file that the
     same command wrote before and may replace. force: any other file may be replaced.
 
     Raises: BadInput: the path is a file that must be kept, is not a regular file, or cannot be written.
@@ -44,7 +42,7 @@ def refuse_output(
 
 def _is_earlier(path: Path, mark: bytes | None) -> bool:
     with open_regular(path) as stream:
-        return mark is not None and mark in stream.read(_START)
+        return mark is not None and stream.read(len(mark)) == mark
 
 
 def _is_own(path: Path, store: Store) -> bool:
