@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 
 from benchmarks.machine import described
-from flows.server.home import Home  # noqa: TID251 - it starts servers
+from flows.server.home import Home
 
 _BARE = """
 from prefect import flow, task

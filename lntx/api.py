@@ -12,8 +12,9 @@ import numpy as np
 from lntx.config.loading import settle
 from lntx.config.schema import Data, Evaluate, Export, Pipeline, Section, Train
 from lntx.data.frames import held, is_frame
+from lntx.data.importing import uses
 from lntx.errors import BadInput
-from lntx.models import find_model
+from lntx.models import Interval, find_model
 from lntx.pipeline.outcome import Request
 from lntx.pipeline.runner import run_stages
 from lntx.runs.run import Run
@@ -93,7 +94,7 @@ def fit(
         if not isinstance(table, (str, os.PathLike)):
             raise BadInput(f"a table is a data frame, or the path of a file, got {type(table).__name__}")
         return run(data={**keys, "path": os.fspath(table)}, train=learning, root=root, **options)
-    with held(table) as path:
+    with held(table, lambda name: uses(name, target, features, keys.get("exclude"))) as path:
         return run(data={**keys, "path": path}, train=learning, root=root, **options)
 
 
@@ -104,14 +105,19 @@ def predict(
     run: str | None = None,
     root: Root | None = None,
     trust: str | Sequence[str] = (),
+    interval: Interval | None = None,
+    level: float = 0.95,
 ) -> Any:
     """Predict with the model of the last passing run, of a run, or of a file.
 
     rows: one number (a row of one feature), one row of numbers, or rows, shape (num_rows, num_features), in the order
     of the features; or a data frame of pandas, polars or pyarrow, whose columns are taken by their names.
+    interval: for a data frame, add the ends of the interval of the mean ("confidence") or of a new value ("prediction")
+    at this level; a prediction needs no other column than the features.
     trust: sha256 of a .pt2 file that may be loaded although it is no export of this root: loading one can run code.
 
     Returns: predictions, shape (num_rows,), in the model's dtype; for a data frame of pandas a series with its index.
+    With an interval, a data frame of pandas: prediction, low, high.
 
     Raises: BadInput: there is no such model, it takes other features, or it is not trusted.
     """
@@ -120,13 +126,18 @@ def predict(
         # A pandas series: one row, whose index names the columns.
         rows = rows.to_frame().T
     if not is_frame(rows):
+        if interval is not None:
+            raise BadInput("an interval needs a data frame, whose columns have names")
         return source.predict(_numbers(rows))
-    predictions = source.predict_frame(rows)
-    if not hasattr(rows, "index"):
-        return predictions
+    columns = source.predict_frame(rows, interval=interval, level=level)
+    if not hasattr(rows, "index") and interval is None:
+        return columns["prediction"]
     import pandas as pd
 
-    return pd.Series(predictions, index=rows.index, name="prediction")
+    index = getattr(rows, "index", None)
+    if interval is not None:
+        return pd.DataFrame(columns, index=index)
+    return pd.Series(columns["prediction"], index=index, name="prediction")
 
 
 def _numbers(rows: Any) -> np.ndarray:

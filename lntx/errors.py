@@ -1,5 +1,8 @@
 """Errors shown to the user, each with the exit code of the command. Knows no stage and no store."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from lntx.text import MAX_MESSAGE, escape, shorten
 
 _MAX_LINES = 10
@@ -25,10 +28,27 @@ class LntxError(ValueError):
 
 
 class BadInput(LntxError):
-    """The configuration, the command line or the user's file cannot be used; nothing was computed."""
+    """The configuration, the command line or the user's file cannot be used; nothing was computed.
+
+    advice: settings by dotted key that get further, added to those that were given: lists by list, others by value. The
+    command line prints them as options; `str` as Python takes them.
+    """
 
     kind = "BadInput"
     exit_code = 2
+
+    def __init__(self, *lines: str, advice: Mapping[str, Any] | None = None) -> None:
+        super().__init__(*lines)
+        self.advice = dict(advice or {})
+
+    def __str__(self) -> str:
+        if not self.advice:
+            return super().__str__()
+        sections: dict[str, dict[str, Any]] = {}
+        for key, value in self.advice.items():
+            section, name = key.split(".")
+            sections.setdefault(section, {})[name] = value
+        return "\n".join([*self.args, *(f"add to {name}: {values!r}" for name, values in sections.items())])
 
 
 class WrongAnswer(LntxError):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from lntx.config.schema import Data, Section
 from lntx.errors import BadInput, Damaged
+from lntx.evaluation.inference import t_quantile
 from lntx.export.formats import Linear, linear_of, predictor_of, read_model
 from lntx.files import MAX_MODEL_BYTES, parse_json, read_regular
 from lntx.numerics.powers import powers
@@ -28,6 +30,44 @@ if TYPE_CHECKING:
 
     from lntx.data.tables import Table
     from lntx.export.formats import Predictor
+    from lntx.runs.run import Run
+
+
+Interval = Literal["confidence", "prediction"]
+
+
+class Spread(Section, extra="ignore"):
+    """What the width of intervals depends on, as the evaluation of the fit says."""
+
+    factor: tuple[tuple[float, ...], ...] | None = None
+    """R of the QR factorisation of [x, 1]; None for many coefficients."""
+
+    residual_sd: float | None = None
+    """Residual standard deviation."""
+
+    degrees_of_freedom: int = 0
+    """Residual degrees of freedom."""
+
+    def reach(self, terms: np.ndarray, interval: Interval, level: float) -> np.ndarray:
+        """Return the half-width of the interval of each row, shape (n,): of the mean (confidence) or of a new value
+        (prediction) (Draper and Smith, Applied Regression Analysis, 1998, section 3.1).
+
+        terms: shape (n, num_terms). level: such as 0.95.
+
+        Raises: BadInput: the fit has no residual degrees of freedom, or more than 200 coefficients.
+        """
+        if not 0 < level < 1:
+            raise BadInput(f"the level of an interval lies between 0 and 1, got {level:g}: 0.95 is usual")
+        if self.residual_sd is None:
+            raise BadInput("the fit has as many weights as rows: nothing is left to tell how wide an interval is")
+        if self.factor is None:
+            raise BadInput("intervals are kept for models of at most 200 coefficients, and this one has more")
+        factor = np.array(self.factor)
+        rows = np.column_stack([terms, np.ones(len(terms))])[:, : len(factor)]
+        leverage = (np.linalg.solve(factor.T, rows.T) ** 2).sum(axis=0)
+        width = t_quantile((1 + level) / 2, self.degrees_of_freedom) * self.residual_sd
+        reach: np.ndarray = width * np.sqrt(leverage + (interval == "prediction"))
+        return reach
 
 
 class Inputs(Section, extra="ignore"):
@@ -47,6 +87,9 @@ class Inputs(Section, extra="ignore"):
 
     data: Data = Data()
     """How the table of the run was read."""
+
+    evaluation: Spread = Spread()
+    """What intervals need of the evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,31 +132,44 @@ class Model:
             )
         return self._predict_terms(rows)
 
-    def predict_frame(self, frame: Any) -> np.ndarray:
-        """Predict the rows of a data frame by column names; returns shape (num_rows,).
+    def predict_frame(
+        self, frame: Any, *, interval: Interval | None = None, level: float = 0.95
+    ) -> dict[str, np.ndarray]:
+        """Predict the rows of a data frame by column names; returns columns as `predict_table` does.
 
         Raises: BadInput: a column is missing or cannot be used; and as `predict`.
         """
         from lntx.data.frames import arrow_table
+        from lntx.data.spelling import Spelling
         from lntx.data.tables import table_of
 
-        parts = [predictions for _, predictions in self.predict_table(table_of(arrow_table(frame)))]
-        return np.concatenate(parts) if parts else np.empty(0)
+        used = arrow_table(frame, lambda name: name in (self.features or ()))
+        spelling = Spelling() if self.inputs is None else Spelling.of(self.inputs.data)
+        parts = [added for _, added in self.predict_table(table_of(used, spelling), interval=interval, level=level)]
+        names = columns_of(interval)
+        return {name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0) for name in names}
 
-    def predict_table(self, table: Table) -> Iterator[tuple[list[pa.Array], np.ndarray]]:
+    def predict_table(
+        self, table: Table, *, interval: Interval | None = None, level: float = 0.95
+    ) -> Iterator[tuple[list[pa.Array], dict[str, np.ndarray]]]:
         """Predict the rows of a table by column names.
 
-        Yields: batches of all its columns, and their predictions, shape (n,).
+        Yields: batches of all its columns, and what is added to them, shape (n,) each: `prediction` and, with an
+        interval, its ends `low` and `high`.
 
         Raises: BadInput: as `predict_frame`.
         """
-        from lntx.data.columns import Problems, read_terms
+        from lntx.data.columns import read_terms, terms_of
+        from lntx.data.problems import Problems
 
         if self.inputs is None or self.features is None:
             raise BadInput(
                 f"{for_message(self.path)} does not say what its features are called: use --run, or give numbers"
             )
         places, first_row, problems = table.places(self.features), 1, Problems(table, None)
+        every = terms_of(self.features, self.inputs.levels)
+        # Terms that depended on others were left out of the fit.
+        kept = [every.index(name) for name in self.inputs.features] if self.inputs.degree == 1 else [0]
         for batch in table.read(range(len(table.names))):
             columns = [batch[j] for j in places]
             terms, gaps = read_terms(columns, self.features, self.inputs.levels, table, problems, first_row)
@@ -121,7 +177,13 @@ class Model:
                 problems.add(name, "missing", gaps[:, j], first_row)
             # With a problem the rest is read all the same: the message counts the rows of the whole table.
             if not problems:
-                yield batch, self._predict_terms(np.stack(terms, axis=1))
+                rows = np.stack([terms[j] for j in kept], axis=1)
+                added = {"prediction": self._predict_terms(rows)}
+                if interval is not None:
+                    x = rows if self.inputs.degree == 1 else powers(rows[:, 0], self.inputs.degree)[0]
+                    reach = self.inputs.evaluation.reach(x, interval, level)
+                    added |= {"low": added["prediction"] - reach, "high": added["prediction"] + reach}
+                yield batch, added
             first_row += len(gaps)
         if problems:
             problems.refuse()
@@ -133,6 +195,11 @@ class Model:
         if not np.isfinite(predictions).all():
             raise BadInput(f"the prediction is {predictions[~np.isfinite(predictions)][0]}: the numbers are too large")
         return predictions
+
+
+def columns_of(interval: Interval | None) -> tuple[str, ...]:
+    """Return the names of the columns that a prediction adds."""
+    return ("prediction",) if interval is None else ("prediction", "low", "high")
 
 
 def find_model(
@@ -172,8 +239,19 @@ def find_model(
             levels=record.levels,
             degree=data.polynomial or 1,
             data=data,
+            evaluation=_spread_of(store, record),
         )
     return _load(file, content, inputs, record.run, {*stored.values(), *trust})
+
+
+def _spread_of(store: Store, run: Run) -> Spread:
+    """Return what intervals need of the evaluation of a run; nothing if its file is gone or altered."""
+    for known in run.stages["evaluate"].files:
+        with contextlib.suppress(OSError, ValueError):
+            content = read_regular(store.root / known.path)
+            if hashlib.sha256(content).hexdigest() == known.sha256:
+                return Spread.model_validate(parse_json(content))
+    return Spread()
 
 
 def _trusted(store: Store, trust: Iterable[str]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
+import os
 import re
 from collections.abc import Iterable, Sequence
 
@@ -35,6 +36,11 @@ def quoted(value: object, most: int = MAX_VALUE) -> str:
     """Return the repr of a value, at most `most` characters long."""
     text = repr(value[: most + 1] if isinstance(value, (str, bytes)) else value)
     return shorten(escape(text[: most + 1]), most)
+
+
+def example(value: object) -> str:
+    """Return a value of the user's table for a message, in brackets; nothing where values are hidden (LNTX_VALUES)."""
+    return "" if os.environ.get("LNTX_VALUES") == "hidden" else f" ({quoted(value, MAX_NAME)})"
 
 
 def listed(names: Iterable[object]) -> str:

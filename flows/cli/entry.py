@@ -18,10 +18,10 @@ from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError, U
 from pydantic import ValidationError
 
 from flows.cli.app import COMMANDS, app, command, print_json
-from flows.cli.options import SECTIONS
+from flows.cli.options import SECTIONS, options_of
 from flows.cli.progress import clear_progress, progress_shown
 from flows.cli.signals import ended_by_signals
-from lntx.config.loading import KEYS, explain, unknown
+from lntx.config.loading import KEYS, explain, is_list, unknown
 from lntx.errors import BadInput, LntxError
 from lntx.stages import STAGES
 from lntx.text import MAX_NAME, EscapedLines, for_message, quoted
@@ -37,7 +37,7 @@ def run_command(tokens: Sequence[str] | None = None) -> NoReturn:
         # The caller closed the stream: discard what is printed.
         nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (open until the process ends)
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
-    words = _spell_out_force(_globals_last(list(sys.argv[1:] if tokens is None else tokens)))
+    words = _last_of_each(_spell_out_force(_globals_last(list(sys.argv[1:] if tokens is None else tokens))))
     options = set(words[: words.index("--")] if "--" in words else words)
     verbose = not options.isdisjoint({"-v", "--verbose"})
     _set_up_logging(quiet=not options.isdisjoint({"-q", "--quiet"}), verbose=verbose)
@@ -77,7 +77,9 @@ def _describe(error: Exception) -> tuple[str, str, int]:
     if isinstance(error, CycloptsError):
         return BadInput.kind, _usage(error), BadInput.exit_code
     if isinstance(error, LntxError):
-        return error.kind, str(error), error.exit_code
+        advice = options_of(error.advice) if isinstance(error, BadInput) else ""
+        lines = [*error.args, *([f"add {advice}"] if advice else [])]
+        return error.kind, "\n".join(lines), error.exit_code
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         place = f" {for_message(error.filename)}" if error.filename else ""
         return "DiskFull", f"cannot write{place}: {error.strerror}: free some space, or choose another --root", 1
@@ -156,6 +158,23 @@ def _spell_out_force(words: list[str]) -> list[str]:
         words = words[len(stages) :]
         spelled += [f"--force={name}" for name in stages or ["all"]]
     return spelled
+
+
+def _last_of_each(words: list[str]) -> list[str]:
+    """Keep the last of several values of a key that takes one, so that a setting can be added to a command."""
+    single = {f"--{key.replace('_', '-')}" for key in KEYS if not is_list(key)} | {"--target"}
+    kept: list[str] = []
+    seen: set[str] = set()
+    for k in reversed(range(len(words))):
+        name, sign, _ = words[k].partition("=")
+        if name in single and name in seen and (sign or kept):
+            if not sign:
+                # The value that follows goes with it.
+                kept.pop()
+            continue
+        seen.add(name)
+        kept.append(words[k])
+    return kept[::-1]
 
 
 def _set_up_logging(*, quiet: bool, verbose: bool) -> None:

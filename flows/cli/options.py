@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -14,7 +16,7 @@ from pydantic import BaseModel, Field, create_model
 
 from flows.engines import Engine, choose
 from lntx.config.loading import is_list, parse_text, settle
-from lntx.config.schema import Data, Evaluate, Export, Pipeline, Section, Train
+from lntx.config.schema import SPELLING_KEYS, Data, Evaluate, Export, Pipeline, Section, Train
 from lntx.stages import Selection, Stage, select
 from lntx.text import quoted
 
@@ -96,7 +98,14 @@ class Range:
         return select(from_stage=self.from_, until=self.until, only=self.only, force=self.forced)
 
 
-_ONE_OF = {"weights": "FLOAT", "features": "COLUMN", "exclude": "COLUMN", "categories": "COLUMN", "formats": "CHOICE"}
+_ONE_OF = {
+    "weights": "FLOAT",
+    "features": "COLUMN",
+    "exclude": "COLUMN",
+    "categories": "COLUMN",
+    "symbols": "SYMBOL",
+    "formats": "CHOICE",
+}
 """What one value of a key that takes several is called in the help."""
 
 
@@ -129,7 +138,7 @@ DataFlags = _flags(Data, "DataFlags")
 TrainFlags = _flags(Train, "TrainFlags")
 EvaluateFlags = _flags(Evaluate, "EvaluateFlags")
 ExportFlags = _flags(Export, "ExportFlags")
-DialectFlags = _flags(Data, "DialectFlags", ("delimiter", "decimal", "encoding", "nulls"))
+DialectFlags = _flags(Data, "DialectFlags", SPELLING_KEYS)
 
 SECTIONS = {
     "DataFlags": "data",
@@ -180,3 +189,19 @@ def _said(section: str, flags: BaseModel | None) -> dict[str, Any]:
         name: parse_text(value, f"{section}.{name}") if isinstance(value, str) else value
         for name, value in values.items()
     }
+
+
+_MOST_ADVICE = 20_000
+
+
+def options_of(advice: Mapping[str, Any]) -> str:
+    """Return settings as options for a shell; options beyond 20,000 characters are left out as a whole."""
+    words: list[str] = []
+    for key, value in advice.items():
+        name = "--target" if key == "data.target" else f"--{key.replace('_', '-')}"
+        for item in value if isinstance(value, list) else [value]:
+            text = str(item)
+            quoted_text = shlex.quote(text) if text.isprintable() else "$'" + repr(text)[1:-1].replace("'", "\\'") + "'"
+            words.append(f"{name}={quoted_text}" if text[:1] in ("-", "") else f"{name} {quoted_text}")
+    total = itertools.accumulate(len(word) + 1 for word in words)
+    return " ".join(word for word, length in zip(words, total, strict=True) if length <= _MOST_ADVICE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -42,7 +42,7 @@ def run(
 
 
 def fit(
-    file: Path,
+    file: str,
     /,
     *,
     target: str,
@@ -55,17 +55,18 @@ def fit(
     configuration: Annotated[Configuration, Flat] = Configuration(),
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
-    """Run the pipeline on a Parquet or CSV file; the known answer is the exact least-squares solution.
+    """Run the pipeline on a Parquet, Feather or CSV file; the known answer is the exact least-squares solution.
 
     Args:
-        file: The Parquet or CSV file.
+        file: The file, or a folder or glob of Parquet files.
         target: The column to predict.
         features: A column to predict from; repeat the option for more. [default: all but the target]
         polynomial: Fit the powers 1 to K of the only feature.
         bias: Learn a bias. [default: yes]
         local: Run without Prefect, with the same stages and cache.
     """
-    data: dict[str, Any] = {"path": str(file.absolute()), "target": target}
+    path = file if "://" in file else str(Path(file).absolute())
+    data: dict[str, Any] = {"path": path, "target": target}
     if features is not None:
         data["features"] = features
     if polynomial is not None:
@@ -133,6 +134,8 @@ def predict(
     run_: Annotated[str | None, Parameter(name="--run")] = None,
     model: Path | None = None,
     csv: Annotated[DialectFlags | None, Parameter(name="data")] = None,  # type: ignore[valid-type]
+    interval: Literal["confidence", "prediction"] | None = None,
+    level: float = 0.95,
     trust: Annotated[list[str] | None, Parameter(metavar="SHA256")] = None,
     force: Annotated[bool, Parameter(negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
@@ -146,6 +149,8 @@ def predict(
         run_: The run whose model is used.
         model: The model file to use.
         csv: How a CSV file at --input is written, if not as the file of the fit.
+        interval: With --input, add the columns low and high: the interval of the mean, or of a new value.
+        level: Probability that such an interval holds the mean, or the value.
         trust: sha256 of a .pt2 file that this root did not export, to load it anyway: it can run code.
         force: Replace an existing file at --output.
     """
@@ -153,6 +158,8 @@ def predict(
 
     if (values is None) == (input_ is None):
         raise BadInput("give either numbers, one per feature, or --input FILE")
+    if interval is not None and input_ is None:
+        raise BadInput("--interval adds columns to a table: add --input FILE and --output FILE")
     if (input_ is None) != (output is None):
         raise BadInput("--input and --output go together: a table in, a table out")
     store = Store(common.folder)
@@ -160,9 +167,9 @@ def predict(
     if csv is not None:
         if input_ is None:
             raise BadInput("--data.… says how the file at --input is written: add --input FILE")
-        from lntx.data.tables import Csv
+        from lntx.data.spelling import Spelling
 
-        written = Csv.of(read_dialect(csv))
+        written = Spelling.of(read_dialect(csv))
     if input_ is not None and output is not None:
         from lntx.data.tables import files_of
 
@@ -178,7 +185,7 @@ def predict(
     if input_ is not None and output is not None:
         from lntx.predictions import write_predictions
 
-        count = write_predictions(source, input_, output, dialect=written)
+        count = write_predictions(source, input_, output, dialect=written, interval=interval, level=level)
         message = f"{count} prediction{'' if count == 1 else 's'} in {output}"
         print_result(common, {"output": str(output), "num_rows": count, **which}, lambda: say(message))
         return 0

@@ -177,4 +177,6 @@ async def _say_when_served(home: Home, ids: set[UUID]) -> None:
 
 
 if __name__ == "__main__":
+    # Flow runs inherit it: messages that a server stores and shows have no value of a table.
+    os.environ["LNTX_VALUES"] = "hidden"
     asyncio.run(serve(Home(Path(sys.argv[1]))))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,18 +17,21 @@ from lntx.text import MAX_NAME, quoted
 
 Format = Literal["safetensors", "pt2", "onnx"]
 
-FILE_KEYS = (
-    "target",
-    "features",
-    "polynomial",
-    "missing",
-    "categories",
-    "exclude",
+SPELLING_KEYS = (
     "delimiter",
     "decimal",
     "encoding",
     "nulls",
+    "header",
+    "skip_lines",
+    "comment",
+    "thousands",
+    "symbols",
+    "dates",
 )
+"""Keys of `data` that say how the text of a user's file is written."""
+
+FILE_KEYS = ("target", "features", "polynomial", "missing", "categories", "exclude", "dependent", *SPELLING_KEYS)
 """Keys of `data` that say how a user's file is read; all others are for generated rows."""
 
 FRAME = "frame:"
@@ -72,6 +76,7 @@ ColumnName = Annotated[str, Field(min_length=1, max_length=10_000, json_schema_e
 # A column without a name, as of an index that was written to CSV, can be left out.
 MaybeUnnamed = Annotated[str, Field(max_length=10_000, json_schema_extra=STORABLE_TEXT)]
 Names = Annotated[tuple[ColumnName, ...] | None, BeforeValidator(_ordered)]
+Sign = Annotated[str, Field(min_length=1, max_length=1, pattern=r"^[\t !#$%&'()*,/:;<=>?@\[\\\]^_`{|}~]$")]
 # Squares of values and products of squares must not overflow float64.
 MAX_MAGNITUDE = 1e100
 
@@ -135,7 +140,7 @@ class Data(Settings):
     """Seed of the rows, and of drawn weights."""
 
     path: FilePath | None = None
-    """A Parquet or CSV file to fit, or a folder or glob of Parquet files, instead of synthetic rows."""
+    """A Parquet, Feather or CSV file to fit, or a folder or glob of Parquet files, instead of synthetic rows."""
 
     target: ColumnName | None = None
     """The column of the file to predict."""
@@ -149,16 +154,22 @@ class Data(Settings):
     missing: Literal["refuse", "drop"] = "refuse"
     """What to do with rows without a value in a column that is used: refuse the table, or leave those rows out."""
 
+    dependent: Literal["refuse", "drop"] = "refuse"
+    """What to do with a feature that is a linear combination of the bias and the features before it: refuse the table,
+    or leave the feature out, as R does."""
+
     categories: Names = Field(None, strict=False, max_length=10_000)
     """Columns of the file that are categories: each level but the first becomes a feature of 0 and 1."""
 
     exclude: Annotated[tuple[MaybeUnnamed, ...] | None, BeforeValidator(_ordered)] = Field(
         None, strict=False, max_length=10_000
     )
-    """Columns of the file that are no features."""
+    """Columns of the file that are no features, even if another key names them. A column without a name never is
+    one."""
 
-    delimiter: str = Field(",", max_length=1, pattern=r"^[\t !#$%&'()*,/:;<=>?@\[\\\]^_`{|}~]$")
-    """Character between the values of a CSV file."""
+    delimiter: Literal["auto", "tab", "whitespace"] | Sign = "auto"
+    """Character between the values of a CSV file, or tab, or whitespace (any number of spaces and tabs); auto: what
+    stands between the names, if that is one of , ; | and tab, else the comma."""
 
     decimal: Literal[".", ","] = "."
     """Character before the decimals in a CSV file."""
@@ -168,6 +179,27 @@ class Data(Settings):
 
     nulls: Names = Field(None, strict=False, max_length=1000)
     """More words that stand for a missing value in a CSV file, beside an empty one, NA, null, nan and others."""
+
+    header: Literal["auto", "first", "none"] = "auto"
+    """Whether the first row of a CSV file has the names of the columns; none: they are called V1, V2 and so on; auto:
+    first, and refused where it looks like values."""
+
+    skip_lines: int = Field(0, ge=0, le=10_000)
+    """Lines before the table in a CSV file."""
+
+    comment: Sign | None = None
+    """Character that begins a line of a CSV file that is no row."""
+
+    thousands: Literal[",", ".", " ", "'", "_"] | None = None
+    """Character between groups of digits, as in 1,425.47."""
+
+    symbols: Names = Field(None, strict=False, max_length=100)
+    """What stands before or after a number in text and is left out, such as $ or % (5% becomes 5); () reads (5) as
+    -5."""
+
+    dates: Literal["refuse", "year-first", "day-first", "month-first"] = "refuse"
+    """Read dates and times as days since 1970-01-01 (a time of day as a part of a day). The order is that of dates in
+    text."""
 
     @property
     def true_weights(self) -> tuple[float, ...] | None:
@@ -219,14 +251,19 @@ class Data(Settings):
                 raise ValueError(f"data.{key} is for generated rows, and data.path names a file: drop one")
         if self.polynomial is not None and self.categories:
             raise ValueError("data.polynomial takes the powers of numbers, and data.categories names columns: drop one")
-        if self.delimiter == self.decimal:
-            raise ValueError(f"data.delimiter and data.decimal are both {quoted(self.decimal)}: give another delimiter")
+        for key, other in (("delimiter", "decimal"), ("delimiter", "comment"), ("decimal", "thousands")):
+            if getattr(self, key) == getattr(self, other):
+                raise ValueError(f"data.{key} and data.{other} are both {quoted(getattr(self, key))}: change one")
+        if self.path is not None and (address := re.match(r"(?!frame:)[a-z][a-z0-9+.-]+:/", self.path)):
+            raise ValueError(
+                f"data.path begins with {quoted(address[0])}, and lntx reads files of this machine: copy it here first"
+            )
         for key in ("exclude", "features"):
             if self.target in (getattr(self, key) or ()):
                 raise ValueError(f"data.target {quoted(self.target, MAX_NAME)} is also among data.{key}")
-        both = sorted({*(self.exclude or ())} & {*(self.features or ()), *(self.categories or ())})
-        if both:
-            raise ValueError(f"data.exclude leaves out {quoted(both[0], MAX_NAME)}, which is also asked for: drop one")
+        self._check_features()
+
+    def _check_features(self) -> None:
         if self.features is not None:
             if not self.features:
                 raise ValueError("data.features must name at least one column, got none")

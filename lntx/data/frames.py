@@ -6,8 +6,9 @@ A frame has no path: `frame:DIGEST` stands for it in the configuration, and only
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 from lntx.config.schema import FRAME
 from lntx.errors import BadInput
 from lntx.files import HashingWriter
-from lntx.text import MAX_NAME, listed, quoted
+from lntx.text import MAX_NAME, quoted
 
 _BATCH_ROWS = 2**16
 _held: dict[str, list[pa.Table]] = {}
@@ -28,24 +29,27 @@ def is_frame(value: object) -> bool:
     return hasattr(type(value), "columns") or hasattr(type(value), "__arrow_c_stream__")
 
 
-def arrow_table(frame: Any) -> pa.Table:
-    """Convert a data frame; its index is left out.
+def arrow_table(frame: Any, used: Callable[[str], bool] = lambda _name: True) -> pa.Table:
+    """Convert the columns of a data frame that are used; its index is left out, and all other columns have no value.
+    A column of several types becomes text.
 
-    Raises: BadInput: it is no table, a column mixes types that Arrow cannot hold, or two columns have one name.
+    Raises: BadInput: it is no table, or a column is of a type that Arrow cannot hold.
     """
     if type(frame).__name__ == "LazyFrame":
         frame = frame.collect()
     try:
-        if isinstance(frame, pa.Table):
-            return frame
-        if isinstance(frame, pa.RecordBatch):
-            return pa.Table.from_batches([frame])
         if hasattr(frame, "to_arrow") and hasattr(frame, "columns"):
-            table: pa.Table = frame.to_arrow()
-            return table
-        if hasattr(frame, "columns"):
-            return _of_pandas(frame)
-        return pa.table(frame)
+            part: pa.Table = frame.select([name for name in frame.columns if used(name)]).to_arrow()
+            columns = dict(zip(part.column_names, part.columns, strict=True))
+            arrays = [columns.get(name, pa.nulls(len(frame))) for name in frame.columns]
+            return pa.Table.from_arrays(arrays, names=list(frame.columns))
+        if hasattr(frame, "columns") and not isinstance(frame, (pa.Table, pa.RecordBatch)):
+            return _of_pandas(frame, used)
+        table = pa.Table.from_batches([frame]) if isinstance(frame, pa.RecordBatch) else pa.table(frame)
+        for j, name in enumerate(table.column_names):
+            if not used(name):
+                table = table.set_column(j, pa.field(name, pa.null()), pa.nulls(len(table)))
+        return table
     except (pa.ArrowException, UnicodeError, TypeError, ValueError) as error:
         if isinstance(error, BadInput):
             raise
@@ -55,18 +59,20 @@ def arrow_table(frame: Any) -> pa.Table:
         ) from None
 
 
-def _of_pandas(frame: Any) -> pa.Table:
+def _of_pandas(frame: Any, used: Callable[[str], bool]) -> pa.Table:
     names = [str(name) for name in frame.columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise BadInput(f"the data frame has two columns named {listed(twice)}")
-    return pa.table({name: _array(frame[column], name) for name, column in zip(names, frame.columns, strict=True)})
+    columns = (frame.iloc[:, j] if hasattr(frame, "iloc") else frame[name] for j, name in enumerate(frame.columns))
+    arrays = [
+        _array(column, name) if used(name) else pa.nulls(len(frame))
+        for name, column in zip(names, columns, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, names=names)
 
 
 @contextmanager
-def held(frame: Any) -> Iterator[str]:
-    """Hold a data frame while this runs; yields the path that stands for it."""
-    table = arrow_table(frame)
+def held(frame: Any, used: Callable[[str], bool] = lambda _name: True) -> Iterator[str]:
+    """Hold the columns of a data frame that are used while this runs; yields the path that stands for it."""
+    table = arrow_table(frame, used)
     path = FRAME + _digest(table)
     # A list, because threads may hold one frame at once.
     _held.setdefault(path, []).append(table)
@@ -89,13 +95,24 @@ def frame_of(path: str) -> pa.Table:
 
 
 def _array(column: Any, name: str) -> pa.Array:
+    kind: Any = getattr(column, "dtype", None)
+    if hasattr(kind, "subtype") and hasattr(column, "sparse"):
+        column = column.sparse.to_dense()
+    elif getattr(kind, "byteorder", "=") not in ("=", "|"):
+        column = column.astype(kind.newbyteorder("="))
     try:
         return pa.array(column, from_pandas=True)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
-        raise BadInput(
-            f"the data frame: column {quoted(name, MAX_NAME)} does not hold numbers that float64 can: convert it to "
-            "one type"
-        ) from None
+        values = column.tolist() if str(kind) == "object" else []
+        are_plain = all(isinstance(value, (str, int, float, Decimal, type(None))) for value in values)
+        if not are_plain or len({*map(type, values)}) < 2:
+            raise BadInput(
+                f"the data frame: column {quoted(name, MAX_NAME)} does not hold numbers that float64 can: convert it, "
+                "or leave it out",
+                advice={"data.exclude": [name]},
+            ) from None
+        gaps = [value is None or value != value for value in values]  # noqa: PLR0124 (NaN)
+        return pa.array([None if gap else str(value) for value, gap in zip(values, gaps, strict=True)], pa.string())
 
 
 def _digest(table: pa.Table) -> str:

@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from lntx.config.schema import Data
-from lntx.data.columns import Problems, labels, numbers, read_terms, terms_of
-from lntx.data.dataset import write_dataset
+from lntx.data.columns import labels, numbers, read_terms, terms_of
+from lntx.data.dataset import open_dataset, read_blocks, write_dataset
+from lntx.data.problems import MOST_LEVELS, Gaps, Problems, hardly_repeats, refuse_too_few
+from lntx.data.spelling import Spelling, classify
 from lntx.data.suspicions import Suspicions
-from lntx.data.tables import Csv, Source, Table, look_at, open_table, readable
+from lntx.data.tables import Source, Table, look_at, open_table, readable
 from lntx.errors import BadInput
 from lntx.files import state_of
+from lntx.numerics.collinearity import BIAS, dependences, describe
 from lntx.text import MAX_NAME, for_message, listed, quoted
 
-_MOST_LEVELS = 1000
 # Fewer rows rise by one too often by chance.
 _NUMBERED_ROWS = 10
 
@@ -31,17 +33,26 @@ def wanted_columns(data: Data) -> tuple[str, ...]:
     Raises: BadInput: a column is missing or occurs twice; there is no feature.
     """
     assert data.path is not None
-    return _wanted(open_table(data.path, Csv.of(data)), data)
+    return _wanted(open_table(data.path, Spelling.of(data)), data)
+
+
+def uses(name: str, target: str | None, features: Sequence[str] | None, exclude: Sequence[str] | None) -> bool:
+    """Return whether a column of a table may be used, by its name and the settings."""
+    return name == target or (name not in (exclude or ()) and (features is None or name in features))
 
 
 def _wanted(table: Table, data: Data) -> tuple[str, ...]:
     assert data.target is not None
-    excluded = data.exclude or ()
-    features = data.features or tuple(
-        name for name in table.names if name not in {data.target, *excluded, *table.index}
-    )
+    if table.file is not None:
+        table.file.check_header(data.target, (*(data.features or ()), *(data.exclude or ()), *(data.categories or ())))
+    every = data.features or tuple(name for name in table.names if name and name not in {data.target, *table.index})
+    features = tuple(name for name in every if uses(name, None, data.features, data.exclude))
     columns = (*features, data.target)
-    table.places((*columns, *excluded, *(data.categories or ())))
+    table.places((data.target,))
+    table.places([*dict.fromkeys(features)], may_exclude=True)
+    for name in (*(data.exclude or ()), *(data.categories or ())):
+        if name not in table.names:
+            table.places((name,))
     if not features:
         raise BadInput(f"{table.where} has no column beside the target {quoted(data.target, MAX_NAME)}")
     if data.polynomial is not None and len(features) > 1:
@@ -49,7 +60,7 @@ def _wanted(table: Table, data: Data) -> tuple[str, ...]:
             f"data.polynomial takes the powers of one feature, and {table.where} has {len(features)}: name it"
         )
     for name in data.categories or ():
-        if name not in features:
+        if name not in features and name not in (data.exclude or ()):
             raise BadInput(f"data.categories names {quoted(name, MAX_NAME)}, which is not among the features")
     return columns
 
@@ -63,35 +74,13 @@ def import_table(data: Data, source: Source, path: Path, *, bias: bool = True) -
 
     Raises: BadInput: columns are missing, or hold what cannot be used; the files changed meanwhile.
     """
-    table = open_table(source.path, Csv.of(data))
+    table = open_table(source.path, Spelling.of(data))
     columns = _wanted(table, data)
-    drops = data.missing == "drop"
-    levels: dict[str, tuple[str, ...]] = {}
-    if data.categories:
-        levels = _levels(table, columns, data.categories, drops=drops)
-    rows = _Rows(table, columns, levels, drops=drops, watched=data.features is None and len(columns) > 2)
-    terms = terms_of(columns[:-1], levels)
-    twice = [name for name in (*terms, columns[-1]) if [*terms, columns[-1]].count(name) > 1]
-    if twice:
-        raise BadInput(f"{table.where}: {quoted(twice[0], MAX_NAME)} is a column and a level of a category: rename one")
-    num_rows, sha256 = write_dataset(
-        path,
-        rows,
-        features=terms,
-        target=columns[-1],
-        types=dict.fromkeys((*terms, columns[-1]), np.dtype(np.float64)),
-        repetitive=frozenset(terms) - frozenset(columns),
-        degree=data.polynomial or 1,
-        columns=columns[:-1],
-        levels=levels,
-        notes=rows.notes,
-    )
-    if bias:
-        rows.note_constants()
-    if rows.problems:
-        rows.problems.refuse()
-    if num_rows == 0:
-        raise BadInput(_no_rows(table, rows.gaps))
+    sha256 = _import(table, columns, data, path, bias=bias)
+    if data.dependent == "drop":
+        dependent = _dependent_terms(path, bias=bias)
+        if dependent:
+            sha256 = _import(table, columns, data, path, bias=bias, dependent=dependent)
     state: list[int] = []
     for file in source.files:
         with readable(file):
@@ -101,9 +90,69 @@ def import_table(data: Data, source: Source, path: Path, *, bias: bool = True) -
     return sha256
 
 
-def _no_rows(table: Table, gaps: Mapping[str, int]) -> str:
-    which = ", ".join(f"{quoted(name, MAX_NAME)} in {count:,}" for name, count in gaps.items() if count)
-    return f"{table.where} has no rows" + (f" without a missing value: {which}" if which else "")
+def _import(
+    table: Table,
+    columns: tuple[str, ...],
+    data: Data,
+    path: Path,
+    *,
+    bias: bool,
+    dependent: Mapping[str, str] | None = None,
+) -> str:
+    """Import the rows. dependent: terms to leave out, each with the reason."""
+    drops = data.missing == "drop"
+    levels: dict[str, tuple[str, ...]] = {}
+    categories = [name for name in data.categories or () if name in columns]
+    notes: list[str] = []
+    if categories:
+        levels = _levels(table, columns, categories, notes, drops=drops)
+    rows = _Rows(table, columns, levels, drops=drops, watched=data.features is None and len(columns) > 2)
+    terms = terms_of(columns[:-1], levels)
+    twice = [name for name in (*terms, columns[-1]) if [*terms, columns[-1]].count(name) > 1]
+    if twice:
+        raise BadInput(f"{table.where}: {quoted(twice[0], MAX_NAME)} is a column and a level of a category: rename one")
+    kept = tuple(term for term in terms if term not in (dependent or {}))
+    num_rows, sha256 = write_dataset(
+        path,
+        rows,
+        features=kept,
+        target=columns[-1],
+        types=dict.fromkeys((*kept, columns[-1]), np.dtype(np.float64)),
+        repetitive=frozenset(kept) - frozenset(columns),
+        degree=data.polynomial or 1,
+        columns=columns[:-1],
+        levels=levels,
+        notes=lambda: [*_left_out(table, data), *rows.notes(), *notes, *(dependent or {}).values()],
+    )
+    if bias and data.dependent == "refuse":
+        rows.note_constants()
+    if rows.problems:
+        rows.problems.refuse(rows.gaps)
+    if num_rows == 0 or (data.dependent == "refuse" and (rows.gaps.dropped or levels)):
+        refuse_too_few(table, num_rows, data.polynomial or len(terms), levels, rows.gaps, bias=bias)
+    return sha256
+
+
+def _left_out(table: Table, data: Data) -> Iterator[str]:
+    """Yield what was read of a table in a way that its reader should know."""
+    count = table.names.count("")
+    if count and data.features is None and "" not in (data.exclude or ()):
+        which = "a column without a name was" if count == 1 else f"{count} columns without a name were"
+        yield f"{which} left out: give a name to use it"
+    if table.file is not None and data.delimiter == "auto" and table.file.delimiter != ",":
+        yield f"values were read as separated by {quoted(table.file.delimiter)}, which stands between the names"
+
+
+def _dependent_terms(path: Path, *, bias: bool) -> dict[str, str]:
+    """Return the terms of a dataset that depend on the bias and the terms before them, each with the reason."""
+    dataset = open_dataset(path)
+    factor = np.zeros((0, len(dataset.terms) + bias))
+    for x, _, _ in read_blocks(dataset, reuse=True):
+        rows = np.column_stack([np.ones(len(x)), x]) if bias else x
+        factor = np.asarray(np.linalg.qr(np.vstack([factor, rows]), mode="r"))
+    names = (BIAS, *dataset.terms) if bias else dataset.terms
+    found = dependences(factor, names)
+    return {dependence.name: f"{describe(dependence)}: it was left out" for dependence in found}
 
 
 def import_as_told(data: Data, path: Path) -> str:
@@ -113,40 +162,56 @@ def import_as_told(data: Data, path: Path) -> str:
 
 
 def _levels(
-    table: Table, columns: Sequence[str], categories: Sequence[str], *, drops: bool
+    table: Table, columns: Sequence[str], categories: Sequence[str], notes: list[str], *, drops: bool
 ) -> dict[str, tuple[str, ...]]:
     """Return the levels of each category, sorted; of complete rows alone where others are dropped."""
-    problems, found = Problems(table, columns[-1]), {name: set[str]() for name in categories}
-    first_row, complete, counts = 1, 0, dict.fromkeys(columns, 0)
+    problems, seen = Problems(table, columns[-1]), {name: set[str]() for name in categories}
+    first_row, gaps = 1, Gaps(columns)
     for batch in table.read(table.places(columns)):
         texts: dict[str, list[str | None]] = {}
-        gaps = np.zeros(len(batch[0]), dtype=bool)
-        for array, name in zip(batch, columns, strict=True):
-            if name in found:
-                texts[name], missing = labels(array, name, table.csv, problems, first_row)
-                problems.add(name, "missing", missing & (not drops), first_row)
+        missing = np.zeros((len(batch[0]), len(columns)), dtype=bool)
+        for j, (array, name) in enumerate(zip(batch, columns, strict=True)):
+            if name in seen:
+                texts[name], missing[:, j] = labels(array, name, table, problems, first_row)
             else:
-                missing = numbers(array, name, table.csv, problems, first_row)[1]
-                problems.add(name, "missing", missing & (not drops), first_row)
-            gaps |= missing
-            counts[name] += int(missing.sum())
+                missing[:, j] = numbers(array, name, table, problems, first_row)[1]
+            problems.add(name, "missing", missing[:, j] & (not drops), first_row)
+        gaps.add(missing)
+        has_gap: list[bool] = np.any(missing, axis=1).tolist()
         for name, values in texts.items():
-            if len(found[name]) <= _MOST_LEVELS:
-                found[name].update(
-                    value for value, gap in zip(values, gaps.tolist(), strict=True) if not gap and value is not None
+            if len(seen[name]) <= MOST_LEVELS:
+                seen[name].update(
+                    value for value, gap in zip(values, has_gap, strict=True) if not gap and value is not None
                 )
         first_row += len(batch[0])
-        complete += int((~gaps).sum())
+    complete = gaps.num_rows - gaps.dropped
     if not complete and not problems:
-        raise BadInput(_no_rows(table, counts))
-    for name, levels in found.items():
-        if len(levels) > _MOST_LEVELS:
-            problems.add_column(name, "levels")
+        refuse_too_few(table, 0, len(columns) - 1, {}, gaps, bias=True)
+    for name, levels in seen.items():
+        if hardly_repeats(len(levels), complete) and complete > 1 and not problems:
+            shown = f" ({len(levels):,} in {complete:,} rows)" if len(levels) <= MOST_LEVELS else ""
+            problems.add_column(name, "levels", shown)
         elif len(levels) < 2 and first_row > 1:
             problems.add_column(name, "level")
     if problems:
-        problems.refuse()
-    return {name: tuple(sorted(levels, key=_in_order)) for name, levels in found.items()}
+        problems.refuse(gaps)
+    for name, levels in seen.items():
+        notes += _odd_levels(name, levels, table)
+    return {name: tuple(sorted(levels, key=_in_order)) for name, levels in seen.items()}
+
+
+def _odd_levels(name: str, levels: set[str], table: Table) -> Iterator[str]:
+    """Yield what levels look like, if not like those of a category."""
+    kinds = {level: classify(level, table.spelling)[0] for level in levels}
+    words = [level for level, kind in kinds.items() if kind in ("text", "truth")]
+    if all(kind == "date" for kind in kinds.values()):
+        yield f"{quoted(name, MAX_NAME)} is a category of {len(levels)} dates: data.dates makes it a number of days"
+    elif len(levels) > 5 * len(words) and set(kinds.values()) != {"number"}:
+        beside = f", beside {listed(sorted(words))}" if words else ""
+        yield (
+            f"{quoted(name, MAX_NAME)} is a category of {len(levels) - len(words)} numbers{beside}: is a total, a mark "
+            "of a missing value or a symbol among them?"
+        )
 
 
 def _in_order(level: str) -> tuple[float, str]:
@@ -165,10 +230,8 @@ class _Rows:
         self, table: Table, columns: Sequence[str], levels: Mapping[str, Sequence[str]], *, drops: bool, watched: bool
     ) -> None:
         self.problems = Problems(table, columns[-1])
-        self.dropped = 0
+        self.gaps = Gaps(columns)
         self._table, self._wanted, self._levels, self._drops = table, columns, levels, drops
-        self._gaps = np.zeros(len(columns), dtype=np.int64)
-        self._num_rows = 0
         self._suspicions = Suspicions(columns[-1])
         self._low: dict[str, float] = {}
         self._high: dict[str, float] = {}
@@ -178,15 +241,13 @@ class _Rows:
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         terms = (*terms_of(self._wanted[:-1], self._levels), self._wanted[-1])
         for batch in self._table.read(self._table.places(self._wanted)):
-            first_row = self._num_rows + 1
+            first_row = self.gaps.num_rows + 1
             values, missing = read_terms(batch, self._wanted, self._levels, self._table, self.problems, first_row)
             block = dict(zip(terms, values, strict=True))
             self._watch(block)
-            self._num_rows += len(batch[0])
+            self.gaps.add(missing)
             gaps = missing.any(axis=1)
             if gaps.any():
-                self._gaps += missing.sum(axis=0)
-                self.dropped += int(gaps.sum())
                 if not self._drops:
                     for j, name in enumerate(self._wanted):
                         self.problems.add(name, "missing", missing[:, j], first_row)
@@ -200,32 +261,31 @@ class _Rows:
                     self._high[name] = max(self._high.get(name, -np.inf), float(column.max()))
             yield block
 
-    @property
-    def gaps(self) -> dict[str, int]:
-        """Number of missing values by column."""
-        return dict(zip(self._wanted, self._gaps.tolist(), strict=True))
-
     def note_constants(self) -> None:
         """Note the features that are the same in every row."""
         for name in self._wanted[:-1]:
-            if self._low.get(name, 0) == self._high.get(name, 1) and self._num_rows - self.dropped > 1:
+            if self._low.get(name, 0) == self._high.get(name, 1) and self.gaps.num_rows - self.gaps.dropped > 1:
                 self.problems.add_column(name, "constant")
 
     def notes(self) -> list[str]:
         """Return what a reader of the fit should know of the rows."""
         notes = []
-        if self.dropped and self._drops:
-            which = ", ".join(f"{quoted(name, MAX_NAME)} {count:,}" for name, count in self.gaps.items() if count)
-            notes.append(f"{self.dropped:,} of {self._num_rows:,} rows had no value and were left out: {which}")
+        dropped, num_rows = self.gaps.dropped, self.gaps.num_rows
+        if dropped and self._drops:
+            which = ", ".join(f"{quoted(name, MAX_NAME)} {count:,}" for name, count in self.gaps.by_column().items())
+            notes.append(f"{dropped:,} of {num_rows:,} rows had no value and were left out: {which}")
         for name, levels in self._levels.items():
             notes.append(
                 f"{quoted(name, MAX_NAME)} has {len(levels)} levels; the first, {quoted(levels[0], MAX_NAME)}, has no "
                 "column: the others are relative to it"
             )
-        numbered = [name for name in self._rising if self._num_rows >= _NUMBERED_ROWS]
+        if self.problems.dates:
+            order = "" if self._table.file is None else f", written {self._table.spelling.dates}"
+            notes.append(f"{listed(self.problems.dates)} is in days since 1970-01-01{order}")
+        numbered = [name for name in self._rising if num_rows >= _NUMBERED_ROWS]
         if numbered:
             notes.append(
-                f"{listed(numbered)} rises by one from row to row, like a row number: leave it out with --data.exclude "
+                f"{listed(numbered)} rises by one from row to row, like a row number: data.exclude leaves it out "
                 "unless it is a feature"
             )
         return [*notes, *self._suspicions.notes()]

@@ -1,4 +1,4 @@
-"""Open a table of the user (Parquet, CSV or a data frame): names of its columns, and its rows in batches.
+"""Open a table of the user (Parquet, Feather, CSV or a data frame): names of its columns, its rows in batches.
 
 Knows file formats; `columns` turns values into numbers. Messages name file, column and row, and never quote a file.
 """
@@ -8,64 +8,32 @@ from __future__ import annotations
 import functools
 import glob
 import hashlib
-import io
+import itertools
+import lzma
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from csv import Error as CsvError
-from csv import reader as csv_reader
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
-from lntx.config.schema import FRAME, Data
+from lntx.config.schema import FRAME
+from lntx.data.csv_files import CsvFile, encoding_hint, first_bytes
 from lntx.data.frames import frame_of
+from lntx.data.spelling import Spelling
 from lntx.errors import BadInput
 from lntx.files import open_regular, parse_json, state_of
 from lntx.text import MAX_NAME, for_message, listed, quoted, suggest
 
-SUFFIXES = {
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-    ".csv": "CSV",
-    ".csv.gz": "CSV",
-    ".csv.bz2": "CSV",
-    ".csv.zst": "CSV",
-    ".csv.lz4": "CSV",
-}
-"""Allowed suffixes of a table, with their format."""
-
 _BATCH_ROWS = 2**16
-_OTHER_DELIMITERS = (",", ";", "\t", "|")
-_ONE_COLUMN = ": it has one column: name its delimiter with --data.delimiter, such as ';'"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Csv:
-    """How a CSV file is written."""
-
-    delimiter: str = ","
-    """Character between values."""
-
-    decimal: str = "."
-    """Character before the decimals."""
-
-    encoding: str = "utf-8"
-    """Encoding of the text."""
-
-    nulls: tuple[str, ...] = tuple(pyarrow.csv.ConvertOptions().null_values)
-    """Words that stand for a missing value."""
-
-    @staticmethod
-    def of(data: Data) -> Csv:
-        """Return what a configuration says of it."""
-        nulls = (*Csv.nulls, *(word.strip() for word in data.nulls or ()))
-        return Csv(delimiter=data.delimiter, decimal=data.decimal, encoding=data.encoding, nulls=nulls)
+_PARQUET, _FEATHER = b"PAR1", b"ARROW1"
+Kind = Literal["Parquet", "Feather", "CSV"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +63,11 @@ class Table:
     names: tuple[str, ...]
     """Names of its columns; one may occur twice."""
 
-    csv: Csv | None
-    """How its text is written; None if its values have types."""
+    spelling: Spelling
+    """How its text is written."""
+
+    file: CsvFile | None = None
+    """The CSV file; None if the values have types."""
 
     index: frozenset[str] = frozenset()
     """Columns that are the index of the pandas data frame that was written; no features unless they are named."""
@@ -104,18 +75,27 @@ class Table:
     read: Callable[[Sequence[int]], Iterator[list[pa.Array]]]
     """Reads the columns at the given positions, in batches of rows."""
 
-    def places(self, columns: Sequence[str]) -> list[int]:
-        """Return the positions of columns.
+    @property
+    def is_text(self) -> bool:
+        """Whether all its values are text, as in a CSV file."""
+        return self.file is not None
+
+    def places(self, columns: Sequence[str], *, may_exclude: bool = False) -> list[int]:
+        """Return the positions of columns. may_exclude: whether a column may be left out.
 
         Raises: BadInput: a column is missing or occurs twice.
         """
         for name in columns:
             if name not in self.names:
                 has = f"{self.where} has no column {quoted(name, MAX_NAME)}"
-                raise BadInput(f"{has}{suggest(name, self.names) or f': it has {listed(self.names)}'}")
+                hint = {} if self.file is None else self.file.hint()
+                raise BadInput(f"{has}{suggest(name, self.names) or f': it has {listed(self.names)}'}", advice=hint)
             if self.names.count(name) > 1:
                 count = self.names.count(name)
-                raise BadInput(f"{self.where} has {count} columns named {quoted(name, MAX_NAME)}")
+                raise BadInput(
+                    f"{self.where} has {count} columns named {quoted(name, MAX_NAME)}",
+                    advice={"data.exclude": [name]} if may_exclude else None,
+                )
         return [self.names.index(name) for name in columns]
 
 
@@ -128,10 +108,10 @@ def look_at(path: str | os.PathLike[str]) -> Source:
     if name.startswith(FRAME):
         return Source(path=name, files=(), sha256=name, state=())
     files, digests, states = files_of(name), [], []
-    for file in files:
+    for file, partition in zip(files, partitions_of(name, files), strict=True):
         with readable(file):
             state = tuple(state_of(file))
-            digests.append(_sha256(file, state))
+            digests.append(_sha256(file, state) + (f" {sorted(partition.items())}" if partition else ""))
         if state[1] == 0:
             raise BadInput(f"{for_message(file)} is empty")
         states.append(state)
@@ -139,7 +119,7 @@ def look_at(path: str | os.PathLike[str]) -> Source:
     return Source(
         path=name,
         files=files,
-        sha256=digests[0] if len(files) == 1 else several,
+        sha256=digests[0] if len(digests[0]) == 64 and len(files) == 1 else several,
         state=tuple(number for state in states for number in state),
     )
 
@@ -147,7 +127,7 @@ def look_at(path: str | os.PathLike[str]) -> Source:
 def files_of(path: str) -> tuple[Path, ...]:
     """Return the files of a table: the file itself, or the Parquet files of a folder or a glob, sorted by name.
 
-    Raises: BadInput: there is none, or one of another suffix. Such a file is never opened: it may be anything.
+    Raises: BadInput: there is none, or one that is no Parquet file.
     """
     file = Path(path)
     try:
@@ -155,58 +135,107 @@ def files_of(path: str) -> tuple[Path, ...]:
     except (OSError, ValueError):
         is_folder = is_glob = False
     if not (is_folder or is_glob):
-        kind_of(file)
         return (file,)
-    pattern = f"{glob.escape(path)}/*" if is_folder else path
-    paths = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 (the pattern is a whole path)
     if is_folder:
-        paths = [entry for entry in paths if entry.suffix.lower() in (".parquet", ".pq")]
+        paths = [entry for entry in sorted(file.iterdir()) if entry.suffix.lower() in (".parquet", ".pq")]
         below = sorted(entry for entry in file.glob("*/**/*") if entry.suffix.lower() in (".parquet", ".pq"))
         # A folder may be a root too: then what lntx keeps in it is no part of the table.
         own = {file / "data", file / "artifacts"} if (file / "artifacts" / ".journal.jsonl").is_file() else set()
-        left_out = [entry for entry in below if not own & {*entry.parents}]
-        if left_out:
+        below = [entry for entry in below if not own & {*entry.parents}]
+        # Folders called key=value are a table in parts, as Hive and Spark write it.
+        if below and not paths and all("=" in part for entry in below for part in entry.relative_to(file).parts[:-1]):
+            return tuple(below)
+        if below:
             raise BadInput(
                 f"{for_message(path)} has Parquet files in folders below it, such as "
-                f"{for_message(left_out[0].relative_to(file))}: name those to read with a glob"
+                f"{for_message(below[0].relative_to(file))}: to read all, give {quoted(str(file / '**/*.parquet'))}"
             )
+    else:
+        paths = sorted(map(Path, glob.glob(path, recursive=True)))  # noqa: PTH207 (the pattern is a whole path)
+        paths = [entry for entry in paths if not entry.is_dir()]
     if not paths:
         raise BadInput(f"{for_message(path)} holds no Parquet file: several CSV files are no table, name one of them")
     for entry in paths:
-        if kind_of(entry) != "Parquet":
-            raise BadInput(f"several files must all be Parquet, got {quoted(str(entry))}")
+        with readable(entry):
+            if len(paths) > 1 and kind_of(entry) != "Parquet":
+                raise BadInput(f"several files must all be Parquet, got {quoted(str(entry))}")
     return tuple(paths)
 
 
-def kind_of(path: Path) -> Literal["Parquet", "CSV"]:
-    """Return the format of a file, by its suffix.
+def partitions_of(path: str, files: Sequence[Path]) -> list[dict[str, str]]:
+    """Return, for each file, the columns that its folders give it: key=value, below the folder or the glob."""
+    fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), Path(path).parts))
+    base = Path(*fixed) if fixed else Path()
+    if len(files) == 1 and files[0] == Path(path):
+        return [{}]
+    below = [file.relative_to(base).parts[:-1] for file in files]
+    return [
+        {key: unquote(value) for key, sign, value in (part.partition("=") for part in parts) if key and sign}
+        for parts in below
+    ]
 
-    Raises: BadInput: it has another suffix.
-    """
-    for suffix, kind in SUFFIXES.items():
-        # pyarrow knows compression by suffixes in small letters alone.
-        if path.name.endswith(suffix) or path.suffix.lower() == suffix:
-            return "Parquet" if kind == "Parquet" else "CSV"
-    advice = ": save the sheet as CSV" if path.suffix.lower() in (".xlsx", ".xls", ".ods") else ""
-    raise BadInput(f"a table must end in {', '.join(SUFFIXES)}, got {quoted(str(path))}{advice}")
+
+def kind_of(path: Path) -> Kind:
+    """Return the format of a file, by its content: any text may be CSV."""
+    start = first_bytes(path)
+    return "Parquet" if start.startswith(_PARQUET) else "Feather" if start.startswith(_FEATHER) else "CSV"
 
 
-def open_table(path: str | os.PathLike[str], csv: Csv) -> Table:
-    """Open a table by its path, or the data frame that the path stands for. csv: how it is written, if it is CSV.
+def open_table(path: str | os.PathLike[str], spelling: Spelling) -> Table:
+    """Open a table by its path, or the data frame that the path stands for. spelling: how its text is written.
 
-    Raises: BadInput: it cannot be read as Parquet or CSV; the data frame is not in this process.
+    Raises: BadInput: it cannot be read as Parquet, Feather or CSV; the data frame is not in this process.
     """
     name = os.fspath(path)
     if name.startswith(FRAME):
-        return table_of(frame_of(name))
-    files = files_of(name)
-    if kind_of(files[0]) == "CSV":
-        return _open_csv(files[0], csv)
-    with readable(files[0]):
-        schema = pq.read_schema(files[0])
-    names, where = tuple(schema.names), for_message(name)
-    read = functools.partial(_read_parquet, files, names, where)
-    return Table(where=where, names=names, csv=None, index=_index_of(schema), read=read)
+        return table_of(frame_of(name), spelling)
+    files, where = files_of(name), for_message(name)
+    with readable(files[0], spelling):
+        kind = kind_of(files[0])
+        if kind == "CSV":
+            if files[0].suffix.lower() in (".parquet", ".pq", ".feather"):
+                raise pa.ArrowInvalid
+            return _csv_table(files[0], spelling)
+        if kind == "Feather":
+            with pa.ipc.open_file(str(files[0])) as file:
+                schema = file.schema
+            names = tuple(schema.names)
+            read = functools.partial(_read_feather, files[0])
+            return Table(where=where, names=names, spelling=spelling, index=_index_of(schema), read=read)
+    schemas = []
+    for file in files:
+        with readable(file):
+            schemas.append(_schema(file))
+    partitions = partitions_of(name, files)
+    fields: dict[str, pa.DataType | None] = {}
+    for schema in schemas:
+        for field in schema:
+            if fields.get(field.name) in (None, pa.null()):
+                fields[field.name] = field.type
+    twice = len(set(schemas[0].names)) < len(schemas[0].names)
+    parts = {key: [partition.get(key) for partition in partitions] for partition in partitions for key in partition}
+    given = {key: _as_numbers(values) for key, values in parts.items() if key not in fields}
+    names = tuple(schemas[0].names) if twice else (*fields, *given)
+    read = functools.partial(_read_parquet, files, names, fields, given)
+    return Table(where=where, names=names, spelling=spelling, index=_index_of(schemas[0]), read=read)
+
+
+def _as_numbers(values: Sequence[str | None]) -> list[Any]:
+    """Return the values of folders as pyarrow reads them: whole numbers if all are, else text."""
+    kept = [None if value in (None, "__HIVE_DEFAULT_PARTITION__") else value for value in values]
+    if all(value is None or re.fullmatch(r"-?[0-9]{1,18}", value) for value in kept):
+        return [None if value is None else int(value) for value in kept]
+    return kept
+
+
+def _schema(file: Path) -> pa.Schema:
+    schema = pq.read_schema(file)
+    if any((field.metadata or {}).get(b"ARROW:extension:name") == b"pandas.period" for field in schema):
+        # pandas' periods have their type only once pandas is imported.
+        import pandas as pd  # noqa: F401
+
+        return pq.read_schema(file)
+    return schema
 
 
 def _index_of(schema: pa.Schema) -> frozenset[str]:
@@ -218,7 +247,7 @@ def _index_of(schema: pa.Schema) -> frozenset[str]:
         return frozenset()
 
 
-def table_of(frame: pa.Table) -> Table:
+def table_of(frame: pa.Table, spelling: Spelling) -> Table:
     """Open a data frame that was converted to Arrow."""
 
     def read(places: Sequence[int]) -> Iterator[list[pa.Array]]:
@@ -226,24 +255,42 @@ def table_of(frame: pa.Table) -> Table:
             yield batch.columns
 
     names = tuple(frame.schema.names)
-    return Table(where="the data frame", names=names, csv=None, index=_index_of(frame.schema), read=read)
+    return Table(where="the data frame", names=names, spelling=spelling, index=_index_of(frame.schema), read=read)
+
+
+def _read_feather(path: Path, places: Sequence[int]) -> Iterator[list[pa.Array]]:
+    with readable(path), pa.ipc.open_file(str(path)) as file:
+        for k in range(file.num_record_batches):
+            batch = file.get_batch(k)
+            yield [batch.column(j) for j in places]
 
 
 def _read_parquet(
-    files: Sequence[Path], names: tuple[str, ...], where: str, places: Sequence[int]
+    files: Sequence[Path],
+    names: tuple[str, ...],
+    types: Mapping[str, pa.DataType],
+    given: Mapping[str, Sequence[Any]],
+    places: Sequence[int],
 ) -> Iterator[list[pa.Array]]:
     columns = [names[j] for j in places]
-    for path in files:
+    for k, path in enumerate(files):
         with readable(path), pq.ParquetFile(path, memory_map=False) as file:
-            missing = set(columns) - set(file.schema_arrow.names)
-            if missing:
-                raise BadInput(f"{where}: {for_message(path.name)} has no column {listed(sorted(missing))}")
+            own = [name for name in dict.fromkeys(columns) if name in file.schema_arrow.names]
             counts = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
             num_rows = 0
-            for batch in file.iter_batches(columns=columns, use_threads=False):
+            for batch in file.iter_batches(columns=own, use_threads=False):
                 num_rows += batch.num_rows
-                yield [batch.column(name) for name in columns] if len(set(columns)) == len(columns) else batch.columns
-
+                if len(batch.columns) > len(own):
+                    yield batch.columns
+                    continue
+                yield [
+                    batch.column(name)
+                    if name in own
+                    else pa.repeat(given[name][k], batch.num_rows)
+                    if given.get(name, [None] * (k + 1))[k] is not None
+                    else pa.nulls(batch.num_rows, types.get(name) or pa.null())
+                    for name in columns
+                ]
             if not file.metadata.num_rows == sum(counts) == num_rows:
                 counts_text = (
                     f"{file.metadata.num_rows:,} rows in all, {sum(counts):,} by group, and {num_rows:,} are read"
@@ -251,68 +298,42 @@ def _read_parquet(
                 raise BadInput(f"{for_message(path)} is damaged: its footer says {counts_text}")
 
 
-def _refuse_open_quote(path: Path, csv: Csv) -> None:
-    """Refuse a CSV file that ends within a quoted field: it was cut, and pyarrow would read it nevertheless."""
-    with pa.input_stream(str(path), compression="detect") as stream:
-        num_quotes = sum(chunk.count(b'"') for chunk in iter(lambda: stream.read(2**24), b""))
-    if num_quotes % 2 == 0:
-        return
-    with pa.input_stream(str(path), compression="detect") as stream:
-        text = io.TextIOWrapper(stream, encoding=csv.encoding, newline="")
-        try:
-            for _ in csv_reader(text, delimiter=csv.delimiter, strict=True):
-                pass
-        except CsvError as error:
-            if "unexpected end" in str(error):
-                raise BadInput(
-                    f"{for_message(path)} ends within a quoted field: it was cut, or a quote is not closed"
-                ) from None
-
-
-def _open_csv(path: Path, csv: Csv) -> Table:
-    with readable(path), pyarrow.csv.open_csv(path, **_csv_options(csv)) as reader:
-        names = tuple(reader.schema.names)
-    if len(names) == 1 and any(sign in names[0] for sign in _OTHER_DELIMITERS):
-        raise BadInput(f"{for_message(path)} cannot be read as CSV{_ONE_COLUMN}")
+def _csv_table(path: Path, spelling: Spelling) -> Table:
+    file = CsvFile(path, spelling)
+    if len(file.names) == 1 and (hint := file.hint()):
+        raise BadInput(f"{for_message(path)} cannot be read as CSV: it has one column", advice=hint)
 
     def read(places: Sequence[int]) -> Iterator[list[pa.Array]]:
-        # By position, because names may occur twice; an empty value is empty text.
-        columns = [f"f{j}" for j in places]
-        options = _csv_options(csv, include_columns=columns, column_types=dict.fromkeys(columns, pa.string()))
-        # In a single column an empty line is a missing value.
-        options["parse_options"].ignore_empty_lines = len(names) > 1
-        options["read_options"].autogenerate_column_names = True
-        with readable(path):
-            _refuse_open_quote(path, csv)
-        with readable(path), pyarrow.csv.open_csv(path, **options) as reader:
-            for k, batch in enumerate(reader):
-                # Skip the header: with generated names it is read as the first row.
-                yield batch.slice(1).columns if k == 0 else batch.columns
+        with readable(path, spelling):
+            yield from file.read(places)
 
-    return Table(where=for_message(path), names=names, csv=csv, read=read)
-
-
-def _csv_options(csv: Csv, **convert: Any) -> dict[str, Any]:
-    return {
-        "read_options": pyarrow.csv.ReadOptions(use_threads=False, encoding=csv.encoding),
-        "parse_options": pyarrow.csv.ParseOptions(delimiter=csv.delimiter),
-        "convert_options": pyarrow.csv.ConvertOptions(strings_can_be_null=False, **convert),
-    }
+    return Table(where=for_message(path), names=file.names, spelling=spelling, file=file, read=read)
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Refuse files that are not regular, and replace errors of the operating system and the parser by a short line."""
+def readable(path: Path, spelling: Spelling | None = None) -> Iterator[None]:
+    """Refuse files that are not regular, and replace errors of the operating system and the parser by a short line.
+
+    spelling: how the text of a CSV file is written.
+    """
     try:
         with open_regular(path):
             pass
         yield
-    except (pa.ArrowException, UnicodeError) as error:
-        raise BadInput(f"{for_message(path)} cannot be read as {kind_of(path)}{_place(error)}") from None
+    except (pa.ArrowException, UnicodeError, EOFError, lzma.LZMAError, zipfile.BadZipFile) as error:
+        is_csv = spelling is not None and path.suffix.lower() not in (".parquet", ".pq", ".feather")
+        where, advice = _place(error), dict[str, Any]()
+        if isinstance(error, UnicodeError) or "UTF8" in str(error):
+            where, advice = ": it is not text of that encoding", encoding_hint(path)
+        elif is_csv and spelling is not None:
+            with suppress(Exception):
+                advice = CsvFile(path, spelling).hint()
+        kind = "CSV" if is_csv else "Parquet"
+        raise BadInput(f"{for_message(path)} cannot be read as {kind}{where}", advice=advice) from None
     except OSError as error:
         # pyarrow raises OSError without errno for a broken file.
         if error.errno is None:
-            raise BadInput(f"{for_message(path)} cannot be read as {kind_of(path)}: it is damaged") from None
+            raise BadInput(f"{for_message(path)} cannot be read: it is damaged") from None
         raise BadInput(f"{for_message(path)} cannot be read: {error.strerror}") from None
     except ValueError as error:
         if isinstance(error, BadInput):
@@ -323,19 +344,12 @@ def readable(path: Path) -> Iterator[None]:
 
 def _place(error: Exception) -> str:
     """Return where a parser stopped and what it expected; never the text that it read."""
-    message = str(error)
-    match = re.search(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", message)
+    match = re.search(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", str(error))
     if match is not None:
         row, expected, got = match.groups()
-        if expected == "1":
-            return _ONE_COLUMN
         # The parser counts the header as row 1; messages count data rows from 1.
         return f":{f' row {int(row) - 1}:' if row else ''} expected {expected} columns, got {got}"
-    if "Empty CSV file" in message:
-        return ": it has no rows"
-    if isinstance(error, UnicodeError) or "UTF8" in message:
-        return ": it is not text of that encoding: name another with --data.encoding, such as cp1252 (Windows)"
-    return ": it is damaged, or of another format"
+    return ": it has no rows" if "Empty CSV file" in str(error) else ": it is damaged, or of another format"
 
 
 # Cached, because every stage of a run asks; the state is part of the cache key, so that a changed file is read again.

@@ -38,8 +38,8 @@ UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
 # Names of weights in a warning.
 _NAMED = 5
 
-# Loss surfaces of more coefficients are not drawn.
-_DRAWN = 20
+# Of more coefficients a factor is too large to keep in each record.
+_KEPT = 200
 
 # A standard error this small relative to its weight comes from rounding alone.
 _MEANINGLESS = 1e-12
@@ -82,7 +82,7 @@ def evaluate(dataset: Dataset, *, sha256: str, data: Data, fit: Fit, settings: E
         residual_sd=reference.residual_sd,
         residual_histogram=figures.histogram,
         residual_sample=figures.sample,
-        factor=reference.factor if len(coefficients) <= _DRAWN else None,
+        factor=reference.factor if len(coefficients) <= _KEPT else None,
         **reference.model_dump(
             include={"r_squared", "adjusted_r_squared", "f_statistic", "f_p_value", "degrees_of_freedom"}
         ),

@@ -85,7 +85,8 @@ class Evaluation(Section):
     """Fitted value and residual of some hundred rows at equal distances."""
 
     factor: tuple[tuple[float, ...], ...] | None = None
-    """R of the QR factorisation of [x, 1], which gives the loss at any weights; None for more than 20 coefficients."""
+    """R of the QR factorisation of [x, 1], which gives the loss at any weights and the width of intervals; None for
+    more than 200 coefficients."""
 
     r_squared: float | None
     """R² of the exact solution."""

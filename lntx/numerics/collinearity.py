@@ -1,4 +1,4 @@
-"""Report dependent columns and refuse them. They are found elsewhere (`curvature`, `least_squares`)."""
+"""Find columns that depend on others, in the R of a QR factorisation, and refuse them or too few rows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+import numpy as np
+
 from lntx.errors import BadInput
 from lntx.text import MAX_NAME, quoted
 
 _LISTED = 5
+# A column this close to a linear combination of others, relative to its length, is one up to rounding.
+_DEPENDENT = 1e-14
+# A column whose part in a combination is below this, relative to the lengths, contributes only rounding.
+_NO_SHARE = 1e-6
 
 BIAS = "the bias"
 """Name of the column of ones."""
@@ -26,12 +32,37 @@ class Dependence:
     """Coefficients of the columns in the combination; empty if the column is 0 in every row."""
 
 
-def refuse(dependences: Sequence[Dependence]) -> NoReturn:
+def dependences(factor: np.ndarray, names: Sequence[str]) -> list[Dependence]:
+    """Return the columns that depend on those before them, up to rounding.
+
+    factor: R of their QR factorisation, float64, shape (p, p), or fewer rows if there are fewer. names: one per column.
+    """
+    lengths = np.linalg.norm(factor, axis=0)
+    every, kept = [], [*range(0)]
+    for j, name in enumerate(names):
+        left = float(np.linalg.norm(factor[j:, j])) if j < len(factor) else 0.0
+        if left > _DEPENDENT * lengths[j]:
+            kept.append(j)
+            continue
+        shares: dict[str, float] = {}
+        if lengths[j] > 0:
+            solution = np.linalg.lstsq(factor[:, kept] / lengths[kept], factor[:, j] / lengths[j], rcond=None)[0]
+            shares = {
+                names[k]: float(share * lengths[j] / lengths[k])
+                for k, share in zip(kept, solution, strict=True)
+                if abs(share) > _NO_SHARE
+            }
+        every.append(Dependence(name=name, shares=shares))
+    return every
+
+
+def refuse(dependent: Sequence[Dependence]) -> NoReturn:
     """Raise BadInput with one line per column."""
-    raise BadInput(*(f"{_sentence(dependence)}: drop it" for dependence in dependences))
+    raise BadInput(*map(describe, dependent), advice={"data.dependent": "drop"})
 
 
-def _sentence(dependence: Dependence) -> str:
+def describe(dependence: Dependence) -> str:
+    """Return what a column depends on, as a sentence without its full stop."""
     feature, shares = f"feature {quoted(dependence.name, MAX_NAME)}", dependence.shares
     others = [quoted(name, MAX_NAME) for name in shares if name != BIAS]
     if not shares:

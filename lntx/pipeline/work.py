@@ -48,12 +48,19 @@ def compute_train(
     from lntx.training.result import write_history
 
     dataset = open_dataset(*_rows(store, inputs))
-    model, figures, history = fit(
-        dataset,
-        request.pipeline.train,
-        bias=request.pipeline.learns_bias,
-        checkpoint=folder.parent / RESUME / "checkpoint",
-    )
+    try:
+        model, figures, history = fit(
+            dataset,
+            request.pipeline.train,
+            bias=request.pipeline.learns_bias,
+            checkpoint=folder.parent / RESUME / "checkpoint",
+        )
+    except BadInput as error:
+        data = request.pipeline.data
+        if data.path is None or data.polynomial is not None:
+            # Generated columns and powers cannot be left out.
+            error.advice.clear()
+        raise
     (folder / "model.safetensors").write_bytes(dump_weights(model))
     write_history(history, folder / "history.parquet")
     (folder / "fit.json").write_text(figures.model_dump_json(indent=1), encoding="utf-8")

@@ -209,7 +209,7 @@ def _learned(run: Run) -> Figure:
 def _path(report: Report) -> list[Picture]:
     """Return the picture of the weights' path over the loss, if the surface is stored and the path is finite."""
     run, evaluation = report.run, report.evaluation
-    if evaluation is None or evaluation.factor is None or run.reference_weights is None:
+    if evaluation is None or evaluation.factor is None or run.reference_weights is None or len(evaluation.factor) > 20:
         return []
     path = np.array([epoch.coefficients for epoch in report.history])
     if not np.isfinite(path).all():

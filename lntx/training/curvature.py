@@ -18,15 +18,13 @@ import torch
 from lntx.config.schema import MAX_MAGNITUDE
 from lntx.data.dataset import Block, Dataset, pass_over, read_blocks
 from lntx.errors import BadInput
-from lntx.numerics.collinearity import BIAS, Dependence, refuse, refuse_too_few
+from lntx.numerics.collinearity import BIAS, dependences, refuse, refuse_too_few
 
 Precondition = Literal["none", "standardize", "qr"]
 
 GOOD_CONDITION = 10.0
 """Condition number of the Hessian up to which plain descent needs about 180 epochs for 16 digits."""
 
-# A column this close to a linear combination of the others, relative to its length, is dependent up to rounding.
-_DEPENDENT = 1e-14
 _TOO_COARSE = 1e-2
 # rms(y) / rms(x_j) is the size of a weight: weights and intermediate values must stay below MAX_MAGNITUDE.
 _LARGEST_SCALE = 1e75
@@ -184,7 +182,8 @@ def combine(
     p = len(terms) + bias
     _refuse_sizes((*terms, "the target"), sizes, largest)
     refuse_too_few(num_rows, p, bias=bias)
-    _refuse_dependent(factor, terms, bias=bias)
+    if dependent := dependences(factor.numpy(), (BIAS, *terms) if bias else terms):
+        refuse(dependent)
     combined = Curvature(
         num_rows=num_rows,
         factor=factor,
@@ -247,22 +246,3 @@ def _refuse_sizes(names: tuple[str, ...], sizes: np.ndarray, largest: float) -> 
         if not size < largest or 0 < size <= 1 / largest:
             advice = "rescale it" if largest == MAX_MAGNITUDE else "rescale it, or use --train.dtype float64"
             raise BadInput(f"{name} reaches {size:g}, beyond {1 / largest:g} to {largest:g}: {advice}")
-
-
-def _refuse_dependent(factor: torch.Tensor, terms: tuple[str, ...], *, bias: bool) -> None:
-    lengths = torch.linalg.vector_norm(factor, dim=0)
-    names = (BIAS, *terms) if bias else terms
-    dependent = []
-    for j, name in enumerate(names):
-        if lengths[j] == 0:
-            dependent.append(Dependence(name=name, shares={}))
-        elif abs(float(factor[j, j])) <= _DEPENDENT * float(lengths[j]):
-            shares = torch.linalg.lstsq(factor[:j, :j], factor[:j, j : j + 1], driver="gelsd").solution.reshape(-1)
-            involved = {
-                names[k]: float(share)
-                for k, share in enumerate(shares)
-                if abs(share) * lengths[k] > 1e-6 * float(lengths[j])
-            }
-            dependent.append(Dependence(name=name, shares=involved))
-    if dependent:
-        refuse(dependent)

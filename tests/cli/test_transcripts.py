@@ -80,6 +80,7 @@ def play(page: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
                 asked = re.sub(r"^lntx up\b", f"lntx up --port {port}", command)
                 # What make run runs, once everything is installed.
                 asked = re.sub(r"^make run\b", "lntx run", asked)
+                asked = re.sub(r"^python\b", sys.executable, asked)
                 printed = _run(asked, folder)
                 yield command, shown, printed.replace(str(folder.resolve()), _FOLDER).replace(str(port), "4200")
     finally:

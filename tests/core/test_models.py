@@ -58,7 +58,9 @@ def test_a_frame_is_predicted_by_its_columns_names(tmp_path: Path) -> None:
         assert np.allclose(lntx.predict(table, root=tmp_path), y, rtol=1e-12)
     with pytest.raises(BadInput, match="the data frame has no column 'b': it has 'a', 'c'"):
         lntx.predict(frame[["a"]].assign(c=1.0), root=tmp_path)
-    with pytest.raises(BadInput, match="column 'b' is text in 4 rows, first in row 1: the model was fitted on numbers"):
+    with pytest.raises(
+        BadInput, match=r"column 'b' is text in 4 rows, first in row 1 \('x'\): the model was fitted on numbers"
+    ):
         lntx.predict(frame.assign(b="x"), root=tmp_path)
     with pytest.raises(BadInput, match="column 'b' has no value in row 2"):
         lntx.predict(frame.assign(b=[1.0, None, 2.0, 3.0]), root=tmp_path)
@@ -120,4 +122,4 @@ def test_rows_with_names_are_never_taken_by_position(tmp_path: Path) -> None:
     for values in ([10**30, 1, 2, 3], [1, "2\x1b", 3, 4]):
         with pytest.raises(BadInput, match="column 'a' does not hold numbers") as caught:
             lntx.predict(frame.assign(a=pd.Series(values, dtype=object)), root=tmp_path)
-        assert str(caught.value).isprintable()
+        assert all(line.isprintable() for line in str(caught.value).splitlines())
