@@ -12,17 +12,35 @@ if TYPE_CHECKING:
     from lntx.api import fit, predict, run
     from lntx.export.formats import load_model
     from lntx.model import LNTXLinearModel
+    from lntx.proof.hard_inputs import assert_proved, hard_inputs
+    from lntx.proof.kernels import prove_kernel
+    from lntx.proof.program import check_program
     from lntx.proof.prove import prove
 
-__all__ = ["LNTXLinearModel", "fit", "load_model", "predict", "prove", "run"]
+__all__ = [
+    "LNTXLinearModel",
+    "assert_proved",
+    "check_program",
+    "fit",
+    "hard_inputs",
+    "load_model",
+    "predict",
+    "prove",
+    "prove_kernel",
+    "run",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "LNTXLinearModel": "lntx.model",
     "fit": "lntx.api",
+    "assert_proved": "lntx.proof.hard_inputs",
+    "check_program": "lntx.proof.program",
+    "hard_inputs": "lntx.proof.hard_inputs",
     "load_model": "lntx.export.formats",
     "predict": "lntx.api",
     "prove": "lntx.proof.prove",
+    "prove_kernel": "lntx.proof.kernels",
     "run": "lntx.api",
 }
 

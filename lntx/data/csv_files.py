@@ -106,7 +106,7 @@ class CsvFile:
             advice = {"data.encoding": "utf-16"} if is_utf16 else None
             what = "is text in UTF-16" if is_utf16 else "holds zero bytes: it is no Parquet, Feather or CSV file"
             raise BadInput(f"{for_message(path)} {what}", advice=advice)
-        if start.lstrip()[:1] in (b"{", b"<") or start.lstrip()[:2] in (b"[{", b"[["):
+        if re.match(rb'\s*(\{\s*"|\[\s*[\[{]|<!doctype|<html|<\?xml)', start, re.IGNORECASE):
             raise BadInput(f"{for_message(path)} is JSON, HTML or XML: write it as Parquet or CSV")
         self._skip = spelling.skip_lines
         self.delimiter = _NAMED.get(spelling.delimiter, spelling.delimiter)

@@ -105,7 +105,7 @@ def _array(column: Any, name: str) -> pa.Array:
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         values = column.tolist() if str(kind) == "object" else []
         are_plain = all(isinstance(value, (str, int, float, Decimal, type(None))) for value in values)
-        if not are_plain or len({*map(type, values)}) < 2:
+        if not are_plain or not any(isinstance(value, str) for value in values):
             raise BadInput(
                 f"the data frame: column {quoted(name, MAX_NAME)} does not hold numbers that float64 can: convert it, "
                 "or leave it out",

@@ -7,7 +7,7 @@ decomposition, its bound holds as long as both have the same condition: each ste
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,9 +98,40 @@ def _graph(operator: Any, flat: list[Any], structure: Any) -> torch.fx.Graph:
     return graph
 
 
-def _trace(operator: Any, flat: list[Any], structure: Any) -> torch.fx.Graph:
+def trace(function: Callable[..., list[Any]], tensors: Sequence[torch.Tensor]) -> torch.fx.Graph:
+    """Return the graph of a function that returns a list, on copies of these tensors, taken apart by torch's tables.
+
+    Raises: NotImplementedError: it draws random numbers.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    copies = [tensor.detach().clone() for tensor in tensors]
+    graph = make_fx(function, decomposition_table=_table(), tracing_mode="real")(*copies).graph
+    for node in graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise NotImplementedError("random numbers inside")
+    return graph
+
+
+def expected_results(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Bounded | None]:
+    """Return the true values of what a function of torch returns, and how far rounding may take them.
+
+    inputs: tensors, and other arguments as they are.
+
+    Raises: NotImplementedError: something in it is not covered.
+    """
+    tensors = [value.detach().cpu().contiguous() for value in inputs if _is_tensor(value)]
+
+    def run(*given: torch.Tensor) -> list[Any]:
+        source = iter(given)
+        called = [next(source) if _is_tensor(value) else value for value in inputs]
+        return [value for value in pytree.tree_leaves(function(*called)) if _is_tensor(value)]
+
+    with np.errstate(all="ignore"):
+        return evaluate(trace(run, tensors), tensors)
+
+
+def _trace(operator: Any, flat: list[Any], structure: Any) -> torch.fx.Graph:
     places = [place for place, value in enumerate(flat) if _is_tensor(value)]
 
     def run(*tensors: torch.Tensor) -> list[Any]:
@@ -113,14 +144,9 @@ def _trace(operator: Any, flat: list[Any], structure: Any) -> torch.fx.Graph:
     forward = getattr(getattr(torch.ops.aten, name.removesuffix("_backward"), None), "default", None)
     if name.endswith("_backward") and operator not in _table() and forward in _table():
         operator = functools.partial(_adjoint, forward)
-    copies = [flat[place].detach().clone() for place in places]
-    graph = make_fx(run, decomposition_table=_table(), tracing_mode="real")(*copies).graph
-    for node in graph.nodes:
-        if node.op == "call_function" and hasattr(node.target, "_schema"):
-            if node.target is operator:
-                raise NoFormula("it has no formula")
-            if torch.Tag.nondeterministic_seeded in node.target.tags:
-                raise NotImplementedError("random numbers inside")
+    graph = trace(run, [flat[place] for place in places])
+    if any(node.target is operator for node in graph.nodes):
+        raise NoFormula("it has no formula")
     return graph
 
 

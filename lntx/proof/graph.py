@@ -127,16 +127,18 @@ def _packed(numbers: Bounded, shape: tuple[int, ...]) -> torch.Tensor:
 
 def _by_formula(name: str, arguments: dict[str, Any], result: Any, own_format: torch.dtype | None) -> Any:
     results = list(result) if isinstance(result, tuple | list) else [result]
-    if name in _BY_PLACE and any(tensor.dtype == torch.int64 for tensor in results):
+    if name in _BY_PLACE and any(tensor.dtype == torch.int64 for tensor in results if tensor is not None):
         # Their formulas ask the kernel which of equal numbers it chose.
         raise NotImplementedError(name)
-    outputs = [torch.empty(tuple(tensor.shape), dtype=tensor.dtype) for tensor in results]
+    # What is not asked for, by an output mask, is None.
+    outputs = [None if tensor is None else torch.empty(tuple(tensor.shape), dtype=tensor.dtype) for tensor in results]
     call = Call(name, arguments, outputs)
     call.is_in_graph = True
     values: list[Any] = [None] * len(outputs)
     for slot, flat, numbers in FORMULAS[name](call):
         place = int(slot)
         output = outputs[place]
+        assert output is not None
         value, error = np.zeros(output.numel()), np.zeros(output.numel())
         rounded = in_format_of(output, numbers, call)
         rounded = rounded if own_format is None else rounded.rounded(FORMATS[own_format])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from lntx.errors import BadInput
 from lntx.proof.call import Call
 from lntx.proof.chain import Chain
-from lntx.proof.decomposition import NoFormula
+from lntx.proof.decomposition import NoFormula, expected_results
 from lntx.proof.numbers import Array, Bounded
 from lntx.proof.result import Proof
 from lntx.proof.rows import Phase, judge, judge_numbers
@@ -94,11 +94,20 @@ class prove(TorchDispatchMode):  # noqa: N801
     compiled code runs uncompiled in the block.
 
     sample: number of elements of a large result to check, at least 2; of a small one all are. seed: of their choice; by
-    default a new one, which the proof prints. expected: see Expected.
+    default a new one, which the proof prints. expected: see Expected. references: by operator of another library, such
+    as "mylib::rms_norm", the plain PyTorch function that says what it means, with the same arguments.
     """
 
-    def __init__(self, *, sample: int = 16, seed: int | None = None, expected: Expected | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        sample: int = 16,
+        seed: int | None = None,
+        expected: Expected | None = None,
+        references: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._references = references or {}
         self.proof = Proof(sample=sample, seed=seed)
         self._expected = expected or {}
         self._chain = Chain()
@@ -181,7 +190,7 @@ class prove(TorchDispatchMode):  # noqa: N801
             self._compare_scalars(phase, plain, arguments)
             products = multiply_adds(func, args, kwargs, out, arguments)
             if namespace != "aten":
-                self.proof.miss(plain, "it is not an operator of torch", products)
+                self._hold_against(phase, func._schema.name, plain, before, outputs)
             elif plain not in _WITHOUT_VALUES:
                 for call in calls_of(plain, before, outputs, after, self.proof.sample, self._draw):
                     self._judge(phase, call, products)
@@ -208,6 +217,24 @@ class prove(TorchDispatchMode):  # noqa: N801
             self.proof.miss(call.name, f"its formula failed: {type(error).__name__}: {error}", products)
         else:
             self.proof.add(phase, call.name, str(call.dtype).removeprefix("torch."), judged, products)
+
+    def _hold_against(
+        self, phase: Phase, name: str, plain: str, arguments: dict[str, Any], outputs: Sequence[Any]
+    ) -> None:
+        """Compare an operator of another library with what it is said to mean."""
+        if name not in self._references:
+            self.proof.miss(plain, "it is not an operator of torch: give what it means, references={name: function}")
+            return
+        try:
+            for slot, expected in enumerate(expected_results(self._references[name], [*arguments.values()])):
+                if expected is not None:
+                    call = Call(plain, {}, list(outputs))
+                    judged = judge_numbers(call, [(str(slot), np.arange(outputs[slot].numel()), expected)])
+                    self.proof.add(phase, plain, str(call.dtype).removeprefix("torch."), judged)
+        except NotImplementedError as error:
+            self.proof.miss(plain, f"{error} is not covered")
+        except Exception as error:
+            self.proof.miss(plain, f"its reference failed: {type(error).__name__}: {error}")
 
     def _compare_scalars(self, phase: Phase, operator: str, arguments: dict[str, Any]) -> None:
         for name, allowed in self._expected.get(operator, {}).items():

@@ -322,7 +322,7 @@ def test_a_users_file_is_known_by_its_content(tmp_path: Path) -> None:
         ("y,a\n1,2\n2,2\n5,2\n", True, "column 'a' is the same in every row, as the bias is"),
         ("y,a,b\n1,2,3\n", False, "1 row is too few for 2 weights"),
         ("y,a\n1,\n2,2\n", True, "column 'a' has no value in row 1"),
-        ("y,a\n1,x\n2,2\n", True, "column 'a' is text in row 1"),
+        ("y,a\n1,x\n2,2\n", True, "text in row 1 ('x')"),
     ],
 )
 def test_a_table_that_cannot_be_fitted_is_refused(tmp_path: Path, text: str, bias: bool, line: str) -> None:

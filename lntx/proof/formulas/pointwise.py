@@ -77,7 +77,10 @@ def _choose(left: Bounded, right: Bounded, picks: Callable[[Array, Array], Array
         unknown = np.isnan(middle(side.value))
         if unknown.any():
             value = np.where(unknown, side.value, value)
-    return left.like(value, np.maximum(left.error, right.error))
+    # Where every version of one side wins, the error of the other does not matter.
+    is_sure = np.abs(middle(left.value) - middle(right.value)) > left.error + right.error
+    winner = np.where(middle(value) == middle(left.value), left.error, right.error)
+    return left.like(value, np.where(is_sure, winner, np.maximum(left.error, right.error)))
 
 
 def _where(x: Read, call: Call) -> Bounded:
@@ -124,7 +127,7 @@ def _compare(holds: Callable[[Array, Array], Array]) -> Callable[[Read, Call], B
     def compare(x: Read, call: Call) -> Bounded:
         left, right = x("self"), x("other")
         close = left.error + right.error
-        if (close > 0).any() and (np.abs(middle(left.value) - middle(right.value)) <= close).any():
+        if ((close > 0) & (np.abs(middle(left.value) - middle(right.value)) <= close)).any():
             raise NotImplementedError("a comparison that rounding can decide")
         value = holds(middle(left.value), middle(right.value))
         return left.like(value.astype(np.float64), np.zeros(value.shape))

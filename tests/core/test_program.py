@@ -1,0 +1,83 @@
+"""Whether a training step is the right program: `lntx.check_program`. Run: pytest tests/core/test_program.py"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from program_faults import FAULTS, RIGHT, Program
+
+import lntx
+from lntx.errors import BadInput
+from lntx.proof.program import ProgramProof
+
+
+def _checked(program: Program, seed: int, *, autocast: bool = False) -> ProgramProof:
+    torch.manual_seed(seed)
+    model = program.model()
+    batch, optimizer = program.batch(), program.optimizer(model)
+
+    def loss(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return program.loss(model, batch)
+
+    return lntx.check_program(model, batch, loss, optimizer, **program.options)
+
+
+@pytest.mark.parametrize("program", RIGHT, ids=lambda program: program.name)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_right_program_passes_every_check(program: Program, autocast: bool) -> None:
+    proof = _checked(program, 1, autocast=autocast)
+    assert proof.passed, proof.reason
+    assert all(check.passed for check in proof.checks), str(proof)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", RIGHT, ids=lambda program: program.name)
+def test_no_seed_makes_a_right_program_wrong(program: Program) -> None:
+    for seed in range(20):
+        for autocast in (False, True):
+            proof = _checked(program, seed, autocast=autocast)
+            assert proof.passed, (seed, autocast, proof.reason)
+
+
+@pytest.mark.parametrize("program", FAULTS, ids=lambda program: program.name)
+def test_a_fault_is_named_by_its_check(program: Program) -> None:
+    proof = _checked(program, 1)
+    wrong = {check.name: check.what for check in proof.checks if check.passed is False}
+    assert not proof.passed
+    assert program.where in wrong.get(program.check, ""), str(proof)
+
+
+def test_the_model_and_the_optimiser_stay_as_they_were() -> None:
+    torch.manual_seed(1)
+    program = RIGHT[2]
+    model = program.model()
+    optimizer, batch = program.optimizer(model), program.batch()
+    program.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    before, rng = copy.deepcopy((model.state_dict(), optimizer.state_dict())), torch.get_rng_state()
+    grads = [p.grad for p in model.parameters()]
+    lntx.check_program(model, batch, program.loss, optimizer)
+    assert str(before) == str((model.state_dict(), optimizer.state_dict()))
+    assert torch.equal(rng, torch.get_rng_state())
+    assert torch.get_default_dtype() == torch.float32
+    assert all(p.grad is grad for p, grad in zip(model.parameters(), grads, strict=True))
+    assert model.training
+
+
+def test_what_cannot_be_checked_is_said() -> None:
+    torch.manual_seed(1)
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    proof = lntx.check_program(model, torch.randn(2, 3), lambda model, batch: model(batch).square().sum(), optimizer)
+    assert proof.passed
+    assert [check.name for check in proof.checks if check.passed is None] == ["rows do not depend on each other"]
+    assert "it needs three rows or more" in str(proof)
+    assert [*proof.rows.columns] == ["name", "passed", "what", "seconds"]
+    with pytest.raises(BadInput, match="the loss must be one finite number"):
+        lntx.check_program(model, torch.randn(4, 3), lambda model, batch: model(batch), optimizer)
+    with pytest.raises(BadInput, match="the batch holds no tensor"):
+        lntx.check_program(model, "rows", lambda model, batch: model(batch), optimizer)
