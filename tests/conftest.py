@@ -9,6 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+# Tests run side by side, one on each core: more threads for each would wait for each other (twice as long, measured).
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 import hypothesis
 import pytest
 from commandline import Cli, Done

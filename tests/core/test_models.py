@@ -120,6 +120,6 @@ def test_rows_with_names_are_never_taken_by_position(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pandas(frame)
     assert np.allclose(lntx.predict(batch, root=tmp_path), y, rtol=1e-12)
     for values in ([10**30, 1, 2, 3], [1, "2\x1b", 3, 4]):
-        with pytest.raises(BadInput, match="column 'a' (does not hold numbers|is text in 4 rows)") as caught:
+        with pytest.raises(BadInput, match=r"column 'a' (does not hold numbers|is text in 4 rows)") as caught:
             lntx.predict(frame.assign(a=pd.Series(values, dtype=object)), root=tmp_path)
         assert all(line.isprintable() for line in str(caught.value).splitlines())
