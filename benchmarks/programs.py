@@ -15,7 +15,11 @@ import torch
 
 import lntx
 
-_SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 61}
+_SMALL = {
+    **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
+    **{"num_attention_heads": 4, "vocab_size": 61},
+}
+_SHARED = {**_SMALL, "num_key_value_heads": 2}
 
 
 def _models() -> dict[str, tuple[Callable[[], torch.nn.Module], bool]]:
@@ -23,8 +27,8 @@ def _models() -> dict[str, tuple[Callable[[], torch.nn.Module], bool]]:
     import transformers as hf
 
     return {
-        "Llama": (lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**_SMALL, num_key_value_heads=2)), True),
-        "Qwen2": (lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**_SMALL, num_key_value_heads=2, tie_word_embeddings=True)), True),
+        "Llama": (lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**_SHARED)), True),
+        "Qwen2": (lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**_SHARED, tie_word_embeddings=True)), True),
         "GPT-2": (lambda: hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=61)), True),
         "BERT": (lambda: hf.BertForMaskedLM(hf.BertConfig(**_SMALL)), False),
         "RoBERTa": (lambda: hf.RobertaForMaskedLM(hf.RobertaConfig(**_SMALL)), False),
@@ -60,9 +64,9 @@ def main() -> int:
                 reasons += [] if proof.passed else [f"seed {seed}: {proof.reason}"]
                 unclear = [f"{check.name}: {check.what}" for check in proof.checks if check.passed is None]
             alarms += len(reasons)
+            right = f"{options.seeds - len(reasons)} of {options.seeds} right"
             print(
-                f"{name:<10}{'autocast' if autocast else 'float32':<10}{options.seeds - len(reasons)} of {options.seeds} "
-                f"right, {sorted(costs)[len(costs) // 2]:.0f} times a step, {time.monotonic() - start:.0f} s  "
+                f"{name:<10}{'autocast' if autocast else 'float32':<10}{right}, {sorted(costs)[len(costs) // 2]:.0f} times a step, {time.monotonic() - start:.0f} s  "
                 f"{'; '.join(unclear)[:200]}",
                 flush=True,
             )
