@@ -16,8 +16,11 @@ import torch
 import lntx
 
 _SMALL = {
-    **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
-    **{"num_attention_heads": 4, "vocab_size": 61},
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 61,
 }
 _SHARED = {**_SMALL, "num_key_value_heads": 2}
 
@@ -64,12 +67,10 @@ def main() -> int:
                 reasons += [] if proof.passed else [f"seed {seed}: {proof.reason}"]
                 unclear = [f"{check.name}: {check.what}" for check in proof.checks if check.passed is None]
             alarms += len(reasons)
+            kind = "autocast" if autocast else "float32"
             right = f"{options.seeds - len(reasons)} of {options.seeds} right"
-            print(
-                f"{name:<10}{'autocast' if autocast else 'float32':<10}{right}, {sorted(costs)[len(costs) // 2]:.0f} times a step, {time.monotonic() - start:.0f} s  "
-                f"{'; '.join(unclear)[:200]}",
-                flush=True,
-            )
+            cost = f"{sorted(costs)[len(costs) // 2]:.0f} times a step, {time.monotonic() - start:.0f} s"
+            print(f"{name:<10}{kind:<10}{right}, {cost}  {'; '.join(unclear)[:200]}", flush=True)
             for reason in reasons[:2]:
                 print(f"    {reason[:300]}")
     return 1 if alarms else 0

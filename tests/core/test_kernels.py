@@ -37,7 +37,7 @@ def test_a_right_kernel_passes_and_one_with_a_fault_does_not(entry: KernelCase) 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", CASES, ids=lambda entry: entry.name)
 def test_no_inputs_make_a_right_kernel_wrong(entry: KernelCase) -> None:
-    for seed in range(1000, 1005):
+    for seed in range(1000, 1002):
         for case in _cases(entry, 100 * seed):
             proof = _proof(entry, entry.right, case)
             assert proof.passed, f"{case}\n{proof}"
