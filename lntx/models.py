@@ -169,7 +169,7 @@ class Model:
         places, first_row, problems = table.places(self.features), 1, Problems(table, None)
         every = terms_of(self.features, self.inputs.levels)
         # Terms that depended on others were left out of the fit.
-        kept = [every.index(name) for name in self.inputs.features] if self.inputs.degree == 1 else [0]
+        chosen = [every.index(name) for name in self.inputs.features] if self.inputs.degree == 1 else [0]
         for batch in table.read(range(len(table.names))):
             columns = [batch[j] for j in places]
             terms, gaps = read_terms(columns, self.features, self.inputs.levels, table, problems, first_row)
@@ -177,7 +177,7 @@ class Model:
                 problems.add(name, "missing", gaps[:, j], first_row)
             # With a problem the rest is read all the same: the message counts the rows of the whole table.
             if not problems:
-                rows = np.stack([terms[j] for j in kept], axis=1)
+                rows = np.stack([terms[j] for j in chosen], axis=1)
                 added = {"prediction": self._predict_terms(rows)}
                 if interval is not None:
                     x = rows if self.inputs.degree == 1 else powers(rows[:, 0], self.inputs.degree)[0]

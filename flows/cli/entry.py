@@ -163,18 +163,18 @@ def _spell_out_force(words: list[str]) -> list[str]:
 def _last_of_each(words: list[str]) -> list[str]:
     """Keep the last of several values of a key that takes one, so that a setting can be added to a command."""
     single = {f"--{key.replace('_', '-')}" for key in KEYS if not is_list(key)} | {"--target"}
-    kept: list[str] = []
+    result: list[str] = []
     seen: set[str] = set()
     for k in reversed(range(len(words))):
         name, sign, _ = words[k].partition("=")
-        if name in single and name in seen and (sign or kept):
+        if name in single and name in seen and (sign or result):
             if not sign:
                 # The value that follows goes with it.
-                kept.pop()
+                result.pop()
             continue
         seen.add(name)
-        kept.append(words[k])
-    return kept[::-1]
+        result.append(words[k])
+    return result[::-1]
 
 
 def _set_up_logging(*, quiet: bool, verbose: bool) -> None:

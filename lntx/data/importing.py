@@ -111,14 +111,14 @@ def _import(
     twice = [name for name in (*terms, columns[-1]) if [*terms, columns[-1]].count(name) > 1]
     if twice:
         raise BadInput(f"{table.where}: {quoted(twice[0], MAX_NAME)} is a column and a level of a category: rename one")
-    kept = tuple(term for term in terms if term not in (dependent or {}))
+    features = tuple(term for term in terms if term not in (dependent or {}))
     num_rows, sha256 = write_dataset(
         path,
         rows,
-        features=kept,
+        features=features,
         target=columns[-1],
-        types=dict.fromkeys((*kept, columns[-1]), np.dtype(np.float64)),
-        repetitive=frozenset(kept) - frozenset(columns),
+        types=dict.fromkeys((*features, columns[-1]), np.dtype(np.float64)),
+        repetitive=frozenset(features) - frozenset(columns),
         degree=data.polynomial or 1,
         columns=columns[:-1],
         levels=levels,
@@ -151,8 +151,8 @@ def _dependent_terms(path: Path, *, bias: bool) -> dict[str, str]:
         rows = np.column_stack([np.ones(len(x)), x]) if bias else x
         factor = np.asarray(np.linalg.qr(np.vstack([factor, rows]), mode="r"))
     names = (BIAS, *dataset.terms) if bias else dataset.terms
-    found = dependences(factor, names)
-    return {dependence.name: f"{describe(dependence)}: it was left out" for dependence in found}
+    dependent = dependences(factor, names)
+    return {dependence.name: f"{describe(dependence)}: it was left out" for dependence in dependent}
 
 
 def import_as_told(data: Data, path: Path) -> str:
@@ -189,8 +189,8 @@ def _levels(
         refuse_too_few(table, 0, len(columns) - 1, {}, gaps, bias=True)
     for name, levels in seen.items():
         if hardly_repeats(len(levels), complete) and complete > 1 and not problems:
-            shown = f" ({len(levels):,} in {complete:,} rows)" if len(levels) <= MOST_LEVELS else ""
-            problems.add_column(name, "levels", shown)
+            detail = f" ({len(levels):,} in {complete:,} rows)" if len(levels) <= MOST_LEVELS else ""
+            problems.add_column(name, "levels", detail)
         elif len(levels) < 2 and first_row > 1:
             problems.add_column(name, "level")
     if problems:

@@ -102,8 +102,8 @@ class Gaps:
             else:
                 mask = np.ones(len(self.columns), dtype=bool)
                 mask[[*out, *added]] = False
-                kept = np.unpackbits(patterns, axis=1, count=len(self.columns)).astype(bool) & mask
-                left = self.num_rows - int(counts[kept.any(axis=1)].sum())
+                missing = np.unpackbits(patterns, axis=1, count=len(self.columns)).astype(bool) & mask
+                left = self.num_rows - int(counts[missing.any(axis=1)].sum())
             if (left >= needed - len(out) - len(added) and 2 * left >= has_target) or not self.counts[j]:
                 break
             if j not in out:
@@ -134,14 +134,14 @@ class Problems:
         count = self._counts.get((column, kind))
         if count is None:
             place = int(places[0])
-            shown = "" if values is None else _example(values, place)
-            count = self._counts[column, kind] = _Count(0, first_row + place, shown)
+            detail = "" if values is None else _example(values, place)
+            count = self._counts[column, kind] = _Count(0, first_row + place, detail)
         count.rows += len(places)
 
-    def add_column(self, column: str, kind: str, shown: str = "") -> None:
+    def add_column(self, column: str, kind: str, detail: str = "") -> None:
         """Note a problem of a column as a whole, unless it has another: the rest may follow from that."""
         if column not in {name for name, _ in self._all()}:
-            self._counts[column, kind] = _Count(0, 0, shown)
+            self._counts[column, kind] = _Count(0, 0, detail)
 
     def note_marks(self, column: str, texts: Iterable[str]) -> None:
         """Note the text of numbers that cannot be used."""
@@ -208,7 +208,9 @@ class Problems:
 
     def _orders(self, profile: Profile) -> list[str]:
         every = [set(orders.split()) for orders in profile.has("date")]
-        fitting = [order for order in ("day-first", "month-first", "year-first") if all(order in one for one in every)]
+        fitting = [
+            order for order in ("day-first", "month-first", "year-first") if all(order in orders for orders in every)
+        ]
         return ["year-first"] if "year-first" in fitting else fitting
 
     def _line(self, column: str, kind: str, count: _Count) -> str:
@@ -231,7 +233,10 @@ class Problems:
             if column not in advice.get("data.exclude", ()):
                 for key, value in self._settings(column, kind).items():
                     if isinstance(value, list):
-                        advice[key] = [*advice.get(key, []), *(one for one in value if one not in advice.get(key, []))]
+                        advice[key] = [
+                            *advice.get(key, []),
+                            *(item for item in value if item not in advice.get(key, [])),
+                        ]
                     else:
                         advice.setdefault(key, value)
         out = advice.get("data.exclude", [])

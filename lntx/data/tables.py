@@ -214,18 +214,18 @@ def open_table(path: str | os.PathLike[str], spelling: Spelling) -> Table:
                 fields[field.name] = field.type
     twice = len(set(schemas[0].names)) < len(schemas[0].names)
     parts = {key: [partition.get(key) for partition in partitions] for partition in partitions for key in partition}
-    given = {key: _as_numbers(values) for key, values in parts.items() if key not in fields}
-    names = tuple(schemas[0].names) if twice else (*fields, *given)
-    read = functools.partial(_read_parquet, files, names, fields, given)
+    by_folder = {key: _as_numbers(values) for key, values in parts.items() if key not in fields}
+    names = tuple(schemas[0].names) if twice else (*fields, *by_folder)
+    read = functools.partial(_read_parquet, files, names, fields, by_folder)
     return Table(where=where, names=names, spelling=spelling, index=_index_of(schemas[0]), read=read)
 
 
 def _as_numbers(values: Sequence[str | None]) -> list[Any]:
     """Return the values of folders as pyarrow reads them: whole numbers if all are, else text."""
-    kept = [None if value in (None, "__HIVE_DEFAULT_PARTITION__") else value for value in values]
-    if all(value is None or re.fullmatch(r"-?[0-9]{1,18}", value) for value in kept):
-        return [None if value is None else int(value) for value in kept]
-    return kept
+    texts = [None if value in (None, "__HIVE_DEFAULT_PARTITION__") else value for value in values]
+    if all(value is None or re.fullmatch(r"-?[0-9]{1,18}", value) for value in texts):
+        return [None if value is None else int(value) for value in texts]
+    return texts
 
 
 def _schema(file: Path) -> pa.Schema:
@@ -269,7 +269,7 @@ def _read_parquet(
     files: Sequence[Path],
     names: tuple[str, ...],
     types: Mapping[str, pa.DataType],
-    given: Mapping[str, Sequence[Any]],
+    by_folder: Mapping[str, Sequence[Any]],
     places: Sequence[int],
 ) -> Iterator[list[pa.Array]]:
     columns = [names[j] for j in places]
@@ -286,8 +286,8 @@ def _read_parquet(
                 yield [
                     batch.column(name)
                     if name in own
-                    else pa.repeat(given[name][k], batch.num_rows)
-                    if given.get(name, [None] * (k + 1))[k] is not None
+                    else pa.repeat(by_folder[name][k], batch.num_rows)
+                    if by_folder.get(name, [None] * (k + 1))[k] is not None
                     else pa.nulls(batch.num_rows, types.get(name) or pa.null())
                     for name in columns
                 ]

@@ -38,18 +38,20 @@ def dependences(factor: np.ndarray, names: Sequence[str]) -> list[Dependence]:
     factor: R of their QR factorisation, float64, shape (p, p), or fewer rows if there are fewer. names: one per column.
     """
     lengths = np.linalg.norm(factor, axis=0)
-    every, kept = [], [*range(0)]
+    every, independent = [], [*range(0)]
     for j, name in enumerate(names):
         left = float(np.linalg.norm(factor[j:, j])) if j < len(factor) else 0.0
         if left > _DEPENDENT * lengths[j]:
-            kept.append(j)
+            independent.append(j)
             continue
         shares: dict[str, float] = {}
         if lengths[j] > 0:
-            solution = np.linalg.lstsq(factor[:, kept] / lengths[kept], factor[:, j] / lengths[j], rcond=None)[0]
+            solution = np.linalg.lstsq(
+                factor[:, independent] / lengths[independent], factor[:, j] / lengths[j], rcond=None
+            )[0]
             shares = {
                 names[k]: float(share * lengths[j] / lengths[k])
-                for k, share in zip(kept, solution, strict=True)
+                for k, share in zip(independent, solution, strict=True)
                 if abs(share) > _NO_SHARE
             }
         every.append(Dependence(name=name, shares=shares))

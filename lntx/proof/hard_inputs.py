@@ -151,9 +151,9 @@ def hard_inputs(
     first = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
     draw = np.random.default_rng(first)
     ordinary = [dict.fromkeys(names, size) for size in (*SIZES, *([0] if empty else []))] if names else []
-    drawn = [{name: int(draw.choice(SIZES[2:])) for name in names} for _ in KINDS]
+    random_sizes = [{name: int(draw.choice(SIZES[2:])) for name in names} for _ in KINDS]
     kinds = [kind for kind in KINDS if nonfinite or kind != "not finite"]
-    chosen = [*(("ordinary", sizes) for sizes in ordinary), *zip(kinds, drawn, strict=False)]
+    chosen = [*(("ordinary", sizes) for sizes in ordinary), *zip(kinds, random_sizes, strict=False)]
     cases = [
         Case(kind=kind, sizes=sizes, seed=first + k, arguments=arguments, dtype=dtype, requires_grad=requires_grad)
         for k, (kind, sizes) in enumerate(chosen)
@@ -189,14 +189,14 @@ def assert_proved(
 
     Raises: AssertionError: with the output, the element, and the case as code, in at most 24 lines.
     """
-    given = list(inputs)
-    for entry in given if all(isinstance(one, Case) for one in given) else [given]:
+    entries = list(inputs)
+    for entry in entries if all(isinstance(case, Case) for case in entries) else [entries]:
         proof = _proof(kernel, reference, entry, accumulate)
         if proof.passed:
             continue
         while isinstance(entry, Case):
-            failing = ((one, _proof(kernel, reference, one, accumulate)) for one in entry.smaller())
-            smaller = next(((one, found) for one, found in failing if found.wrong), None)
+            failing = ((case, _proof(kernel, reference, case, accumulate)) for case in entry.smaller())
+            smaller = next(((case, result) for case, result in failing if result.wrong), None)
             if smaller is None:
                 break
             entry, proof = smaller  # noqa: PLW2901 (the smallest case that fails is shown)

@@ -203,7 +203,7 @@ class _Outcome:
         """
         fresh = [_fresh(value) if isinstance(value, torch.Tensor) else value for value in inputs]
         tensors = [value for value in fresh if isinstance(value, torch.Tensor)]
-        wanted = [k for k, tensor in enumerate(tensors) if tensor.requires_grad]
+        differentiated = [k for k, tensor in enumerate(tensors) if tensor.requires_grad]
         with torch.enable_grad(), _Filled(fill):
             # A leaf that a kernel writes to would be refused.
             values = iter([tensor.view_as(tensor) if tensor.requires_grad else tensor for tensor in tensors])
@@ -213,25 +213,25 @@ class _Outcome:
                 cotangents = {
                     k: torch.randn(result.shape, generator=generator).to(result)
                     for k, result in enumerate(results)
-                    if result.requires_grad and wanted
+                    if result.requires_grad and differentiated
                 }
             sent = {
                 k: value
                 for k, value in cotangents.items()
                 if k < len(results) and results[k].requires_grad and results[k].shape == value.shape
             }
-            found: Sequence[torch.Tensor | None] = ()
+            gradients: Sequence[torch.Tensor | None] = ()
             if sent:
-                found = torch.autograd.grad(
+                gradients = torch.autograd.grad(
                     [results[k] for k in sent],
-                    [tensors[k] for k in wanted],
+                    [tensors[k] for k in differentiated],
                     [value.to(results[k]) for k, value in sent.items()],
                     allow_unused=True,
                 )
         return _Outcome(
             inputs=tensors,
             results=[result.detach() for result in results],
-            gradients={k: value for k, value in zip(wanted, found, strict=bool(sent)) if value is not None},
+            gradients={k: value for k, value in zip(differentiated, gradients, strict=bool(sent)) if value is not None},
             cotangents=cotangents,
         )
 
@@ -248,12 +248,12 @@ def _expected(
     sent = [value.detach().cpu().contiguous() for value in cotangents.values()]
 
     def run(*values: torch.Tensor) -> list[Any]:
-        given = [
+        values_in = [
             value if accumulate is None or not value.is_floating_point() else value.to(accumulate) for value in values
         ]
         leaves = [
             value.detach().requires_grad_() if k in eager.gradients else value
-            for k, value in enumerate(given[: len(tensors)])
+            for k, value in enumerate(values_in[: len(tensors)])
         ]
         source = iter(leaves)
         with torch.enable_grad():
@@ -264,7 +264,7 @@ def _expected(
             gradients = torch.autograd.grad(
                 [results[k] for k in cotangents],
                 [leaves[k] for k in eager.gradients],
-                [value.to(results[k].dtype) for k, value in zip(cotangents, given[len(tensors) :], strict=True)],
+                [value.to(results[k].dtype) for k, value in zip(cotangents, values_in[len(tensors) :], strict=True)],
             )
         return [*(result.detach() for result in results), *gradients]
 

@@ -172,7 +172,7 @@ class _Program:
         self.num_rows = self.tensors[0].shape[0] if self.tensors[0].dim() else 0
         self.names = {id(p): name for name, p in model.named_parameters()}
         start = time.perf_counter()
-        with _kept(model), _Widths() as widths:
+        with _restored(model), _Widths() as widths:
             _seed()
             model.zero_grad(set_to_none=True)
             value = loss(model, batch)
@@ -214,10 +214,10 @@ class _Program:
 
         start = value()
         with _Doubles():
-            found = torch.autograd.grad(start, [*parameters.values()], allow_unused=True)
+            gradients = torch.autograd.grad(start, [*parameters.values()], allow_unused=True)
         grads = {
             name: torch.zeros_like(p) if grad is None else grad.to_dense().detach()
-            for (name, p), grad in zip(parameters.items(), found, strict=True)
+            for (name, p), grad in zip(parameters.items(), gradients, strict=True)
         }
         largest = max((float(grad.norm()) for grad in grads.values()), default=0.0)
         draw = torch.Generator().manual_seed(0)
@@ -287,12 +287,12 @@ class _Program:
     def _difference(
         self, parameter: torch.Tensor, direction: torch.Tensor, value: Callable[[], torch.Tensor], reach: float
     ) -> float:
-        kept = parameter.clone()
+        start = parameter.clone()
         values = []
         for sign in (1, -1):
-            parameter.copy_(kept + sign * reach * direction)
+            parameter.copy_(start + sign * reach * direction)
             values.append(float(value()))
-        parameter.copy_(kept)
+        parameter.copy_(start)
         return (values[0] - values[1]) / (2 * reach)
 
     def _module(self, name: str) -> str:
@@ -309,10 +309,10 @@ class _Program:
 
     def groups(self) -> None:
         """Look for parameters that the optimiser does not hold once."""
-        held = [id(p) for group in self.optimizer.param_groups for p in group["params"]]
+        ids = [id(p) for group in self.optimizer.param_groups for p in group["params"]]
         for p in self.model.parameters():
-            if p.requires_grad and held.count(id(p)) != 1:
-                raise _Broken(f"{self.names[id(p)]} is in {held.count(id(p))} groups of the optimiser")
+            if p.requires_grad and ids.count(id(p)) != 1:
+                raise _Broken(f"{self.names[id(p)]} is in {ids.count(id(p))} groups of the optimiser")
         strange = [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in self.names]
         if strange:
             raise _Broken(
@@ -408,20 +408,20 @@ class _Program:
         """Change what the mask leaves out, and look at the outputs of the rest."""
         if not isinstance(self.batch, dict) or mask not in self.batch:
             raise _NotChecked(f"the batch has no tensor called {mask}")
-        kept = self.batch[mask].clone().bool()
-        length = kept.shape[1]
-        kept[:, -max(length // 4, 1) :] = False
-        base = {**self.batch, mask: kept.to(self.batch[mask].dtype)}
+        counts = self.batch[mask].clone().bool()
+        length = counts.shape[1]
+        counts[:, -max(length // 4, 1) :] = False
+        base = {**self.batch, mask: counts.to(self.batch[mask].dtype)}
 
         def padded(tensor: torch.Tensor) -> torch.Tensor:
-            if tensor.dim() < 2 or tensor.shape[:2] != kept.shape or tensor is base[mask]:
+            if tensor.dim() < 2 or tensor.shape[:2] != counts.shape or tensor is base[mask]:
                 return tensor
-            where = kept.reshape(*kept.shape, *[1] * (tensor.dim() - 2))
+            where = counts.reshape(*counts.shape, *[1] * (tensor.dim() - 2))
             return torch.where(where, tensor, tensor.roll(1, 0).roll(1, 1))
 
         changed = pytree.tree_map_only(torch.Tensor, padded, base)
         place = self._first_difference(
-            base, changed, lambda output: output[kept], training=False, length=length, at_the_end=True
+            base, changed, lambda output: output[counts], training=False, length=length, at_the_end=True
         )
         if place is not None:
             raise _Broken(f"in {place[0]} outputs that count change with padding")
@@ -548,7 +548,7 @@ class _Widths(TorchDispatchMode):
 
 
 @contextmanager
-def _kept(model: nn.Module) -> Iterator[None]:
+def _restored(model: nn.Module) -> Iterator[None]:
     """Put everything of a model back afterwards: numbers, gradients, and plain attributes."""
     state = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
     grads = [(p, p.grad) for p in model.parameters()]
