@@ -65,10 +65,11 @@ def up(
         deep_cron: Cron schedule of the deep canary, such as "0 4 * * *"; with new networks each time.
         timezone: Time zone of the cron schedules, such as Europe/Berlin.
         webhook: URL that alerts are posted to: failed, crashed, wrong answer, no passing canary.
+            [default: LNTX_WEBHOOK]
         dead_man_hours: Hours without a passing canary after which an alert is raised. [default: 6, or twice the
             longest time between two canaries if that is longer]
         database: URL of a PostgreSQL database for a team, postgresql+asyncpg://USER:PASSWORD@HOST/NAME. [default:
-            SQLite under the root]
+            LNTX_DATABASE, else SQLite under the root]
         retention_days: Age in days after which Prefect deletes flow runs and events.
         keep: Minimum number of runs that the daily garbage collection keeps.
         keep_days: Age in days up to which the daily garbage collection keeps every run.
@@ -83,6 +84,8 @@ def up(
         raise BadInput(f"{message} both say when the canary runs: drop one")
     if no_canary and (canary_cron is not None or canary_interval is not None):
         raise BadInput("--no-canary and a schedule of the canary contradict each other: drop one")
+    # An address may hold a password: a variable stands in no list of processes.
+    webhook, database = webhook or os.environ.get("LNTX_WEBHOOK"), database or os.environ.get("LNTX_DATABASE")
     _check_url("--webhook", webhook, "http://", "https://")
     _check_url("--database", database, "postgresql+asyncpg://")
     every_hour = canary_cron is None and canary_interval is None and not no_canary
@@ -108,7 +111,9 @@ def up(
         options = options.model_copy(update={"dead_man_hours": canary_alert_hours(options)})
     home = Home(common.folder)
     if systemd:
-        for line in unit(home, sys.argv[1:]).splitlines():
+        named = {"LNTX_DATABASE": database, "LNTX_WEBHOOK": webhook}
+        secrets = {name: value for name, value in named.items() if value is not None}
+        for line in unit(home, sys.argv[1:], secrets).splitlines():
             say(line)
         return 0
     home.prepare()

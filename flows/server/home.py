@@ -14,7 +14,7 @@ import secrets
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,22 @@ class Home:
 
     def write_options(self, options: dict[str, Any]) -> None:
         """Write the start options of the server, readable only by the owner because they may contain passwords."""
-        beside = self._options.with_name(f".options-{os.getpid()}")
+        self._write_private(self._options, json.dumps(options))
+
+    def write_environment(self, variables: Mapping[str, str]) -> Path:
+        """Write variables as systemd reads them (EnvironmentFile), readable only by the owner; return the path."""
+        self.prepare()
+        escaped = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in variables.items()}
+        path = self.folder / "environment"
+        self._write_private(path, "".join(f'{name}="{value}"\n' for name, value in escaped.items()))
+        return path
+
+    def _write_private(self, path: Path, text: str) -> None:
+        beside = path.with_name(f".{path.stem}-{os.getpid()}")
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            json.dump(options, handle)
-        beside.replace(self._options)
+            handle.write(text)
+        beside.replace(path)
 
     def read_options(self) -> dict[str, Any]:
         """Return the start options of the server."""

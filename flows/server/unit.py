@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flows.server.home import Home
@@ -22,7 +22,7 @@ After=network.target
 
 [Service]
 WorkingDirectory={folder}
-ExecStart={command}
+{environment}ExecStart={command}
 # Not after lntx down, nor where the options are wrong.
 Restart=on-failure
 RestartPreventExitStatus=2
@@ -36,10 +36,11 @@ WantedBy=default.target
 """
 
 
-def unit(home: Home, words: Sequence[str]) -> str:
+def unit(home: Home, words: Sequence[str], secrets: Mapping[str, str]) -> str:
     """Return a systemd unit that runs the same command in the foreground.
 
-    words: the command line without the program.
+    words: the command line without the program. secrets: variables with passwords; they are written to a file that
+    only its owner can read, and the options that hold them are left out.
 
     Raises: BadInput: a unit cannot contain one of the values.
     """
@@ -47,6 +48,11 @@ def unit(home: Home, words: Sequence[str]) -> str:
     if "--root" in words:
         k = words.index("--root")
         words = [*words[:k], *words[k + 2 :]]
+    for name in ("--database", "--webhook"):
+        while name in words:
+            k = words.index(name)
+            words = [*words[:k], *words[k + 2 :]]
+    words = [word for word in words if not word.startswith(("--database=", "--webhook="))]
     words = [word for word in words if not re.fullmatch(r"--|--(systemd|foreground)(=.*)?|--root=.*", word, re.DOTALL)]
     command = [sys.executable, "-m", "flows.cli", *words, "--foreground", "--root", str(home.root)]
     if "$" in sys.executable:
@@ -54,6 +60,7 @@ def unit(home: Home, words: Sequence[str]) -> str:
     return _UNIT.format(
         root=_unit_text(str(home.root)),
         folder=_unit_path(str(Path.cwd())),
+        environment=f"EnvironmentFile={_unit_path(str(home.write_environment(secrets)))}\n" if secrets else "",
         command=" ".join(_unit_word(word) for word in command),
     )
 

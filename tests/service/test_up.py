@@ -179,7 +179,7 @@ _WORDS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, 
 def test_a_unit_says_what_was_said_or_nothing(words: list[str], folder: str) -> None:
     """Read back by systemd's rules for quoting, every word is what it was; what no unit can hold is refused."""
     try:
-        text = unit(Home(Path("/srv") / folder), ["up", *words])
+        text = unit(Home(Path("/srv") / folder), ["up", *words], {})
     except BadInput:
         return
     lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
@@ -199,7 +199,9 @@ def _unquoted(word: str) -> str:
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     """Names with spaces, quotes, specifiers and dollars."""
     for name in ("plain", "two words", "50% off", "$HOME", 'a "quoted" one', "it's", "back\\slash;", "数据"):
-        text = unit(Home(tmp_path / name), ["up", "--data.target", name, "--cron", "0 6 * * *"])
+        # The path of the file of secrets can hold no quotes.
+        secrets = {} if set(name) & set("\"'\\") else {"LNTX_WEBHOOK": "https://x"}
+        text = unit(Home(tmp_path / name), ["up", "--data.target", name, "--cron", "0 6 * * *"], secrets)
         path = tmp_path / "lntx.service"
         path.write_text(text)
         done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)
@@ -211,6 +213,26 @@ def test_options_of_a_unit_are_as_they_were_said(tmp_path: Path) -> None:
     done = lntx("up", *words, root=tmp_path)
     (line,) = re.findall(r"^ExecStart=.* up (.*)$", done.out, re.M)
     assert line == f"--data.path {tmp_path} --data.target 100%% --port 4201 --foreground --root {tmp_path}"
+
+
+def test_addresses_with_passwords_stand_in_no_unit(tmp_path: Path) -> None:
+    """In a file of their owner alone, whether they came as options or as variables."""
+    webhook, database = 'https://hooks.example.org/T"\\$x', "postgresql+asyncpg://me:geheim@db/prefect"
+    for words, variables in (
+        (("--webhook", webhook, f"--database={database}"), {}),
+        ((), {"LNTX_WEBHOOK": webhook, "LNTX_DATABASE": database}),
+    ):
+        done = lntx("up", "--systemd", *words, root=tmp_path, env=variables)
+        assert done.code == 0, done.err
+        assert "geheim" not in done.out
+        assert "hooks" not in done.out
+        (path,) = re.findall(r"^EnvironmentFile=(.*)$", done.out, re.M)
+        assert Path(path).stat().st_mode & 0o777 == 0o600
+        lines = dict(line.split("=", 1) for line in Path(path).read_text().splitlines())
+        assert {name: re.sub(r"\\(.)", r"\1", value[1:-1]) for name, value in lines.items()} == {
+            "LNTX_WEBHOOK": webhook,
+            "LNTX_DATABASE": database,
+        }
 
 
 def test_the_dead_man_waits_for_two_canaries() -> None:
