@@ -233,6 +233,8 @@ def _from_text(
     for symbol in table.spelling.symbols:
         has_symbol = pc.match_substring(text, symbol[:1]).to_numpy(zero_copy_only=False)
         problems.note_sort(name, symbol, has_symbol & ~missing, first_row)
+    zeros = pc.match_substring_regex(text, "^0[0-9]+$").to_numpy(zero_copy_only=False)
+    problems.note_sort(name, "leading zeros", zeros, first_row)
     try:
         values: np.ndarray = pc.cast(filled, pa.float64()).to_numpy(zero_copy_only=False).copy()
         problems.note_sort(name, "numbers", ~missing, first_row)

@@ -97,7 +97,7 @@ class CsvFile:
 
     def __init__(self, path: Path, spelling: Spelling) -> None:
         """Read the names. Raises: BadInput: it is no table, or is written in another way."""
-        self.path, self._spelling, self._pads = path, spelling, False
+        self.path, self._spelling, self._pads = path, spelling, ""
         with _bytes_of(path) as stream:
             start = stream.read(_SAMPLE)
         self._encoding = _codec(path, spelling, start)
@@ -120,16 +120,20 @@ class CsvFile:
             bare = re.sub(r'"[^"]*"', "", header)
             signs = [sign for sign in (",", ";", "\t", "|") if sign in bare]
             self.delimiter = signs[0] if len(signs) == 1 else ","
-        records = self._records(2)
+        records = self._records(200)
         if not records:
             raise BadInput(f"{for_message(path)} has no rows")
-        self.names = tuple(records[0])
-        if len(records) > 1 and len(records[1]) == len(self.names) + 1 > 2:
-            # R writes no name for the column of row names.
-            self._pads, self.names = True, ("", *self.names)
+        self.names = tuple(name.strip() for name in records[0])
+        if len(records) > 1 and all(len(record) == len(self.names) + 1 for record in records[1:]):
+            if all(record[-1] == "" for record in records[1:]):
+                # A delimiter ends each row but the first.
+                self._pads, self.names = "end", (*self.names, "")
+            elif len(self.names) > 1:
+                # R writes no name for the column of row names.
+                self._pads, self.names = "start", ("", *self.names)
         self.has_header = spelling.header != "none"
         if not self.has_header:
-            self.names, self._pads = tuple(f"V{k + 1}" for k in range(len(records[0]))), False
+            self.names, self._pads = tuple(f"V{k + 1}" for k in range(len(records[0]))), ""
 
     @contextmanager
     def _text(self) -> Iterator[io.TextIOWrapper]:
@@ -149,7 +153,10 @@ class CsvFile:
 
     def _padded(self, lines: Iterator[str]) -> Iterator[str]:
         for k, line in enumerate(lines):
-            yield self.delimiter + line if k == 0 and self._pads else line
+            if k == 0 and self._pads == "end":
+                yield line.rstrip("\r\n") + self.delimiter + "\n"
+            else:
+                yield self.delimiter + line if k == 0 and self._pads == "start" else line
 
     def _records(self, count: int) -> list[list[str]]:
         with self._lines() as lines:
@@ -246,6 +253,8 @@ class CsvFile:
             return
         if 2 * len(numbers) < len(names):
             return
+        if target not in self.names and (hint := self.hint(target)):
+            raise BadInput(f"{for_message(self.path)} has the names of its columns in a later line", advice=hint)
         advice: dict[str, Any] = {"data.header": "none"}
         if target in self.names:
             advice["data.target"] = f"V{self.names.index(target) + 1}"
@@ -257,10 +266,15 @@ class CsvFile:
             advice=advice,
         )
 
-    def hint(self) -> dict[str, Any]:
-        """Return settings with which the file would be read as a table; empty if none is seen."""
+    def hint(self, target: str | None = None) -> dict[str, Any]:
+        """Return settings with which the file would be read as a table; empty if none is seen. target: a name that its
+        header has.
+        """
         with self._text() as text:
             every = [*enumerate(islice(text, 1000))]
+        headers = [k for k, line in every if target is not None and target in _fields(line, self.delimiter)]
+        if headers and headers[0] > self._skip:
+            return {"data.skip_lines": headers[0]}
         lines = [(k, line) for k, line in every if line.strip()][:200]
         sign = lines[0][1][0] if lines and self._spelling.comment is None and lines[0][1][0] in "#%!/*" else None
         hint: dict[str, Any] = {} if sign is None else {"data.comment": sign}
@@ -291,9 +305,13 @@ class CsvFile:
 
 
 def _width(line: str, delimiter: str) -> int:
+    return len(_fields(line, delimiter))
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
     if delimiter == "whitespace":
-        return len(_FIELD.findall(line))
-    return len(next(csv.reader([line], delimiter=delimiter), []))
+        return _FIELD.findall(line)
+    return [field.strip() for field in next(csv.reader([line], delimiter=delimiter), [])]
 
 
 def encoding_hint(path: Path) -> dict[str, Any]:

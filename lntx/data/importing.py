@@ -15,7 +15,7 @@ from lntx.config.schema import Data
 from lntx.data.columns import labels, numbers, read_terms, terms_of
 from lntx.data.dataset import open_dataset, read_blocks, write_dataset
 from lntx.data.problems import MOST_LEVELS, Gaps, Problems, hardly_repeats, refuse_too_few
-from lntx.data.spelling import Spelling, classify
+from lntx.data.spelling import Spelling, classify, is_total
 from lntx.data.suspicions import Suspicions
 from lntx.data.tables import Source, Table, look_at, open_table, readable
 from lntx.errors import BadInput
@@ -203,7 +203,10 @@ def _levels(
 def _odd_levels(name: str, levels: set[str], table: Table) -> Iterator[str]:
     """Yield what levels look like, if not like those of a category."""
     kinds = {level: classify(level, table.spelling)[0] for level in levels}
-    words = [level for level, kind in kinds.items() if kind in ("text", "truth")]
+    words = [level for level, kind in kinds.items() if kind in ("text", "truth", "unit")]
+    totals = [level for level in levels if is_total(level)]
+    if totals:
+        yield f"{quoted(name, MAX_NAME)} has the level {listed(totals)}: data.nulls and data.missing leave its row out"
     if all(kind == "date" for kind in kinds.values()):
         yield f"{quoted(name, MAX_NAME)} is a category of {len(levels)} dates: data.dates makes it a number of days"
     elif len(levels) > 5 * len(words) and set(kinds.values()) != {"number"}:
@@ -279,9 +282,14 @@ class _Rows:
                 f"{quoted(name, MAX_NAME)} has {len(levels)} levels; the first, {quoted(levels[0], MAX_NAME)}, has no "
                 "column: the others are relative to it"
             )
-        if self.problems.dates:
+        dates, zeros = (self.problems.columns_with(sort) for sort in ("dates", "leading zeros"))
+        if zeros:
+            notes.append(
+                f"{listed(zeros)} has numbers with leading zeros, as codes have: data.categories takes them so"
+            )
+        if dates:
             order = "" if self._table.file is None else f", written {self._table.spelling.dates}"
-            notes.append(f"{listed(self.problems.dates)} is in days since 1970-01-01{order}")
+            notes.append(f"{listed(dates)} is in days since 1970-01-01{order}")
         numbered = [name for name in self._rising if num_rows >= _NUMBERED_ROWS]
         if numbered:
             notes.append(

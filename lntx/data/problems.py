@@ -31,6 +31,7 @@ _KINDS = {
     "words": ("is a number in other rows, and text", "name that text as a mark of a missing value, or correct it"),
     "unique": ("is text that hardly repeats", "{out}"),
     "symbol": ("has a number with a symbol", "name the symbol, and it is left out of the numbers"),
+    "unit": ("has a number with a unit", "name the unit, and it is left out of the numbers"),
     "comma": ("has a comma", "read it as a decimal comma, or correct it"),
     "thousands": ("has groups of digits", "name the sign between them, or correct it"),
     "either": ("has a comma that may be of decimals or of thousands", "say which of the two, or {out}"),
@@ -161,16 +162,15 @@ class Problems:
             self.profiles[column] = Profile(rows=first_row - 1, kinds=Counter(number=first_row - 1))
         self.profiles[column].add(text, pa.array(missing), self._table.spelling)
 
-    @property
-    def dates(self) -> list[str]:
-        """The columns that were read as dates."""
-        return [column for column, sorts in self._sorts.items() if "dates" in sorts]
+    def columns_with(self, sort: str) -> list[str]:
+        """Return the columns that hold values of a sort."""
+        return [column for column, sorts in self._sorts.items() if sort in sorts]
 
     def _all(self) -> dict[tuple[str, str], _Count]:
         every = dict(self._counts)
         for column, sorts in self._sorts.items():
             plain = [sort for sort in ("numbers", "truths", "dates") if sort in sorts]
-            symbols = [sort for sort in sorts if sort not in plain and sort != "()"]
+            symbols = [sort for sort in sorts if sort not in (*plain, "()", "leading zeros")]
             if len(plain) > 1:
                 every[column, "mixed" if "truths" in plain else "mixed dates"] = sorts[plain[1]]
             elif len(symbols) > 1 or (symbols == ["%"] and sorts["%"].rows < sorts["numbers"].rows):
@@ -196,10 +196,13 @@ class Problems:
         if kind != "text" or profile is None or self._target is None:
             return kind
         kinds, words = profile.kinds, profile.kinds["text"]
+        if len(profile.has("unit")) > 1:
+            # Several units are none.
+            words += kinds["unit"]
         are_marks = len(profile.words) <= _MOST_MARKS and max(map(len, profile.words), default=0) <= MAX_NAME
         if 2 * words <= profile.rows and are_marks:
-            for likely in ("date", "symbol", "thousands", "comma", "either"):
-                if kinds[likely]:
+            for likely in ("date", "symbol", "unit", "thousands", "comma", "either"):
+                if kinds[likely] and not (likely == "unit" and len(profile.has("unit")) > 1):
                     return "either date" if likely == "date" and len(self._orders(profile)) > 1 else likely
             return "words"
         if len(profile.distinct) == 1:
@@ -264,7 +267,8 @@ class Problems:
         if kind == "missing":
             return {}
         if kind == "text":
-            return {"data.categories": [column]} if column != self._target else out
+            totals = {} if hidden or not profile.totals else {"data.nulls": [*profile.totals], "data.missing": "drop"}
+            return {"data.categories": [column], **totals} if column != self._target else out
         if kind in ("infinite", "large"):
             marks = self._marks.get(column, set())
             is_few = 0 < len(marks) <= _MOST_MARKS and not hidden
@@ -275,7 +279,7 @@ class Problems:
         if kind in ("date", "either date"):
             orders = self._orders(profile) if profile.rows else ["year-first"]
             settings = {"data.dates": orders[0]} if orders and self._table.spelling.dates == "refuse" else {}
-        elif kind in ("symbol", "thousands", "comma", "either", "words"):
+        elif kind in ("symbol", "unit", "thousands", "comma", "either", "words"):
             settings = _signs(profile)
         else:
             return out
@@ -287,8 +291,8 @@ class Problems:
 def _signs(profile: Profile) -> dict[str, Any]:
     """Return the signs with which the numbers of a column are written."""
     signs: dict[str, Any] = {}
-    if profile.has("symbol"):
-        signs["data.symbols"] = profile.has("symbol")
+    if profile.has("symbol") or len(profile.has("unit")) == 1:
+        signs["data.symbols"] = [*profile.has("symbol"), *profile.has("unit")]
     if profile.has("comma") and 2 * profile.kinds["number"] <= profile.rows:
         signs["data.decimal"] = ","
     if profile.has("thousands"):

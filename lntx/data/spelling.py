@@ -39,7 +39,9 @@ _DATES = [
 ]  # fmt: skip
 _EPOCH = datetime.datetime(1970, 1, 1)
 
-Kind = Literal["number", "truth", "symbol", "thousands", "comma", "either", "date", "text"]
+Kind = Literal["number", "truth", "symbol", "unit", "thousands", "comma", "either", "date", "text"]
+
+_TOTALS = re.compile(r"(grand |sub)?total|sum|average|mean|summe|gesamt|合计|总计|平均", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,8 @@ class Spelling:
     def plain(self, text: pa.Array) -> pa.Array:
         """Return text with numbers as Python writes them; what is none stays something that is no number."""
         text = pc.replace_substring(text, _MINUS, "-")
+        # Some accounting programs write the minus sign last.
+        text = pc.replace_substring_regex(text, r"^([0-9][0-9.,]*)-$", r"-\1")
         if "()" in self.symbols:
             text = pc.replace_substring_regex(text, r"^\(([^()-]*)\)$", r"-\1")
         for symbol in self.symbols:
@@ -162,7 +166,13 @@ def classify(text: str, spelling: Spelling) -> tuple[Kind, str]:
         rest = re.sub(rf"^([+-]?)\s*{re.escape(symbol)}\s*|\s*{re.escape(symbol)}$", r"\1", bare, count=1)
         if rest != bare and (rest[:1].isdigit() or rest[:1] in "+-.(") and classify(rest, spelling)[0] != "text":
             return "symbol", symbol
-    return "text", ""
+    unit = re.match(r"^[+-]?[0-9][0-9.,]*\s?([A-Za-z°µ*²³/]{1,6})$", bare)
+    return ("unit", unit[1]) if unit else ("text", "")
+
+
+def is_total(value: str) -> bool:
+    """Return whether a value names a row of totals or means."""
+    return _TOTALS.fullmatch(value) is not None
 
 
 @dataclass
@@ -180,6 +190,9 @@ class Profile:
 
     words: Counter[str] = field(default_factory=Counter)
     """Rows by value that is text; the first twenty values."""
+
+    totals: Counter[str] = field(default_factory=Counter)
+    """Rows by value that names a row of totals or means."""
 
     distinct: set[str] = field(default_factory=set)
     """Values, at most 1,001."""
@@ -201,6 +214,10 @@ class Profile:
     def _add(self, value: str, count: int, spelling: Spelling) -> None:
         kind, detail = classify(value, spelling)
         self.kinds[kind] += count
+        if is_total(value):
+            self.totals[value] += count
+        if kind == "symbol" and detail != "()" and "(" in value:
+            self.details.setdefault(kind, Counter())["()"] += count
         if kind == "text" and (value in self.words or len(self.words) < 20):
             self.words[value] += count
         elif detail:

@@ -88,7 +88,7 @@ class Table:
         for name in columns:
             if name not in self.names:
                 has = f"{self.where} has no column {quoted(name, MAX_NAME)}"
-                hint = {} if self.file is None else self.file.hint()
+                hint = {} if self.file is None else self.file.hint(name)
                 raise BadInput(f"{has}{suggest(name, self.names) or f': it has {listed(self.names)}'}", advice=hint)
             if self.names.count(name) > 1:
                 count = self.names.count(name)

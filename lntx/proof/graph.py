@@ -57,6 +57,8 @@ def evaluate(
         elif node.op == "output":
             (results,) = node.args
             return [_numbers_of(known[value], value) if isinstance(value, torch.fx.Node) else None for value in results]
+        elif node.op == "get_attr":
+            known[node] = _with_bound(getattr(graph.owning_module, str(node.target)))
         else:
             raise NotImplementedError(f"a node {node.op}")
     raise NotImplementedError("a graph without an output")
@@ -93,7 +95,9 @@ def _apply(target: Any, args: Any, kwargs: dict[str, Any], result: Any, own_form
     if name in _CONVERSIONS and has_bounds and kinds[0] in FORMATS:
         source = arguments["src"] if name == "copy" else next(iter(arguments.values()))
         return _rounded(_with_bound(source).expand(result.shape), kinds[0])
-    if not has_bounds and "rand" not in name and "bernoulli" not in name:
+    rounds = bool(kinds) and kinds[0] in FORMATS and any(map(torch.is_tensor, _flat(arguments.values())))
+    rounds = rounds and name in POINTWISE and not target.is_view and name not in _CONVERSIONS
+    if not has_bounds and not rounds and "rand" not in name and "bernoulli" not in name:
         outcome = target(*args, **kwargs)
         return _with_bound(outcome) if isinstance(outcome, torch.Tensor) else outcome
     if name in {"view", "_unsafe_view"}:

@@ -360,7 +360,8 @@ class Bounded:
         centre = middle(self.value)
         with np.errstate(all="ignore"):
             share = np.where((distance == 0) & (allowed == 0), 0.0, distance / allowed)
-            overflows = (np.abs(centre) + self.error >= self.format.largest) & np.isinf(got)
+            overflows = np.where(got > 0, centre, -centre) + self.error >= self.format.largest
+            overflows &= np.isinf(got)
         is_same = (np.isinf(got) & (got == centre)) | (np.isnan(got) & np.isnan(centre)) | overflows
         # Where nothing is rounded, an infinite number or none is as certain as any.
         is_unknown = ~np.isfinite(allowed) | (~np.isfinite(centre) & bool(self.error.any()))

@@ -386,7 +386,7 @@ def test_intervals_are_those_of_the_textbook(tmp_path: Path) -> None:
         ("1.5e3", "number", ""), ("\u22125", "number", ""), ("True", "truth", ""), ("$1,425.47", "symbol", "$"),
         ("(5.20)", "symbol", "()"), ("12 %", "symbol", "%"), ("1,425,000", "thousands", ","), ("1,425", "either", ","),
         ("0,5", "comma", ","), ("1.425,5", "thousands", "."), ("1 425,5", "thousands", " "), ("unit 5", "text", ""),
-        ("5 apples", "text", ""), ("2020-01-02", "date", "year-first day-first month-first"), ("v1", "text", ""),
+        ("5 apples", "unit", "apples"), ("2020-01-02", "date", "year-first day-first month-first"), ("v1", "text", ""),
     ],
 )  # fmt: skip
 def test_a_value_is_taken_for_what_it_is(text: str, kind: str, detail: str) -> None:
@@ -411,3 +411,32 @@ def test_values_are_hidden_where_a_flow_is_served(tmp_path: Path, monkeypatch: p
         _fit(path)
     assert "text in row 12:" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_what_was_tried_from_outside_stays_mended(tmp_path: Path) -> None:
+    """Each once gave another model in silence, or a dead end."""
+    plain = _rows(_SQUARES, [k % 5 for k in range(12)], _Y, header="x,z,y")
+    expected = _fit(_csv(tmp_path, plain)).learned_weights
+    lines = plain.splitlines()
+    for text in (
+        "\n".join([lines[0], *(f"{line}," for line in lines[1:])]),
+        "Sales by region 2024,,\n,,\n" + plain,
+        "2023,2023,2023\n" + plain,
+        plain.replace("x,z,y", " x , z ,y "),
+        "\n".join([lines[0], *(line.replace(",", " kg,", 1) for line in lines[1:])]),
+    ):
+        path = _csv(tmp_path, text)
+        assert _steps(path, "y") <= 1
+        steps = lntx_here("fit", str(path), "--target", "y", "--local", "--json", root=tmp_path / "root")
+        if steps.code == 0:
+            assert tuple(steps.json["learned_weights"]) == expected, text[:60]
+    signed = _csv(tmp_path, _rows(["5.5-", *_SQUARES[1:]], _Y, header="x,y"))
+    negative = _csv(tmp_path, _rows(["-5.5", *_SQUARES[1:]], _Y, header="x,y"), "negative.csv")
+    assert _fit(signed).learned_weights == _fit(negative).learned_weights
+    assert _steps(_csv(tmp_path, _rows(["$(5.20)", *("$" + str(k) for k in _SQUARES[1:])], _Y, header="x,y")), "y") == 1
+    codes = _csv(tmp_path, _rows([f"0{2000 + k * k}" for k in range(12)], _Y, header="zip,y"))
+    assert any("leading zeros" in warning for warning in _fit(codes).warnings)
+    regions = _csv(tmp_path, _rows([*("ab" * 6), "Total"], [*_Y, sum(_Y)], header="region,y"))
+    done = lntx_here("fit", str(regions), "--target", "y", "--local", root=tmp_path / "root")
+    assert "add --data.categories region --data.nulls Total --data.missing drop" in done.err
+    assert any("has the level 'Total'" in line for line in _fit(regions, categories=["region"]).warnings)

@@ -171,3 +171,51 @@ def test_operators_of_other_libraries_are_held_against_their_meaning() -> None:
         with lntx.prove() as proof:
             torch.ops.lntx_test.scaled(x, w)
         assert "references=" in proof.unchecked["lntx_test.scaled"].why
+
+
+def _shifted(x: Tensor) -> Tensor:
+    out = torch.zeros_like(x)
+    out[:, 1:] = x[:, :-1]
+    return out
+
+
+def test_what_was_tried_from_outside_stays_mended() -> None:
+    """Each was once a false alarm, a traceback, or a fault that passed."""
+    constant = torch.tensor([1.0, 2.0, 3.0])
+    x = torch.randn(5, 3)
+    for right in (
+        _shifted,
+        lambda x: x * constant,
+        lambda x: torch.nn.functional.scaled_dot_product_attention(x[None], x[None], x[None]),
+    ):
+        assert lntx.prove_kernel(right, right, x).passed
+    i, j = torch.arange(1, 97), torch.arange(3, 99)
+    assert lntx.prove_kernel(lambda i, j: i * (1 / j), lambda i, j: i / j, i, j).passed
+    marked = torch.randn(3, dtype=torch.complex64).conj().imag
+    assert lntx.prove_kernel(lambda x: x * 2, lambda x: x * 2, marked).passed
+    for reference, inputs, why in (
+        (lambda x: (x * 7).int(), torch.arange(200.0) / 7, "a choice that rounding can decide"),
+        (lambda x: x.amax(1), torch.randn(0, 3), "cannot be traced and bounded"),
+        (lambda x: x * x.sum().item(), torch.randn(3), "cannot be traced and bounded"),
+    ):
+        proof = lntx.prove_kernel(reference, reference, inputs)
+        assert not proof.passed
+        assert why in (proof.reason or "")
+    calls: list[int] = []
+
+    def second(x: Tensor) -> Tensor:
+        calls.append(1)
+        return x * (1 + len(calls))
+
+    infinity = float("inf")
+    for kernel, reference, why in (
+        (lambda x: x.masked_fill(x > 0, infinity), lambda x: x.masked_fill(x > 0, -infinity), "the true value is -inf"),
+        (lambda x: x.half(), lambda x: x * 1, "result 0 is float16, not float32"),
+        (second, lambda x: x * 2, "the second call on the same inputs is wrong"),
+    ):
+        assert why in (lntx.prove_kernel(kernel, reference, torch.ones(6)).reason or "")
+    y = torch.randn(5, 3, requires_grad=True)
+    proof = lntx.prove_kernel(
+        lambda x, y: x * 2 + y * 1e-3 - y.detach() * 1e-3, lambda x, y: x * 2, x.requires_grad_(), y
+    )
+    assert "the reference does not depend on it" in (proof.reason or "")

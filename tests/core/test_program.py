@@ -76,8 +76,63 @@ def test_what_cannot_be_checked_is_said() -> None:
     assert proof.passed
     assert [check.name for check in proof.checks if check.passed is None] == ["rows do not depend on each other"]
     assert "it needs three rows or more" in str(proof)
-    assert [*proof.rows.columns] == ["name", "passed", "what", "seconds"]
+    assert [*proof.rows.columns] == ["name", "passed", "what", "seconds", "required"]
     with pytest.raises(BadInput, match="the loss must be one finite number"):
         lntx.check_program(model, torch.randn(4, 3), lambda model, batch: model(batch), optimizer)
     with pytest.raises(BadInput, match="the batch holds no tensor"):
         lntx.check_program(model, "rows", lambda model, batch: model(batch), optimizer)
+
+
+class _Noisy(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = torch.nn.Linear(6, 8), torch.nn.Linear(4, 2)
+        self.seen: torch.Tensor | None = None
+        self.register_buffer("step", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.step = self.step + 1
+        mean, spread = self.one(x).chunk(2, -1)
+        self.seen = mean
+        return self.two(mean + torch.randn_like(mean) * (spread / 2).exp() if self.training else mean)
+
+
+def test_right_programs_that_were_tried_from_outside_pass() -> None:
+    """Noise, a kink that is hit exactly, frozen batch norm, a padded embedding, attributes of graphs."""
+    nn = torch.nn
+
+    def squares(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        return model(batch).square().mean()
+
+    torch.manual_seed(1)
+    rows = torch.randn(6, 6)
+    kinked = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
+    nn.init.zeros_(kinked[0].bias)  # type: ignore[arg-type]
+    padded = rows.clone()
+    padded[4:] = 0
+    frozen = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    frozen[1].eval()
+    words = nn.Sequential(nn.Embedding(7, 6, padding_idx=0), nn.Linear(6, 2))
+    noisy = _Noisy()
+    for model, batch in (
+        (noisy, rows),
+        (frozen, rows),
+        (words, torch.randint(0, 7, (5, 4))),
+        (nn.Sequential(nn.Linear(6, 6), nn.AlphaDropout(0.2), nn.Linear(6, 2)), rows),
+    ):
+        proof = lntx.check_program(model, batch, squares, torch.optim.SGD(model.parameters(), lr=0.1))
+        assert proof.passed, f"{model}\n{proof}"
+    assert noisy.step == 0
+    assert noisy.seen is None
+    proof = lntx.check_program(kinked, padded, squares, torch.optim.SGD(kinked.parameters(), lr=0.1))
+    assert proof.checks[0].passed is not False, proof.reason
+
+
+def test_what_is_asked_for_and_cannot_be_checked_is_no_pass() -> None:
+    torch.manual_seed(1)
+    program = RIGHT[0]
+    model = program.model()
+    optimizer, batch = program.optimizer(model), program.batch()
+    proof = lntx.check_program(model, batch, program.loss, optimizer, mask="keeep")
+    assert not proof.passed
+    assert proof.reason == "outputs do not depend on padding: the batch has no tensor called 'keeep'"

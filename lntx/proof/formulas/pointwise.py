@@ -113,13 +113,18 @@ def _convert(x: Read, call: Call) -> Bounded:
     inputs = x("self" if "src" not in call.args else "src")
     result = call.result("0")
     if result.dtype not in FORMATS:
-        return (
-            inputs.like(np.trunc(middle(inputs.value)), inputs.error) if result.dtype != torch.bool else _true(inputs)
-        )
+        if result.dtype == torch.bool:
+            return _true(inputs)
+        value = middle(inputs.value)
+        if inputs.error.any() and (np.trunc(value - inputs.error) != np.trunc(value + inputs.error)).any():
+            raise NotImplementedError("a choice that rounding can decide")
+        return inputs.like(np.trunc(value), np.zeros(inputs.shape))
     return inputs.rounded(call.inner) if inputs.format.u else inputs
 
 
 def _true(inputs: Bounded) -> Bounded:
+    if ((inputs.error > 0) & (magnitude(inputs.value) <= inputs.error)).any():
+        raise NotImplementedError("a choice that rounding can decide")
     return inputs.like((middle(inputs.value) != 0).astype(np.float64), np.zeros(inputs.shape))
 
 
@@ -241,7 +246,7 @@ POINTWISE: Mapping[str, Callable[[Read, Call], Bounded]] = {
     "remainder": _remainder,
     "bitwise_not": _bitwise_not,
     "bitwise_and": _bitwise_and,
-    "logical_not": lambda x, call: x("self").like((middle(x("self").value) == 0) * 1.0, np.zeros(x("self").shape)),
+    "logical_not": lambda x, call: x("self").like(1.0 - _true(x("self")).value, np.zeros(x("self").shape)),
     "isnan": lambda x, call: x("self").like(np.isnan(middle(x("self").value)) * 1.0, np.zeros(x("self").shape)),
     "isinf": _exactly(np.isinf),
     "isposinf": _exactly(np.isposinf),
