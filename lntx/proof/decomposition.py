@@ -98,10 +98,14 @@ def _graph(operator: Any, flat: list[Any], structure: Any) -> torch.fx.Graph:
     return graph
 
 
-def trace(function: Callable[..., list[Any]], tensors: Sequence[torch.Tensor]) -> torch.fx.Graph:
+def trace(
+    function: Callable[..., list[Any]], tensors: Sequence[torch.Tensor], *, may_write: bool = True
+) -> torch.fx.Graph:
     """Return the graph of a function that returns a list, on copies of these tensors, taken apart by torch's tables.
 
-    Raises: NotImplementedError: it draws random numbers.
+    may_write: whether the function may write through views.
+
+    Raises: NotImplementedError: it draws random numbers, or writes complex ones.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -111,7 +115,11 @@ def trace(function: Callable[..., list[Any]], tensors: Sequence[torch.Tensor]) -
         return module
 
     module = traced(function)
-    if any(node.op == "call_function" and _writes(node.target) for node in module.graph.nodes):
+    if may_write and any(node.op == "call_function" and _writes(node.target) for node in module.graph.nodes):
+        values = [node.meta.get("val") for node in module.graph.nodes]
+        if any(_is_tensor(value) and value.is_complex() for value in values):
+            # torch 2.13 crashes when it takes such writes apart.
+            raise NotImplementedError("writing complex numbers")
         # What is written through a view becomes a new tensor.
         try:
             module = traced(torch.func.functionalize(function, remove="mutations"))
@@ -162,7 +170,7 @@ def _trace(operator: Any, flat: list[Any], structure: Any) -> torch.fx.Graph:
     forward = getattr(getattr(torch.ops.aten, name.removesuffix("_backward"), None), "default", None)
     if name.endswith("_backward") and operator not in _table() and forward in _table():
         operator = functools.partial(_adjoint, forward)
-    graph = trace(run, [flat[place] for place in places])
+    graph = trace(run, [flat[place] for place in places], may_write=False)
     if any(node.target is operator for node in graph.nodes):
         raise NoFormula("it has no formula")
     return graph
