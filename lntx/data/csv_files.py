@@ -24,6 +24,9 @@ from lntx.errors import BadInput
 from lntx.files import open_regular
 from lntx.text import for_message, listed
 
+# A cell may be of any size: pyarrow, which reads the rows, has no limit either.
+csv.field_size_limit(2**31 - 1)
+
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 """First bytes of a file in a compression that pyarrow reads."""
 
