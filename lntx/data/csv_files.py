@@ -181,7 +181,8 @@ class CsvFile:
 
     def read(self, places: Sequence[int]) -> Iterator[list[pa.Array]]:
         """Yield the columns at the given positions, in batches of rows, as text."""
-        self._refuse_open_quote()
+        if self._counts[0] % 2:
+            self._refuse_open_quote()
         count, block = 0, _BLOCK
         while True:
             seen = 0
@@ -197,9 +198,10 @@ class CsvFile:
                 return
             except pa.ArrowInvalid as error:
                 # A row is longer than a block.
-                if not re.search("straddling|block size|Empty CSV", str(error)) or block >= _LARGEST_BLOCK:
+                if not re.search("straddling|block size|Empty CSV", str(error)) or block >= self._largest_block:
+                    self._refuse_open_quote()
                     raise
-                block *= 16
+                block = min(16 * block, self._largest_block)
 
     def _options(self, places: Sequence[int], block: int) -> dict[str, Any]:
         # By position, because names may occur twice; an empty value is empty text.
@@ -220,18 +222,25 @@ class CsvFile:
         }
 
     @functools.cached_property
-    def _num_quotes(self) -> int:
+    def _counts(self) -> tuple[int, int]:
+        """The file's quotes and bytes."""
+        quotes = size = 0
         with _bytes_of(self.path) as stream:
-            return sum(chunk.count(b'"') for chunk in iter(lambda: stream.read(2**24), b""))
+            while chunk := stream.read(2**24):
+                quotes, size = quotes + chunk.count(b'"'), size + len(chunk)
+        return quotes, size
 
     @property
     def _has_quotes(self) -> bool:
-        return self._num_quotes > 0
+        return self._counts[0] > 0
+
+    @property
+    def _largest_block(self) -> int:
+        # Text in another encoding may take up to three times its bytes in UTF-8.
+        return min(3 * self._counts[1] + _BLOCK, _LARGEST_BLOCK)
 
     def _refuse_open_quote(self) -> None:
         """Refuse a file that ends within a quoted field: it was cut, and pyarrow would read it nevertheless."""
-        if self._num_quotes % 2 == 0:
-            return
         with self._lines() as lines:
             try:
                 for _ in csv.reader(lines, delimiter=self.delimiter, strict=True):

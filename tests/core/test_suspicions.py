@@ -92,6 +92,7 @@ _TEXT = b"x,y\n" + b"".join(b"%d,%d\n" % (k % 7, k) for k in range(500))
         ("row.csv", _TEXT + b"5"),
         ("quote.csv", _TEXT + b'5,"7'),
         ("lines.csv", _TEXT + b'5,"7\n8'),
+        ("even.csv", b'a"b,y,"c\n1,2,3\n4,5,6\n'),
         ("cut.csv.gz", gzip.compress(_TEXT)[:-9]),
         ("cut.csv.bz2", bz2.compress(_TEXT)[:-9]),
         ("quote.csv.gz", gzip.compress(_TEXT + b'5,"7')),
