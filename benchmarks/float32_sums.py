@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lntx.model import LNTXLinearModel
-from lntx.training.gradients import backward, gradient
+from lntx.training.gradients import Part, backward, gradient
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
             model.linear.weight.fill_(1.0)
         loss = nn.functional.mse_loss(model(x), y)
         naive = float(torch.autograd.grad(loss, [model.linear.weight])[0])
-        backward(model, [(x, y, None)], num_rows)
+        backward(model, [Part(x, y)], num_rows)
         ours = float(gradient(model.linear.weight))
         exact = _exact(x, y)
         print(f"| {num_rows:,} | {abs(naive / exact - 1):.1e} | {abs(ours / exact - 1):.1e} |", flush=True)

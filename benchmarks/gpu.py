@@ -20,6 +20,7 @@ from lntx.config.loading import settle
 from lntx.data.dataset import open_dataset
 from lntx.data.shards import generate_parts
 from lntx.training.fit import fit
+from lntx.training.gradients import Part
 from lntx.training.moments import sums_of_rows
 
 _SIZES = ((2**24, 1), (2**16, 1000))
@@ -67,7 +68,7 @@ def _bandwidth(num_rows: int, num_features: int, device: torch.device, rounds: i
     x = torch.rand((num_features, num_rows), dtype=torch.float64, device=device).T
     y = torch.rand((num_rows, 1), dtype=torch.float64, device=device)
     weights = torch.rand(num_features, dtype=torch.float64, device=device)
-    taken = [_median(lambda: sums_of_rows([(x, y, None)], weights), device, rounds)]
+    taken = [_median(lambda: sums_of_rows([Part(x, y)], weights), device, rounds)]
     taken.append(_median(x.clone, device, rounds))
     size = 8e-9 * num_rows * num_features
     return size / taken[0], 2 * size / taken[1]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from lntx.api import fit
 from lntx.errors import BadInput, WrongAnswer
@@ -28,8 +28,8 @@ class LinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc] # s
     def __init__(self, *, fit_intercept: bool = True) -> None:
         self.fit_intercept = fit_intercept
 
-    def fit(self, X: Any, y: Any) -> LinearRegression:  # noqa: N803 (the name is scikit-learn's)
-        """Fit X, shape (n_samples, n_features), to y, shape (n_samples,).
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearRegression:  # noqa: N803 (scikit-learn's name)
+        """Fit X, shape (n_samples, n_features), to y, shape (n_samples,), by weights of shape (n_samples,) or a number.
 
         Raises: ValueError: dependent columns, too few rows, NaN or infinity. WrongAnswer: training did not reach the
         exact solution.
@@ -39,10 +39,15 @@ class LinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc] # s
         if num_rows < num_features + self.fit_intercept:
             raise ValueError(f"n_samples={num_rows} is too few for {num_features + self.fit_intercept} coefficients")
         names = [f"x{j}" for j in range(num_features)]
-        table = pa.table({**dict(zip(names, X.T.copy(), strict=True)), "y": np.asarray(y, dtype=np.float64)})
+        columns = {**dict(zip(names, X.T.copy(), strict=True)), "y": np.asarray(y, dtype=np.float64)}
+        if sample_weight is not None:
+            columns["weight"] = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        data = {} if sample_weight is None else {"weight": "weight"}
         with tempfile.TemporaryDirectory(prefix="lntx-") as root:
             try:
-                run: Run = fit(table, target="y", bias=self.fit_intercept, until="evaluate", root=root)
+                run: Run = fit(
+                    pa.table(columns), target="y", bias=self.fit_intercept, data=data, until="evaluate", root=root
+                )
             except BadInput as error:
                 raise ValueError(str(error)) from None
         if run.verdict != "pass":

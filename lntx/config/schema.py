@@ -31,7 +31,17 @@ SPELLING_KEYS = (
 )
 """Keys of `data` that say how the text of a user's file is written."""
 
-FILE_KEYS = ("target", "features", "polynomial", "missing", "categories", "exclude", "dependent", *SPELLING_KEYS)
+FILE_KEYS = (
+    "target",
+    "features",
+    "weight",
+    "polynomial",
+    "missing",
+    "categories",
+    "exclude",
+    "dependent",
+    *SPELLING_KEYS,
+)
 """Keys of `data` that say how a user's file is read; all others are for generated rows."""
 
 FRAME = "frame:"
@@ -147,6 +157,10 @@ class Data(Settings):
 
     features: Names = Field(None, strict=False, max_length=10_000)
     """The columns of the file to predict from; default: all but the target."""
+
+    weight: ColumnName | None = None
+    """The column of the file with the weight of each row, in proportion to the inverse of the variance of its noise; it
+    is no feature, and rows of weight 0 are left out. Default: all rows count alike."""
 
     polynomial: int | None = Field(None, ge=1, le=100)
     """Fit the powers 1…K of the only feature of the file."""

@@ -168,12 +168,17 @@ def _date(day: float) -> str:
 
 
 def _indicators(
-    values: Sequence[str | None], levels: Sequence[str], name: str, gaps: np.ndarray, problems: Problems, first_row: int
+    values: Sequence[str | None],
+    levels: Sequence[str],
+    name: str,
+    unused: np.ndarray,
+    problems: Problems,
+    first_row: int,
 ) -> list[np.ndarray]:
     """Return a column of 0 and 1 for each level but the first."""
     places = {level: k for k, level in enumerate(levels)}
     codes = np.array([places.get(value, -1) if value is not None else -1 for value in values], dtype=np.int64)
-    problems.add(name, "unknown", (codes < 0) & ~gaps, first_row)
+    problems.add(name, "unknown", (codes < 0) & ~unused, first_row)
     return [(codes == k).astype(np.float64) for k in range(1, len(levels))]
 
 
@@ -200,22 +205,26 @@ def read_terms(
     table: Table,
     problems: Problems,
     first_row: int,
+    *,
+    weight: str | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Return the terms that the columns of a batch become, and the missing values, shape (n, len(columns)).
 
-    batch: the columns, in that order.
+    batch: the columns, in that order. weight: the column of the weights of the rows.
     """
     read: list[tuple[Any, np.ndarray]] = []
     for array, name in zip(batch, columns, strict=True):
         convert = labels if name in levels else numbers
         read.append(convert(array, name, table, problems, first_row))
     gaps: np.ndarray = np.stack([missing for _, missing in read], axis=1)
-    has_gap = np.asarray(gaps.any(axis=1))
+    unused = np.asarray(gaps.any(axis=1))
+    if weight is not None:
+        unused |= read[columns.index(weight)][0] == 0
     terms: list[np.ndarray] = []
     for name, (values, _) in zip(columns, read, strict=True):
         if isinstance(values, list):
-            # A row with a gap is not used: its levels need not be known.
-            terms += _indicators(values, levels[name], name, has_gap, problems, first_row)
+            # The levels of a row that is not used need not be known.
+            terms += _indicators(values, levels[name], name, unused, problems, first_row)
         else:
             terms.append(values)
     return terms, gaps

@@ -36,6 +36,9 @@ class Block(NamedTuple):
     low: np.ndarray | None = None
     """Rounding error of x, of the same shape; None if x is exact."""
 
+    row_weights: np.ndarray | None = None
+    """Weight of each row, positive, float64, shape (n,); None: 1."""
+
 
 MEMORY_BYTES = 2**26
 """Rows that need more memory than this are read again at each pass."""
@@ -74,6 +77,9 @@ class Dataset:
     notes: tuple[str, ...]
     """Sentences about the rows for the reader of a fit: what was left out, and what looks odd."""
 
+    weight: str | None = None
+    """Name of the column of the weights of the rows; None: all count alike."""
+
     first: int = 0
     """Number of rows before these, if they are a part of a larger dataset."""
 
@@ -88,7 +94,7 @@ class Dataset:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row as float64, with the rounding errors of its terms."""
-        return 8 * (len(self.terms) * (1 if self.degree == 1 else 2) + 1)
+        return 8 * (len(self.terms) * (1 if self.degree == 1 else 2) + 1 + (self.weight is not None))
 
 
 def fits_in_memory(dataset: Dataset) -> bool:
@@ -144,6 +150,7 @@ def write_dataset(
     target: str,
     types: Mapping[str, np.dtype[Any]],
     repetitive: frozenset[str],
+    weight: str | None = None,
     degree: int = 1,
     columns: Sequence[str] | None = None,
     levels: Mapping[str, Sequence[str]] | None = None,
@@ -154,11 +161,12 @@ def write_dataset(
     blocks: each maps every name in `types` to its values, shape (n,).
     repetitive: columns of few distinct values, to be stored as a dictionary.
     degree: highest power of the only feature; powers are computed when rows are read.
-    columns, levels, notes: as in `Dataset`; notes are asked for after the last block.
+    weight, columns, levels, notes: as in `Dataset`; notes are asked for after the last block.
 
     Returns: the number of rows written, and the digest of the file.
     """
-    fields = [pa.field(name, pa.from_numpy_dtype(types[name]), nullable=False) for name in (*features, target)]
+    names = _stored_names(features, weight, target)
+    fields = [pa.field(name, pa.from_numpy_dtype(types[name]), nullable=False) for name in names]
     schema = pa.schema(fields)
     num_rows = 0
     with path.open("wb") as stream:
@@ -171,6 +179,8 @@ def write_dataset(
                 writer.write_batch(pa.record_batch(arrays, schema=schema))
                 num_rows += len(arrays[0])
             description = {"features": features, "target": target, "degree": degree, "notes": list(notes())}
+            if weight is not None:
+                description["weight"] = weight
             description |= {"columns": features if columns is None else columns, "levels": levels or {}}
             writer.add_key_value_metadata({_METADATA_KEY: json.dumps(description).encode()})
     return num_rows, hashing.sha256
@@ -217,6 +227,7 @@ def open_dataset(*paths: Path) -> Dataset:
         paths=paths,
         features=tuple(description["features"]),
         target=description["target"],
+        weight=description.get("weight"),
         degree=description["degree"],
         num_rows=num_rows,
         columns=tuple(description["columns"]),
@@ -233,36 +244,44 @@ def read_blocks(dataset: Dataset, *, read_rows: int = 2**16, reuse: bool = False
 
     Yields: blocks of block_rows(num_terms + 1) rows; the last one may be shorter.
     """
-    for x, y in _read_columns(dataset, block_rows(len(dataset.terms) + 1), read_rows, reuse):
+    size, num_features = block_rows(len(dataset.terms) + 1), len(dataset.features)
+    for columns in _read_columns(dataset, size, read_rows, reuse):
+        x, y = columns[:, :num_features], columns[:, -1]
+        row_weights = None if dataset.weight is None else columns[:, num_features]
         if dataset.degree == 1:
-            yield Block(x, y)
+            yield Block(x, y, None, row_weights)
         else:
             high, low = powers(x[:, 0], dataset.degree)
-            yield Block(high, y, low)
+            yield Block(high, y, low, row_weights)
 
 
-def _read_columns(dataset: Dataset, size: int, read_rows: int, reuse: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    x, y, filled = _empty(size, len(dataset.features)), np.empty(size), 0
-    for columns in _read_batches(dataset, read_rows):
+def _read_columns(dataset: Dataset, size: int, read_rows: int, reuse: bool) -> Iterator[np.ndarray]:
+    """Yield blocks of the columns as they are stored, column-major, shape (n, num_columns)."""
+    names = _stored_names(dataset.features, dataset.weight, dataset.target)
+    block, filled = _empty(size, len(names)), 0
+    for columns in _read_batches(dataset, names, read_rows):
         start, num_rows = 0, len(columns[-1])
         while start < num_rows:
             count = min(size - filled, num_rows - start)
-            for j, column in enumerate(columns[:-1]):
-                x[filled : filled + count, j] = column[start : start + count]
-            y[filled : filled + count] = columns[-1][start : start + count]
+            for j, column in enumerate(columns):
+                block[filled : filled + count, j] = column[start : start + count]
             start, filled = start + count, filled + count
             if filled == size:
-                yield x, y
+                yield block
                 filled = 0
                 if not reuse:
-                    x, y = _empty(size, len(dataset.features)), np.empty(size)
+                    block = _empty(size, len(names))
     if filled:
-        yield x[:filled], y[:filled]
+        yield block[:filled]
 
 
-def _read_batches(dataset: Dataset, read_rows: int) -> Iterator[list[np.ndarray]]:
-    """Yield batches of decoded rows: the features and, last, the target."""
-    names = [*dataset.features, dataset.target]
+def _stored_names(features: Sequence[str], weight: str | None, target: str) -> list[str]:
+    """Return the names of the columns of a file, in their order."""
+    return [*features, *([] if weight is None else [weight]), target]
+
+
+def _read_batches(dataset: Dataset, names: Sequence[str], read_rows: int) -> Iterator[list[np.ndarray]]:
+    """Yield batches of decoded rows, by column."""
     for path in dataset.paths:
         with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
             groups = dataset.row_groups or range(file.num_row_groups)

@@ -14,7 +14,7 @@ import numpy as np
 from lntx.config.schema import Data
 from lntx.data.columns import labels, numbers, read_terms, terms_of
 from lntx.data.dataset import open_dataset, read_blocks, write_dataset
-from lntx.data.problems import MOST_LEVELS, Gaps, Problems, hardly_repeats, refuse_too_few
+from lntx.data.problems import MAX_WEIGHT, MOST_LEVELS, Gaps, Problems, hardly_repeats, refuse_too_few
 from lntx.data.spelling import Spelling, classify, is_total
 from lntx.data.suspicions import Suspicions
 from lntx.data.tables import Source, Table, look_at, open_table, readable
@@ -28,7 +28,7 @@ _NUMBERED_ROWS = 10
 
 
 def wanted_columns(data: Data) -> tuple[str, ...]:
-    """Return the features and, last, the target of the user's table; reads only the header.
+    """Return the features, the weight of the rows if there is one, and the target; reads only the header.
 
     Raises: BadInput: a column is missing or occurs twice; there is no feature.
     """
@@ -36,19 +36,24 @@ def wanted_columns(data: Data) -> tuple[str, ...]:
     return _wanted(open_table(data.path, Spelling.of(data)), data)
 
 
-def uses(name: str, target: str | None, features: Sequence[str] | None, exclude: Sequence[str] | None) -> bool:
-    """Return whether a column of a table may be used, by its name and the settings."""
-    return name == target or (name not in (exclude or ()) and (features is None or name in features))
+def uses(name: str, kept: Sequence[str | None], features: Sequence[str] | None, exclude: Sequence[str] | None) -> bool:
+    """Return whether a column of a table may be used, by its name and the settings. kept: target and weight."""
+    return name in kept or (name not in (exclude or ()) and (features is None or name in features))
 
 
 def _wanted(table: Table, data: Data) -> tuple[str, ...]:
     assert data.target is not None
     if table.file is not None:
         table.file.check_header(data.target, (*(data.features or ()), *(data.exclude or ()), *(data.categories or ())))
-    every = data.features or tuple(name for name in table.names if name and name not in {data.target, *table.index})
-    features = tuple(name for name in every if uses(name, None, data.features, data.exclude))
-    columns = (*features, data.target)
-    table.places((data.target,))
+    every = data.features or tuple(
+        name for name in table.names if name and name not in {data.target, data.weight, *table.index}
+    )
+    features = tuple(name for name in every if uses(name, (), data.features, data.exclude))
+    kept = _kept(data)
+    if data.weight is not None and data.weight in (*features, data.target):
+        raise BadInput(f"data.weight names {quoted(data.weight, MAX_NAME)}, which is a feature or the target: copy it")
+    columns = (*features, *kept)
+    table.places(kept)
     table.places([*dict.fromkeys(features)], may_exclude=True)
     for name in (*(data.exclude or ()), *(data.categories or ())):
         if name not in table.names:
@@ -63,6 +68,12 @@ def _wanted(table: Table, data: Data) -> tuple[str, ...]:
         if name not in features and name not in (data.exclude or ()):
             raise BadInput(f"data.categories names {quoted(name, MAX_NAME)}, which is not among the features")
     return columns
+
+
+def _kept(data: Data) -> tuple[str, ...]:
+    """Return the columns that are no features: the weight of the rows, if there is one, and the target."""
+    assert data.target is not None
+    return (data.target,) if data.weight is None else (data.weight, data.target)
 
 
 def import_table(data: Data, source: Source, path: Path, *, bias: bool = True) -> str:
@@ -92,7 +103,7 @@ def import_table(data: Data, source: Source, path: Path, *, bias: bool = True) -
 
 def _import(
     table: Table,
-    columns: tuple[str, ...],
+    columns: Sequence[str],
     data: Data,
     path: Path,
     *,
@@ -100,15 +111,16 @@ def _import(
     dependent: Mapping[str, str] | None = None,
 ) -> str:
     """Import the rows. dependent: terms to leave out, each with the reason."""
-    drops = data.missing == "drop"
+    kept = _kept(data)
+    inputs = tuple(columns[: -len(kept)])
     levels: dict[str, tuple[str, ...]] = {}
     categories = [name for name in data.categories or () if name in columns]
     notes: list[str] = []
     if categories:
-        levels = _levels(table, columns, categories, notes, drops=drops)
-    rows = _Rows(table, columns, levels, drops=drops, watched=data.features is None and len(columns) > 2)
-    terms = terms_of(columns[:-1], levels)
-    twice = [name for name in (*terms, columns[-1]) if [*terms, columns[-1]].count(name) > 1]
+        levels = _levels(table, data, inputs, categories, notes)
+    rows = _Rows(table, data, inputs, levels)
+    terms = terms_of(inputs, levels)
+    twice = [name for name in (*terms, *kept) if [*terms, *kept].count(name) > 1]
     if twice:
         raise BadInput(f"{table.where}: {quoted(twice[0], MAX_NAME)} is a column and a level of a category: rename one")
     features = tuple(term for term in terms if term not in (dependent or {}))
@@ -116,11 +128,12 @@ def _import(
         path,
         rows,
         features=features,
-        target=columns[-1],
-        types=dict.fromkeys((*features, columns[-1]), np.dtype(np.float64)),
+        target=kept[-1],
+        weight=data.weight,
+        types=dict.fromkeys((*features, *kept), np.dtype(np.float64)),
         repetitive=frozenset(features) - frozenset(columns),
         degree=data.polynomial or 1,
-        columns=columns[:-1],
+        columns=inputs,
         levels=levels,
         notes=lambda: [*_left_out(table, data), *rows.notes(), *notes, *(dependent or {}).values()],
     )
@@ -128,7 +141,7 @@ def _import(
         rows.note_constants()
     if rows.problems:
         rows.problems.refuse(rows.gaps)
-    if num_rows == 0 or (data.dependent == "refuse" and (rows.gaps.dropped or levels)):
+    if num_rows == 0 or (data.dependent == "refuse" and (rows.gaps.dropped or levels or rows.weightless)):
         refuse_too_few(table, num_rows, data.polynomial or len(terms), levels, rows.gaps, bias=bias)
     return sha256
 
@@ -147,8 +160,8 @@ def _dependent_terms(path: Path, *, bias: bool) -> dict[str, str]:
     """Return the terms of a dataset that depend on the bias and the terms before them, each with the reason."""
     dataset = open_dataset(path)
     factor = np.zeros((0, len(dataset.terms) + bias))
-    for x, _, _ in read_blocks(dataset, reuse=True):
-        rows = np.column_stack([np.ones(len(x)), x]) if bias else x
+    for block in read_blocks(dataset, reuse=True):
+        rows = np.column_stack([np.ones(len(block.x)), block.x]) if bias else block.x
         factor = np.asarray(np.linalg.qr(np.vstack([factor, rows]), mode="r"))
     names = (BIAS, *dataset.terms) if bias else dataset.terms
     dependent = dependences(factor, names)
@@ -162,26 +175,31 @@ def import_as_told(data: Data, path: Path) -> str:
 
 
 def _levels(
-    table: Table, columns: Sequence[str], categories: Sequence[str], notes: list[str], *, drops: bool
+    table: Table, data: Data, inputs: Sequence[str], categories: Sequence[str], notes: list[str]
 ) -> dict[str, tuple[str, ...]]:
     """Return the levels of each category, sorted; of complete rows alone where others are dropped."""
-    problems, seen = Problems(table, columns[-1]), {name: set[str]() for name in categories}
-    first_row, gaps = 1, Gaps(columns)
+    problems, seen = Problems(table, data.target, data.weight), {name: set[str]() for name in categories}
+    kept, drops = _kept(data), data.missing == "drop"
+    columns = (*inputs, *kept)
+    first_row, gaps = 1, Gaps(columns, num_kept=len(kept))
     for batch in table.read(table.places(columns)):
         texts: dict[str, list[str | None]] = {}
         missing = np.zeros((len(batch[0]), len(columns)), dtype=bool)
+        used = np.ones(len(batch[0]), dtype=bool)
         for j, (array, name) in enumerate(zip(batch, columns, strict=True)):
             if name in seen:
                 texts[name], missing[:, j] = labels(array, name, table, problems, first_row)
             else:
-                missing[:, j] = numbers(array, name, table, problems, first_row)[1]
+                values, missing[:, j] = numbers(array, name, table, problems, first_row)
+                used &= (values != 0) | (name != data.weight)
             problems.add(name, "missing", missing[:, j] & (not drops), first_row)
         gaps.add(missing)
-        has_gap: list[bool] = np.any(missing, axis=1).tolist()
-        for name, values in texts.items():
+        used &= ~np.any(missing, axis=1)
+        for name, labelled in texts.items():
             if len(seen[name]) <= MOST_LEVELS:
+                is_used: list[bool] = used.tolist()
                 seen[name].update(
-                    value for value, gap in zip(values, has_gap, strict=True) if not gap and value is not None
+                    value for value, has_row in zip(labelled, is_used, strict=True) if has_row and value is not None
                 )
         first_row += len(batch[0])
     complete = gaps.num_rows - gaps.dropped
@@ -229,45 +247,64 @@ def _in_order(level: str) -> tuple[float, str]:
 class _Rows:
     """The rows of a table as blocks of terms and target, and what was seen of them."""
 
-    def __init__(
-        self, table: Table, columns: Sequence[str], levels: Mapping[str, Sequence[str]], *, drops: bool, watched: bool
-    ) -> None:
-        self.problems = Problems(table, columns[-1])
-        self.gaps = Gaps(columns)
-        self._table, self._wanted, self._levels, self._drops = table, columns, levels, drops
-        self._suspicions = Suspicions(columns[-1])
+    def __init__(self, table: Table, data: Data, inputs: Sequence[str], levels: Mapping[str, Sequence[str]]) -> None:
+        kept = _kept(data)
+        self.problems = Problems(table, data.target, data.weight)
+        self.gaps = Gaps((*inputs, *kept), num_kept=len(kept))
+        self.weightless = 0
+        """Number of rows of weight 0."""
+        self._table, self._inputs, self._kept, self._levels = table, inputs, kept, levels
+        self._weight, self._drops = data.weight, data.missing == "drop"
+        self._suspicions = Suspicions(kept[-1])
         self._low: dict[str, float] = {}
         self._high: dict[str, float] = {}
         # The last value of each column that so far rises by one from row to row.
-        self._rising: dict[str, float | None] = dict.fromkeys(columns[:-1]) if watched else {}
+        is_watched = data.features is None and len(inputs) > 1
+        self._rising: dict[str, float | None] = dict.fromkeys(inputs) if is_watched else {}
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        terms = (*terms_of(self._wanted[:-1], self._levels), self._wanted[-1])
-        for batch in self._table.read(self._table.places(self._wanted)):
+        terms, columns = (*terms_of(self._inputs, self._levels), *self._kept), self.gaps.columns
+        for batch in self._table.read(self._table.places(columns)):
             first_row = self.gaps.num_rows + 1
-            values, missing = read_terms(batch, self._wanted, self._levels, self._table, self.problems, first_row)
+            values, missing = read_terms(
+                batch, columns, self._levels, self._table, self.problems, first_row, weight=self._weight
+            )
             block = dict(zip(terms, values, strict=True))
             self._watch(block)
             self.gaps.add(missing)
-            gaps = missing.any(axis=1)
-            if gaps.any():
-                if not self._drops:
-                    for j, name in enumerate(self._wanted):
-                        self.problems.add(name, "missing", missing[:, j], first_row)
-                block = {name: column[~gaps] for name, column in block.items()}
-            self._suspicions.see(
-                {name: block[name] for name in self._wanted if name in block}, np.flatnonzero(~gaps) + first_row
-            )
+            unused: np.ndarray = np.asarray(missing.any(axis=1))
+            if unused.any() and not self._drops:
+                for j, name in enumerate(columns):
+                    self.problems.add(name, "missing", missing[:, j], first_row)
+            if self._weight is not None:
+                weightless = self._see_weights(block[self._weight], unused, first_row)
+                self.weightless += int(weightless.sum())
+                unused = unused | weightless
+            if unused.any():
+                block = {name: column[~unused] for name, column in block.items()}
+            seen = {name: block[name] for name in columns if name in block and name != self._weight}
+            self._suspicions.see(seen, np.flatnonzero(~unused) + first_row)
             for name, column in block.items():
                 if len(column):
                     self._low[name] = min(self._low.get(name, np.inf), float(column.min()))
                     self._high[name] = max(self._high.get(name, -np.inf), float(column.max()))
             yield block
 
+    def _see_weights(self, weights: np.ndarray, gaps: np.ndarray, first_row: int) -> np.ndarray:
+        """Note weights that none can be, and return whether each row has weight 0, shape (n,)."""
+        assert self._weight is not None
+        self.problems.add(self._weight, "negative", weights < 0, first_row, weights)
+        sizes = np.abs(weights)
+        beyond = (sizes > MAX_WEIGHT) | ((sizes < 1 / MAX_WEIGHT) & (sizes > 0))
+        self.problems.add(self._weight, "weight", beyond, first_row, weights)
+        weightless: np.ndarray = (weights == 0) & ~gaps
+        return weightless
+
     def note_constants(self) -> None:
         """Note the features that are the same in every row."""
-        for name in self._wanted[:-1]:
-            if self._low.get(name, 0) == self._high.get(name, 1) and self.gaps.num_rows - self.gaps.dropped > 1:
+        num_rows = self.gaps.num_rows - self.gaps.dropped - self.weightless
+        for name in self._inputs:
+            if self._low.get(name, 0) == self._high.get(name, 1) and num_rows > 1:
                 self.problems.add_column(name, "constant")
 
     def notes(self) -> list[str]:
@@ -277,6 +314,9 @@ class _Rows:
         if dropped and self._drops:
             which = ", ".join(f"{quoted(name, MAX_NAME)} {count:,}" for name, count in self.gaps.by_column().items())
             notes.append(f"{dropped:,} of {num_rows:,} rows had no value and were left out: {which}")
+        if self._weight is not None:
+            left_out = f"; {self.weightless:,} of weight 0 were left out" if self.weightless else ""
+            notes.append(f"rows count by their weight in {quoted(self._weight, MAX_NAME)}{left_out}")
         for name, levels in self._levels.items():
             notes.append(
                 f"{quoted(name, MAX_NAME)} has {len(levels)} levels; the first, {quoted(levels[0], MAX_NAME)}, has no "

@@ -24,6 +24,9 @@ _MOST_MARKS = 5
 MOST_LEVELS = 1000
 """Levels that a category may have."""
 
+MAX_WEIGHT = 1e30
+"""Largest weight of a row, and inverse of the smallest one: sums of weighted squares must not overflow."""
+
 # What is wrong, and what to do; {out} says how the column is left out.
 _KINDS = {
     "missing": ("has no value", "fill it, leave such rows out, or leave that column out"),
@@ -47,6 +50,8 @@ _KINDS = {
     "constant": ("is the same in every row, as the bias is", "{out}, or fit without a bias"),
     "levels": ("has too many levels for a category", "{out}"),
     "level": ("has one level only", "{out}"),
+    "negative": ("is negative, as no weight may be", "correct it, or {out}"),
+    "weight": (f"is a weight beyond {1 / MAX_WEIGHT:g} to {MAX_WEIGHT:g}", "rescale it"),
     "unknown": ("has a level that the model was not fitted on", ""),
 }
 _PREDICTING = {"missing": "fill it, or drop the row", "unknown": "correct it, or fit again with such rows"}
@@ -60,10 +65,13 @@ class _Count:
 
 
 class Gaps:
-    """Which columns have no value in the same rows, so that it can be said what leaving a column out brings."""
+    """Which columns have no value in the same rows, so that it can be said what leaving a column out brings.
 
-    def __init__(self, columns: Sequence[str]) -> None:
-        self.columns = columns
+    num_kept: number of the last columns that cannot be left out.
+    """
+
+    def __init__(self, columns: Sequence[str], *, num_kept: int = 1) -> None:
+        self.columns, self._num_kept = columns, num_kept
         self.counts = np.zeros(len(columns), dtype=np.int64)
         self.num_rows = self.dropped = 0
         self._patterns: Counter[bytes] = Counter()
@@ -97,7 +105,7 @@ class Gaps:
         width = -(-len(self.columns) // 8)
         patterns = np.frombuffer(b"".join(self._patterns), dtype=np.uint8).reshape(-1, width)
         counts = np.array([*self._patterns.values()])
-        for j in np.argsort(-self.counts[:-1], kind="stable").tolist():
+        for j in np.argsort(-self.counts[: -self._num_kept], kind="stable").tolist():
             if len(self._patterns) > _MOST_PATTERNS:
                 left = self.num_rows if 2 * self.counts[j] <= self.num_rows else 0
             else:
@@ -115,11 +123,12 @@ class Gaps:
 class Problems:
     """What is wrong with a table, by column, to be told at once.
 
-    target: the column that cannot be left out; None where nothing is fitted.
+    target, weight: the columns that cannot be left out; no target where nothing is fitted.
     """
 
-    def __init__(self, table: Table, target: str | None) -> None:
+    def __init__(self, table: Table, target: str | None, weight: str | None = None) -> None:
         self._table, self._target = table, target
+        self._kept = {name: role for name, role in ((target, "target"), (weight, "weight")) if name is not None}
         self._counts: dict[tuple[str, str], _Count] = {}
         self.profiles: dict[str, Profile] = {}
         # Text of numbers that cannot be used: marks of a missing value, perhaps.
@@ -220,12 +229,12 @@ class Problems:
         what, remedy = _KINDS[kind]
         if self._target is None:
             remedy = _PREDICTING.get(kind, "the model was fitted on numbers there: correct it")
-        elif column == self._target:
+        elif column in self._kept:
             remedy = remedy.replace("make it a category, or {out}", "{out}").replace("make it a category, ", "")
         rows = "" if count.rows == 0 else f" in row {count.first}"
         if count.rows > 1:
             rows = f" in {count.rows:,} rows, first in row {count.first}"
-        out = "leave it out" if column != self._target else "choose another target"
+        out = f"choose another {self._kept[column]}" if column in self._kept else "leave it out"
         return f"column {quoted(column, MAX_NAME)} {what}{rows}{count.example}: {remedy.format(out=out)}"
 
     def _advice(self, every: Sequence[tuple[str, str]], gaps: Gaps | None) -> dict[str, Any]:
@@ -243,7 +252,7 @@ class Problems:
                     else:
                         advice.setdefault(key, value)
         out = advice.get("data.exclude", [])
-        if self._target in out:
+        if not self._kept.keys().isdisjoint(out):
             return {}
         if gaps is not None and any(kind == "missing" and column not in out for column, kind in every):
             costly = gaps.costly(len(gaps.columns), out)
@@ -268,7 +277,7 @@ class Problems:
             return {}
         if kind == "text":
             totals = {} if hidden or not profile.totals else {"data.nulls": [*profile.totals], "data.missing": "drop"}
-            return {"data.categories": [column], **totals} if column != self._target else out
+            return {"data.categories": [column], **totals} if column not in self._kept else out
         if kind in ("infinite", "large"):
             marks = self._marks.get(column, set())
             is_few = 0 < len(marks) <= _MOST_MARKS and not hidden

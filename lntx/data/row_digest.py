@@ -16,15 +16,15 @@ class RowsDigest:
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Add a block. x: shape (n, num_features). y: shape (n,)."""
-        for column in (*x.T, y):
+    def add(self, x: np.ndarray, *columns: np.ndarray) -> None:
+        """Add a block. x: shape (n, num_features). columns: of shape (n,) each."""
+        for column in (*x.T, *columns):
             self._digest.update(np.ascontiguousarray(column, dtype=np.float64).data)
 
     def through(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Yield the same blocks, adding each to the digest."""
         for block in blocks:
-            self.add(block.x, block.y)
+            self.add(block.x, block.y, *([] if block.row_weights is None else [block.row_weights]))
             yield block
 
     @property

@@ -42,7 +42,7 @@ class Reference(Section):
     """Standard error of the bias; None without a bias or without residual degrees of freedom."""
 
     residual_sd: float | None
-    """Standard deviation of the residuals, sqrt(RSS / (N - p)); None if N = p."""
+    """Standard deviation of the residuals, sqrt(RSS / (N - p)), of a row of weight 1; None if N = p."""
 
     r_squared: float | None
     """1 - RSS / TSS; TSS is taken about the mean with a bias, and about 0 without one (as NIST does). None if TSS
@@ -97,18 +97,20 @@ def adder_of(dataset: Dataset) -> Callable[[Iterable[Block]], Gram]:
     num_terms, is_one_part = len(dataset.terms), fits_in_memory(dataset)
     # The units of a single part, too, are those of the first block.
     units = None if is_one_part else units_of(_columns(next(read_blocks(dataset))))
-    compiled = not is_one_part and num_terms + 2 <= NARROW
+    compiled = not is_one_part and num_terms + 2 <= NARROW and dataset.weight is None
     return functools.partial(sum_rows, num_terms=num_terms, units=units, compiled=compiled)
 
 
 def sum_rows(
     blocks: Iterable[Block], num_terms: int, *, units: np.ndarray | None = None, compiled: bool = False
 ) -> Gram:
-    """Return the exact sums of rows. blocks: x, shape (n, num_terms), and y, shape (n,). Others: as `Gram` has them."""
+    """Return the exact sums of rows, by their weights. blocks: x, shape (n, num_terms), and y, shape (n,). Others: as
+    `Gram` has them.
+    """
     gram = Gram(num_terms + 2, units=units, compiled=compiled)
     for block in blocks:
         low = None if block.low is None else np.column_stack([block.low, np.zeros((len(block.y), 2))])
-        gram.add(_columns(block), low)
+        gram.add(_columns(block), low, block.row_weights)
     return gram
 
 
@@ -121,7 +123,7 @@ def _columns(block: Block) -> np.ndarray:
 
 
 def solve(sums: Gram, terms: tuple[str, ...], *, bias: bool) -> Reference:
-    """Solve min ‖y - x · weights - bias‖.
+    """Solve min ‖y - x · weights - bias‖, of weighted rows in the norm of their weights.
 
     sums: the exact sums of the rows. terms: names of the columns of x.
 
@@ -145,7 +147,8 @@ def _statistics(
     d = len(terms)
     freedom = num_rows - d - bias
     squares, sum_y = total.fraction(d + 1, d + 1), total.fraction(d, d + 1)
-    tss = squares - sum_y**2 / num_rows if bias else squares
+    # The square of the ones is the sum of the weights of the rows.
+    tss = squares - sum_y**2 / total.fraction(d, d) if bias else squares
     rss = solution.residual_sum_of_squares
     variance = float(rss / freedom) if freedom > 0 else None
     errors = [None if variance is None else math.sqrt(variance * entry) for entry in solution.inverse_diagonal.tolist()]

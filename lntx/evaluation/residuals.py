@@ -20,7 +20,9 @@ _SAMPLE_ROWS = 500
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualFigures:
-    """Figures of y - x · weights - bias, each residual as if computed with twice the digits and rounded once."""
+    """Figures of y - x · weights - bias, each residual as if computed with twice the digits and rounded once, and
+    multiplied by the square root of the row's weight.
+    """
 
     mean_square: float
     """Mean squared error."""
@@ -71,10 +73,13 @@ def _figures_of_part(
     counts = np.zeros(_NUM_BINS, np.int64)
     for block in read_blocks(part, reuse=True):
         residual = _residuals(block, weights, bias, compiled=compiled)
+        chosen = slice(-row % step, None, step)
+        fitted = (block.y[chosen] - residual[chosen]).tolist()
+        if block.row_weights is not None:
+            residual = residual * np.sqrt(block.row_weights)
+        sample += zip(fitted, residual[chosen].tolist(), strict=True)
         # No BLAS: its sums depend on the number of threads.
         squares.append(float((residual**2).sum()))
-        chosen = slice(-row % step, None, step)
-        sample += zip((block.y[chosen] - residual[chosen]).tolist(), residual[chosen].tolist(), strict=True)
         row += len(residual)
         if spread:
             # The number of edges at or below each residual: all are multiples of 1/4, so that nothing is rounded here.

@@ -3,7 +3,8 @@
 First order, component by component, without a norm over rows or columns: with X⁺ the pseudoinverse and r the
 residuals, weight j moves by at most u (Σᵢ |X⁺ⱼᵢ| (|yᵢ| + Σₖ |xᵢₖ wₖ|) + Σᵢₖ |(XᵀX)⁻¹ⱼₖ xᵢₖ rᵢ|) (Björck, Numerical
 Methods for Least Squares Problems, 1996, section 1.4.5; Higham, Accuracy and Stability of Numerical Algorithms, 2002,
-section 20.1). The ones of the bias are no entries. Powers of a column move together.
+section 20.1). The ones of the bias and the weights of rows are no entries. Powers of a column move together. With
+weights W of the rows, X⁺ is (XᵀWX)⁻¹XᵀW, and r is Wr.
 """
 
 from __future__ import annotations
@@ -88,11 +89,13 @@ class Rounding:
         *inverse, solution = self._solved(places)
         totals = [0.0] * len(places)
         for block in read_blocks(self._dataset):
-            moved, sizes = self._moved(block), self._sizes(block)
+            row_weights = 1.0 if block.row_weights is None else block.row_weights
+            moved, sizes = self._moved(block), self._sizes(block) * row_weights
             for k, row in enumerate(inverse):
                 shares = _distances(block, np.zeros(len(block.y)), row, sizes, totals[k])
                 totals[k] += float((shares * sizes).sum())
                 weights = self._added(moved * np.array([float(value.mid()) for value in row[: moved.shape[1]]]))
+                weights = weights * row_weights
                 totals[k] += float((_distances(block, block.y, solution, weights, totals[k]) * weights).sum())
         return [min(self._unit * total, 1e300) for total in totals]
 

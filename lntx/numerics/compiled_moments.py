@@ -15,6 +15,7 @@ def add_rows(  # noqa: PLR0912 - one loop: what is called from it would be compi
     x: np.ndarray,
     low: np.ndarray,
     y: np.ndarray,
+    row_weights: np.ndarray,
     weights: np.ndarray,
     bias: float,
     high: np.ndarray,
@@ -24,7 +25,8 @@ def add_rows(  # noqa: PLR0912 - one loop: what is called from it would be compi
     """Add rows to sums.
 
     x: terms, float64, shape (d, n), row-major. low: rounding error of x, of the same shape, or of shape (0, 0).
-    y: shape (n,). weights: shape (d,). high, rest: the sums as pairs, shape (p, LANES), where p > d if there is a bias.
+    y: shape (n,). row_weights: factor of each row, shape (n,), or (0,) for 1. weights: shape (d,).
+    high, rest: the sums as pairs, shape (p, LANES), where p > d if there is a bias.
     squares: sums of squared residuals, shape (LANES,).
     """
     d, n = x.shape
@@ -49,7 +51,13 @@ def add_rows(  # noqa: PLR0912 - one loop: what is called from it would be compi
         for k in range(count):
             # Normalise after cancellation: the error must be below the rounding of the residual.
             residual[k], error[k] = two_sum(residual[k], error[k])
-            squares[k] += residual[k] * residual[k]
+            if not len(row_weights):
+                squares[k] += residual[k] * residual[k]
+                continue
+            plain, factor = residual[k], row_weights[start + k]
+            residual[k], lost = two_product(plain, factor)
+            error[k] = error[k] * factor + lost
+            squares[k] += plain * residual[k]
         for j in range(d):
             column, total, part = x[j, start : start + count], high[j], rest[j]
             for k in range(count):

@@ -1,4 +1,4 @@
-"""XᵀX exact to the last bit, in one pass and bounded memory, independent of the order and number of the rows.
+"""XᵀX, or XᵀWX, exact to the last bit, in one pass and bounded memory, independent of the order and number of the rows.
 
 Only sums; `normal_equations` solves.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lntx.numerics.doubledouble import two_product
 from lntx.numerics.exact_matrix import (
     BITS,
     SHARED_ROWS,
@@ -23,6 +24,9 @@ from lntx.numerics.exact_matrix import (
 _CHUNK_NUMBERS = 2**16
 # The largest accepted number, 1e100, stays within float64 if it is scaled by 2^400 or 2^-400.
 _UNITS = 400
+_Digits = list[tuple[int, np.ndarray, np.ndarray]]
+"""Level, which columns have digits there, and these digits in groups of rows."""
+
 # Columns up to which a compiled loop is faster than BLAS.
 NARROW = 8
 
@@ -50,37 +54,37 @@ class Gram:
         self._compiled = compiled
         self.num_rows = 0
 
-    def add(self, columns: np.ndarray, low: np.ndarray | None = None) -> None:
+    def add(self, columns: np.ndarray, low: np.ndarray | None = None, row_weights: np.ndarray | None = None) -> None:
         """Add rows.
 
         columns: float64, shape (n, num_columns). low: correction to add to `columns`, smaller than its rounding.
+        row_weights: factor of the products of each row, shape (n,); None: 1.
         """
         self.num_rows += len(columns)
         if self._exponents is None:
             self._exponents = units_of(columns)
-        if self._compiled and low is None and self._add_compiled(columns, self._exponents):
+        if self._compiled and low is None and row_weights is None and self._add_compiled(columns, self._exponents):
             return
         step = max(SHARED_ROWS, _CHUNK_NUMBERS // self.num_columns // SHARED_ROWS * SHARED_ROWS)
         for start in range(0, len(columns), step):
             parts = [
                 np.ldexp(part[start : start + step], -self._exponents) for part in (columns, low) if part is not None
             ]
-            self._add_chunk([_in_groups(part) for part in parts])
+            left = _digits(parts)
+            if row_weights is None:
+                self._add_chunk(left, None)
+            else:
+                self._add_chunk(left, _digits(_weighted(parts, row_weights[start : start + step, None])))
             carry(self._totals)
 
-    def _add_chunk(self, parts: list[np.ndarray]) -> None:
-        digits = [
-            # Only columns with digits at this level: whole numbers have few.
-            (level, is_used, digit if is_used.all() else np.ascontiguousarray(digit[:, :, is_used]))
-            for level, digit in sorted(split(*parts).items())
-            for is_used in [digit.any(axis=(0, 1))]
-        ]
-        for place, (level, rows, left) in enumerate(digits):
-            across = left.transpose(0, 2, 1)
-            for other, columns, right in digits[place:]:
+    def _add_chunk(self, left: _Digits, right: _Digits | None) -> None:
+        """Add the products of digits; without `right`, of `left` with itself."""
+        for place, (level, rows, digit) in enumerate(left):
+            across = digit.transpose(0, 2, 1)
+            for other, columns, factor in left[place:] if right is None else right:
                 product = np.zeros((self.num_columns, self.num_columns), dtype=np.int64)
-                product[np.ix_(rows, columns)] = np.matmul(across, right).astype(np.int64).sum(axis=0)
-                if other != level:
+                product[np.ix_(rows, columns)] = np.matmul(across, factor).astype(np.int64).sum(axis=0)
+                if right is None and other != level:
                     product = product + product.T
                 add_digits(self._totals, level + other, product)
 
@@ -115,6 +119,22 @@ class Gram:
         assert self._exponents is not None
         digits = carried({level: total.copy() for level, total in self._totals.items()})
         return ExactMatrix(digits=digits, row_exponents=self._exponents, column_exponents=self._exponents)
+
+
+def _weighted(parts: list[np.ndarray], row_weights: np.ndarray) -> list[np.ndarray]:
+    """Return the sum of parts times the weight of each row, as a number and its rounding error."""
+    high, *rest = parts
+    product, error = two_product(high, row_weights)
+    return [product, error + sum((part * row_weights for part in rest), np.zeros(()))]
+
+
+def _digits(parts: list[np.ndarray]) -> _Digits:
+    """Return the digits of numbers by level, without the columns that have none there: whole numbers have few."""
+    return [
+        (level, is_used, digit if is_used.all() else np.ascontiguousarray(digit[:, :, is_used]))
+        for level, digit in sorted(split(*map(_in_groups, parts)).items())
+        for is_used in [np.asarray(digit.any(axis=(0, 1)))]
+    ]
 
 
 def _in_groups(rows: np.ndarray) -> np.ndarray:

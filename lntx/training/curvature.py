@@ -32,7 +32,7 @@ _LARGEST_SCALE = 1e75
 
 @dataclass(frozen=True, kw_only=True)
 class Curvature:
-    """Second moments of the columns of [x, 1] (with the ones only if a bias is learned)."""
+    """Second moments of the columns of [x, 1] (with the ones only if a bias is learned), by the weights of the rows."""
 
     num_rows: int
     """Number of rows measured."""
@@ -114,7 +114,7 @@ class Measured:
     """R of their QR factorisation, float64, shape (p, p), or (num_rows, p) if they are fewer."""
 
     squares: float
-    """Sum of the squares of y."""
+    """Sum of the squares of y, by the weights of the rows."""
 
     sizes: np.ndarray
     """Largest absolute value of each column of x, and of y, last."""
@@ -130,7 +130,7 @@ def measure(blocks: Iterable[Block], num_terms: int, *, bias: bool, largest: flo
     num_rows, squares = 0, 0.0
     sizes = np.zeros(num_terms + 1)
     columns = np.empty((0, p))
-    for x, y, _ in blocks:
+    for x, y, _, row_weights in blocks:
         sizes = np.maximum(sizes, [*np.maximum(x.max(axis=0), -x.min(axis=0)), max(y.max(), -y.min())])
         if not sizes.max() < largest:
             break
@@ -140,10 +140,12 @@ def measure(blocks: Iterable[Block], num_terms: int, *, bias: bool, largest: flo
         columns[: len(factor)] = factor.numpy()
         columns[len(factor) :, bias:] = x
         columns[len(factor) :, :bias] = 1.0
+        if row_weights is not None:
+            columns[len(factor) :] *= np.sqrt(row_weights)[:, None]
         factor = torch.linalg.qr(torch.from_numpy(columns), mode="r").R
         num_rows += len(x)
         # No BLAS: its sums depend on the number of threads.
-        squares += float((y**2).sum())
+        squares += float((y**2 if row_weights is None else row_weights * y**2).sum())
     return Measured(num_rows=num_rows, factor=factor, squares=squares, sizes=sizes)
 
 

@@ -76,7 +76,7 @@ def fit(
         rows = read_parts(dataset, dtype if by_rows else torch.float64, device, blocks)
         generator = torch.Generator().manual_seed(train.seed)
         model = LNTXLinearModel(len(dataset.terms), bias=bias, dtype=dtype, generator=generator).to(device)
-        naive = _naive_error(model, rows, train, descent, dataset.num_rows)
+        naive = _naive_error(model, rows, train, descent, dataset)
 
         progress = TrainingLoop(model, generator, Checkpoints(checkpoint))
         history, stop = progress.history, None
@@ -157,15 +157,16 @@ def read_parts(
 
     def read() -> Iterator[Part]:
         row = 0
-        for x, y, low in blocks():
+        for x, y, low, row_weights in blocks():
             if not in_memory:
                 row += len(y)
                 report_progress(row, dataset.num_rows, "rows of this pass")
-            yield (
+            yield Part(
                 torch.from_numpy(x).to(device, dtype),
                 torch.from_numpy(y).to(device, dtype).unsqueeze(1),
                 # The rounding of float32 is far larger than `low`.
                 None if low is None or dtype == torch.float32 else torch.from_numpy(low).to(device),
+                None if row_weights is None else torch.from_numpy(row_weights).to(device, dtype).unsqueeze(1),
             )
 
     in_memory = fits_in_memory(dataset)
@@ -184,11 +185,11 @@ def refuse_beyond_float32(curvature: curves.Curvature, train: Train) -> None:
 
 
 def _naive_error(
-    model: LNTXLinearModel, rows: Callable[[], Iterator[Part]], train: Train, descent: Descent, num_rows: int
+    model: LNTXLinearModel, rows: Callable[[], Iterator[Part]], train: Train, descent: Descent, dataset: Dataset
 ) -> float | None:
     """Return the gradient error of the same loop in plain torch; None if it does not matter for these settings."""
     plain = train.dtype == "float32" and train.precondition == "none" and descent.batch_size is None
-    if not plain or num_rows <= _NAIVE_IS_FINE:
+    if not plain or dataset.num_rows <= _NAIVE_IS_FINE or dataset.weight is not None:
         return None
     return naive_error(model, rows())
 

@@ -6,6 +6,7 @@ Stores gradients in the parameters; takes no step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -13,8 +14,26 @@ from torch import nn
 from lntx.model import LNTXLinearModel
 from lntx.numerics.compensated import rounding_error
 
-Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-"""x, shape (n, num_terms), y, shape (n, 1), in the training dtype, and the rounding error of x, or None."""
+
+class Part(NamedTuple):
+    """Rows as tensors, in the training dtype."""
+
+    x: torch.Tensor
+    """Terms, shape (n, num_terms)."""
+
+    y: torch.Tensor
+    """Target, shape (n, 1)."""
+
+    low: torch.Tensor | None = None
+    """Rounding error of x, float64, of the same shape; None if x is exact."""
+
+    row_weights: torch.Tensor | None = None
+    """Weight of each row, shape (n, 1); None: 1."""
+
+    def rows(self, which: slice | torch.Tensor) -> Part:
+        """Return some of the rows."""
+        return Part(*(None if column is None else column[which] for column in self))  # type: ignore[arg-type]
+
 
 FLOAT32_ROWS = 4096
 """Most rows in one float32 sum; these sums are added in float64. Torch sums row after row: 1e7 rows give an error of
@@ -29,21 +48,25 @@ def backward(
 ) -> float:
     """Store the gradient of the mean squared error, times `weight`, in the parameters; return that error.
 
-    parts: num_rows rows. compensate: remove the rounding of the predictions from the residuals.
+    parts: num_rows rows, whose squared errors are multiplied by their weights. compensate: remove the rounding of the
+    predictions from the residuals.
     """
-    criterion = nn.MSELoss()
+    criterion, squared_errors = nn.MSELoss(), nn.MSELoss(reduction="none")
     parameters = list(model.parameters())
     total_loss = 0.0
     totals = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters]
-    for x, y, low in _short(parts):
-        prediction = model(x)
+    for part in _short(parts):
+        x, target = part.x, part.y
+        output = prediction = model(x)
         if compensate:
             # No gradient through the rounding error: it is not part of the model.
             with torch.no_grad():
-                error = rounding_error(x, low, model.linear.weight[0], model.linear.bias, prediction)
-            loss = criterion(prediction - y, -error)
+                error = rounding_error(x, part.low, model.linear.weight[0], model.linear.bias, prediction)
+            output, target = prediction - target, -error
+        if part.row_weights is None:
+            loss = criterion(output, target)
         else:
-            loss = criterion(prediction, y)
+            loss = (part.row_weights * squared_errors(output, target)).mean()
         loss.backward()
         share = len(x) / num_rows
         total_loss += float(loss.detach()) * share
@@ -58,8 +81,8 @@ def backward(
 def naive_error(model: LNTXLinearModel, parts: Iterable[Part]) -> float:
     """Return the relative error of torch's float32 weight gradient of the first 2^22 rows in one batch."""
     rows: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for x, y, _ in parts:
-        rows.append((x.float(), y.float()))
+    for part in parts:
+        rows.append((part.x.float(), part.y.float()))
         if sum(len(x) for x, _ in rows) >= _TRIED_ROWS:
             break
     x, y = (torch.cat(columns)[:_TRIED_ROWS] for columns in zip(*rows, strict=True))
@@ -78,8 +101,7 @@ def gradient(parameter: torch.Tensor) -> torch.Tensor:
 
 
 def _short(parts: Iterable[Part]) -> Iterator[Part]:
-    for x, y, low in parts:
-        size = FLOAT32_ROWS if x.dtype == torch.float32 else len(x)
-        for start in range(0, len(x), size):
-            part = slice(start, start + size)
-            yield x[part], y[part], None if low is None else low[part]
+    for part in parts:
+        size = FLOAT32_ROWS if part.x.dtype == torch.float32 else len(part.x)
+        for start in range(0, len(part.x), size):
+            yield part.rows(slice(start, start + size))

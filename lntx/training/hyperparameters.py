@@ -98,7 +98,7 @@ def plan_descent(
     if train.learning_rate == "auto":
         rate = full_batch_rate
         if batch_size is not None:
-            largest = max(_largest_row(x, coordinates, curvature.has_bias) for x, _, _ in blocks())
+            largest = max(_largest_row(block, coordinates, curvature.has_bias) for block in blocks())
             rate = curves.batch_rate(
                 eigenvalues, largest_row=largest, num_rows=curvature.num_rows, batch_size=batch_size
             )
@@ -177,7 +177,8 @@ def _batch_size(train: Train, curvature: curves.Curvature) -> int | None:
     return train.batch_size
 
 
-def _largest_row(x: np.ndarray, coordinates: torch.Tensor, has_bias: bool) -> float:
-    columns = np.hstack([x, np.ones((len(x), 1))]) if has_bias else x
+def _largest_row(block: Block, coordinates: torch.Tensor, has_bias: bool) -> float:
+    columns = np.hstack([block.x, np.ones((len(block.x), 1))]) if has_bias else block.x
     # In torch, which uses one thread here: the order of sums in BLAS may depend on the number of threads.
-    return float(((torch.from_numpy(columns) @ coordinates) ** 2).sum(dim=1).max())
+    squares = ((torch.from_numpy(columns) @ coordinates) ** 2).sum(dim=1)
+    return float((squares if block.row_weights is None else squares * torch.from_numpy(block.row_weights)).max())

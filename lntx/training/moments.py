@@ -17,9 +17,7 @@ from lntx.data.dataset import Dataset, read_blocks
 from lntx.numerics.compensated import Pair, exact_predictions, exact_transform, sum_pairs
 from lntx.numerics.doubledouble import two_product, two_sum
 from lntx.training.curvature import Curvature
-
-Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-"""x, shape (n, d), y, shape (n, 1), and the rounding error of x; float64."""
+from lntx.training.gradients import Part
 
 # Numbers per chunk: larger chunks do not fit into the processor's caches.
 _CHUNK_NUMBERS = 2**15
@@ -47,7 +45,7 @@ class Moments:
     rows: reads the rows. sums: a pass over the same rows.
     """
 
-    def __init__(self, curvature: Curvature, rows: Callable[[], Iterator[Rows]], sums: PassSums) -> None:
+    def __init__(self, curvature: Curvature, rows: Callable[[], Iterator[Part]], sums: PassSums) -> None:
         self._rows = rows
         self._sums = sums
         self._num_rows = curvature.num_rows
@@ -111,9 +109,12 @@ class Moments:
         if lack < _NO_LACK or self._num_rows * len(self._factor) ** 2 > _METRIC_NUMBERS:
             return None
         total = torch.zeros_like(coordinates)
-        for x, _, low in self._rows():
-            for chunk in _chunks(x):
-                columns = _transformed(x[chunk], None if low is None else low[chunk], coordinates)
+        for rows in self._rows():
+            for chunk in _chunks(rows.x):
+                part = rows.rows(chunk)
+                columns = _transformed(part.x, part.low, coordinates)
+                if part.row_weights is not None:
+                    columns = columns * part.row_weights.sqrt()
                 total += columns.T @ columns
         metric: torch.Tensor = torch.linalg.inv(total / self._num_rows)
         return metric
@@ -138,16 +139,12 @@ class Moments:
         return total
 
 
-def sums_of_rows(rows: Iterable[Rows], coefficients: torch.Tensor, rest: torch.Tensor | None = None) -> Sums:
+def sums_of_rows(rows: Iterable[Part], coefficients: torch.Tensor, rest: torch.Tensor | None = None) -> Sums:
     """Return the sums of rows at coefficients of shape (p,): with more than x has columns, the last is the bias.
 
     rest: what rounding took from the coefficients, shape (p,).
     """
-    return add_up(
-        _sums_of_chunk(x[chunk], y[chunk, 0], None if low is None else low[chunk], coefficients, rest)
-        for x, y, low in rows
-        for chunk in _chunks(x)
-    )
+    return add_up(_sums_of_chunk(part.rows(chunk), coefficients, rest) for part in rows for chunk in _chunks(part.x))
 
 
 def sums_of_part(part: Dataset, coefficients: torch.Tensor) -> Sums:
@@ -158,9 +155,10 @@ def sums_of_part(part: Dataset, coefficients: torch.Tensor) -> Sums:
     high, rest = np.zeros((p, compiled_moments.LANES)), np.zeros((p, compiled_moments.LANES))
     squares = np.zeros(compiled_moments.LANES)
     weights, bias = coefficients[:d].numpy(), float(coefficients[d]) if p > d else 0.0
-    for x, y, low in read_blocks(part, reuse=True):
+    for x, y, low, row_weights in read_blocks(part, reuse=True):
         lower = np.zeros((0, 0)) if low is None else low.T
-        compiled_moments.add_rows(x.T, lower, y, weights, bias, high, rest, squares)
+        factors = np.zeros(0) if row_weights is None else row_weights
+        compiled_moments.add_rows(x.T, lower, y, factors, weights, bias, high, rest, squares)
     total = sum_pairs(torch.from_numpy(high).T, torch.from_numpy(rest).T)
     return total, float(squares.sum())
 
@@ -180,17 +178,21 @@ def _chunks(x: torch.Tensor) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(x), step))
 
 
-def _sums_of_chunk(
-    x: torch.Tensor, y: torch.Tensor, low: torch.Tensor | None, coefficients: torch.Tensor, rest: torch.Tensor | None
-) -> Sums:
+def _sums_of_chunk(part: Part, coefficients: torch.Tensor, rest: torch.Tensor | None) -> Sums:
+    x, y, low, row_weights = part
     d = x.shape[1]
     bias = coefficients[d:] if len(coefficients) > d else None
     high, error = exact_predictions(x, low, coefficients[:d], bias)
     if rest is not None and bool(rest.any()):
         error = error + (x * rest[:d]).sum(dim=1) + rest[d:].sum()
-    residual, more = two_sum(y, -high)
+    residual, more = two_sum(y[:, 0], -high)
     # Normalise again after cancellation: the remainder must be below the rounding of the residual.
     residual, remainder = two_sum(residual, more - error)
+    plain = residual
+    if row_weights is not None:
+        factor = row_weights[:, 0]
+        residual, lost = two_product(residual, factor)
+        remainder = remainder * factor + lost
     remainder = remainder.unsqueeze(1)
     products, errors = two_product(x, residual.unsqueeze(1))
     errors = errors + x * remainder
@@ -199,7 +201,7 @@ def _sums_of_chunk(
     if bias is not None:
         products = torch.cat([products, residual.unsqueeze(1)], dim=1)
         errors = torch.cat([errors, remainder], dim=1)
-    return sum_pairs(products, errors), float(residual @ residual)
+    return sum_pairs(products, errors), float(plain @ residual)
 
 
 def _transformed(x: torch.Tensor, low: torch.Tensor | None, coordinates: torch.Tensor) -> torch.Tensor:

@@ -90,13 +90,13 @@ def mini_batches(
 
     def epoch(_compensate: bool) -> float:
         epoch_loss = 0.0
-        for x, y, _ in rows():
-            order = torch.randperm(len(x), generator=generator).to(x.device)
+        for part in rows():
+            order = torch.randperm(len(part.x), generator=generator).to(part.x.device)
             for indices in torch.split(order, batch_size):
                 optimizer.zero_grad()
                 # Weight a short last batch by its size: the rate was derived for full batches.
                 weight = len(indices) / batch_size
-                loss = backward(model, [(x[indices], y[indices], None)], len(indices), weight=weight)
+                loss = backward(model, [part.rows(indices)], len(indices), weight=weight)
                 _precondition(model, descent.coordinates)
                 optimizer.step()
                 epoch_loss += loss * len(indices) / num_rows

@@ -74,10 +74,10 @@ def test_blocks_do_not_depend_on_how_the_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     generation.generate_dataset(Data(num_rows=150_000, distribution="uniform"), path)
     dataset = open_dataset(path)
-    expected = [(x.copy(), y.copy()) for x, y, _ in read_blocks(dataset)]
+    expected = [(x.copy(), y.copy()) for x, y, *_ in read_blocks(dataset)]
     assert [len(y) for _, y in expected] == [65536, 65536, 18928]
     for read_rows in (777, 100_000):
-        for (x, y), (other_x, other_y, _) in zip(expected, read_blocks(dataset, read_rows=read_rows), strict=True):
+        for (x, y), (other_x, other_y, *_) in zip(expected, read_blocks(dataset, read_rows=read_rows), strict=True):
             assert np.array_equal(x, other_x)
             assert np.array_equal(y, other_y)
 
@@ -106,7 +106,7 @@ def _imported(path: Path, folder: Path, **keys: Any) -> tuple[tuple[str, ...], n
     data = Data.model_validate({"path": str(path), "target": "y", **keys})
     import_table(data, look_at(path), folder / "rows.parquet")
     dataset = open_dataset(folder / "rows.parquet")
-    x, y, _ = next(iter(read_blocks(dataset)))
+    x, y, *_ = next(iter(read_blocks(dataset)))
     return dataset.features, x, y
 
 

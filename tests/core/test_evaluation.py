@@ -200,7 +200,7 @@ def test_the_reference_is_the_exact_solution(tmp_path: Path) -> None:
     config = settle(overrides={"data": {"num_features": 3, "noise": 1.0, "num_rows": 200, "distribution": "uniform"}})
     path = tmp_path / "rows.parquet"
     generate_dataset(config.data, path)
-    x, y, _ = next(iter(read_blocks(open_dataset(path))))
+    x, y, *_ = next(iter(read_blocks(open_dataset(path))))
     for bias in (False, True):
         found = solve(sum_rows([Block(x, y)], 3), ("a", "b", "c"), bias=bias)
         coefficients = [*found.weights, *([found.bias] if found.bias is not None else [])]

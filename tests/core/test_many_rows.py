@@ -22,6 +22,7 @@ from lntx.numerics import compiled_gram, compiled_residuals
 from lntx.numerics.gram import Gram
 from lntx.numerics.residuals import residuals
 from lntx.training.fit import fit
+from lntx.training.gradients import Part
 from lntx.training.moments import add_up, sums_of_part, sums_of_rows
 from lntx.training.result import Fit
 from lntx.workers import map_in_order
@@ -139,10 +140,10 @@ def test_the_sums_of_training_have_thirty_digits(tmp_path: Path, many: pytest.Mo
     _, dataset = _rows(tmp_path, weights=[3.7, -1.2], noise=0.5, distribution="normal", num_rows=3000)
     coefficients = torch.tensor([3.5, -1.0, 0.25], dtype=torch.float64)
     (high, low), squares = add_up(sums_of_part(part, coefficients) for part in parts_of(dataset))
-    rows = [(torch.from_numpy(x), torch.from_numpy(y).unsqueeze(1), None) for x, y, _ in read_blocks(dataset)]
+    rows = [Part(torch.from_numpy(x), torch.from_numpy(y).unsqueeze(1)) for x, y, *_ in read_blocks(dataset)]
     (plain, rest), plain_squares = sums_of_rows(rows, coefficients)
     total = [Fraction(0)] * 3
-    for x, y, _ in read_blocks(dataset):
+    for x, y, *_ in read_blocks(dataset):
         for (a, b), target in zip(x.tolist(), y.tolist(), strict=True):
             residual = Fraction(target) - Fraction(a) * Fraction(3.5) + Fraction(b) - Fraction(0.25)
             total = [part + Fraction(c) * residual for part, c in zip(total, (a, b, 1.0), strict=True)]
@@ -171,7 +172,7 @@ def test_results_come_in_order_and_an_error_ends_them(monkeypatch: pytest.Monkey
 def test_sums_of_parts_can_be_merged(tmp_path: Path, many: pytest.MonkeyPatch) -> None:
     _, dataset = _rows(tmp_path, weights=[1.0] * 9, distribution="normal", noise=1.0, num_rows=100_000)
     gram = Gram(11)
-    for x, y, _ in read_blocks(dataset):
+    for x, y, *_ in read_blocks(dataset):
         gram.add(np.column_stack([x, np.ones(len(y)), y]))
     merged = exact_sums(dataset)
     assert merged.num_rows == gram.num_rows == 100_000

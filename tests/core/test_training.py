@@ -76,7 +76,7 @@ def test_one_weight_is_the_correctly_rounded_exact_solution(tmp_path: Path, bias
             data={"weights": [math.pi + seed], "noise": noise, "seed": seed, "num_rows": 300},
             train={"bias": bias, "seed": seed},
         )
-        x, y, _ = next(iter(read_blocks(dataset)))
+        x, y, *_ = next(iter(read_blocks(dataset)))
         assert fit.weights[0] == least_squares(x, y, bias=bias)[0]
 
 
@@ -113,7 +113,7 @@ def test_the_first_step_is_the_tutorials(tmp_path: Path) -> None:
     dataset, _, history = _fit(
         tmp_path, train={"learning_rate": 0.001, "max_epochs": 2, "tolerance": 0, "bias": True, "precondition": "none"}
     )
-    x, y, _ = next(iter(read_blocks(dataset)))
+    x, y, *_ = next(iter(read_blocks(dataset)))
     weight, bias = history[0].weights[0], history[0].bias
     assert bias is not None
     for epoch in history[1:]:
@@ -127,7 +127,7 @@ def test_the_first_step_is_the_tutorials(tmp_path: Path) -> None:
 
 def test_a_rate_over_the_stable_limit_is_refused_with_the_limit(tmp_path: Path) -> None:
     dataset, fit, _ = _fit(tmp_path)
-    x, _, _ = next(iter(read_blocks(dataset)))
+    x, *_ = next(iter(read_blocks(dataset)))
     assert fit.stable_limit == pytest.approx(1 / (x**2).mean(), rel=1e-12)
     just_over = fit.stable_limit * 1.001
     with pytest.raises(BadInput, match=rf"below the stable limit {fit.stable_limit:.6g} .*got {just_over:g}"):
@@ -315,6 +315,6 @@ def test_ill_conditioned_noisy_rows_are_learned_to_the_last_bits(tmp_path: Path)
     """Columns near 10^6 beside a bias: float64 gradients would leave half of the digits."""
     data = {"weights": [1.0, 2.0], "num_rows": 300, "low": 1_000_000, "high": 1_000_010, "bias": 1.0, "noise": 5.0}
     dataset, fit, _ = _fit(tmp_path, data=data)
-    x, y, _ = next(iter(read_blocks(dataset)))
+    x, y, *_ = next(iter(read_blocks(dataset)))
     assert fit.bias is not None
     assert [*fit.weights, fit.bias] == least_squares(x, y, bias=True)
