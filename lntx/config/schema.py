@@ -24,6 +24,7 @@ SPELLING_KEYS = (
     "nulls",
     "header",
     "skip_lines",
+    "skip_footer",
     "comment",
     "thousands",
     "symbols",
@@ -200,6 +201,9 @@ class Data(Settings):
 
     skip_lines: int = Field(0, ge=0, le=10_000)
     """Lines before the table in a CSV file."""
+
+    skip_footer: int = Field(0, ge=0, le=10_000)
+    """Lines after the table in a CSV file, such as notes or totals."""
 
     comment: Sign | None = None
     """Character that begins a line of a CSV file that is no row."""

@@ -244,6 +244,8 @@ def _from_text(
         problems.note_sort(name, symbol, has_symbol & ~missing, first_row)
     zeros = pc.match_substring_regex(text, "^0[0-9]+$").to_numpy(zero_copy_only=False)
     problems.note_sort(name, "leading zeros", zeros, first_row)
+    if table.spelling.thousands is None:
+        _note_groups(filled, name, problems, first_row)
     try:
         values: np.ndarray = pc.cast(filled, pa.float64()).to_numpy(zero_copy_only=False).copy()
         problems.note_sort(name, "numbers", ~missing, first_row)
@@ -256,6 +258,21 @@ def _from_text(
     rounded[[j for j in large if _is_rounded(filled[int(j)].as_py())]] = True
     problems.add(name, "rounded", rounded, first_row)
     return values
+
+
+def _note_groups(text: pa.Array, name: str, problems: Problems, first_row: int) -> None:
+    """Note numbers whose point may stand between thousands: 1.630, beside 824."""
+
+    def matches(pattern: str) -> np.ndarray:
+        matching: np.ndarray = pc.match_substring_regex(text, pattern).to_numpy(zero_copy_only=False)
+        return matching
+
+    groups = matches(r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$")
+    if groups.any():
+        hundreds = matches(r"^[+-]?[1-9][0-9]{2}$")
+        problems.note_sort(name, "groups", groups, first_row)
+        problems.note_sort(name, "hundreds", hundreds, first_row)
+        problems.note_sort(name, "others", ~groups & ~matches(r"^[+-]?[0-9]{1,3}$"), first_row)
 
 
 def _readable_numbers(

@@ -9,7 +9,7 @@ import io
 import lzma
 import re
 import zipfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -35,6 +35,7 @@ _OFFICE = ("xl/", "word/", "content.xml", "META-INF/")
 _DELIMITERS = (",", ";", "\t", "|", " ", "whitespace")
 _NAMED = {"tab": "\t", "whitespace": "\t"}
 _SAMPLE = 2**16
+_MOST_NOTES = 50
 _BLOCK, _LARGEST_BLOCK = 2**20, 2**30
 _FIELD = re.compile(r'"(?:[^"]|"")*"|\S+')
 
@@ -78,6 +79,25 @@ def _codec(path: Path, spelling: Spelling, start: bytes) -> str:
     return "utf-8-sig" if start.startswith(_UTF8) else spelling.encoding
 
 
+def _utf16(start: bytes) -> str | None:
+    """Return the UTF-16 encoding of the start of a file, by its mark or by where its zero bytes are."""
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    for encoding, zeros, others in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
+        if 2 * zeros.count(0) > len(zeros) and 0 not in others:
+            return encoding
+    return None
+
+
+def _without_last(lines: Iterator[str], count: int) -> Iterator[str]:
+    """Yield all lines but the last ones."""
+    waiting: deque[str] = deque()
+    for line in lines:
+        waiting.append(line)
+        if len(waiting) > count:
+            yield waiting.popleft()
+
+
 class _Lines(io.RawIOBase):
     """The lines of a text, each changed, as UTF-8 bytes."""
 
@@ -105,10 +125,9 @@ class CsvFile:
             start = stream.read(_SAMPLE)
         self._encoding = _codec(path, spelling, start)
         if b"\0" in start and not re.match("(?i)utf[-_]?(16|32)", spelling.encoding):
-            is_utf16 = start[:2] in (b"\xff\xfe", b"\xfe\xff")
-            advice = {"data.encoding": "utf-16"} if is_utf16 else None
-            what = "is text in UTF-16" if is_utf16 else "holds zero bytes: it is no Parquet, Feather or CSV file"
-            raise BadInput(f"{for_message(path)} {what}", advice=advice)
+            utf16 = _utf16(start)
+            what = "is text in UTF-16" if utf16 else "holds zero bytes: it is no Parquet, Feather or CSV file"
+            raise BadInput(f"{for_message(path)} {what}", advice={"data.encoding": utf16} if utf16 else None)
         if re.match(rb'\s*(\{\s*"|\[\s*[\[{]|<!doctype|<html|<\?xml)', start, re.IGNORECASE):
             raise BadInput(f"{for_message(path)} is JSON, HTML or XML: write it as Parquet or CSV")
         self._skip = spelling.skip_lines
@@ -147,7 +166,7 @@ class CsvFile:
     def _lines(self) -> Iterator[Iterator[str]]:
         """Yield the lines of the table, as pyarrow is to read them."""
         with self._text() as text:
-            lines: Iterator[str] = islice(text, self._skip, None)
+            lines: Iterator[str] = _without_last(islice(text, self._skip, None), self._spelling.skip_footer)
             if self._spelling.comment is not None:
                 lines = (line for line in lines if not line.lstrip().startswith(self._spelling.comment))
             if self._spelling.delimiter == "whitespace":
@@ -172,7 +191,7 @@ class CsvFile:
     @contextmanager
     def _stream(self) -> Iterator[Any]:
         is_plain = self._spelling.comment is None and self._spelling.delimiter != "whitespace" and not self._pads
-        if is_plain and not self._skip and self._encoding in ("utf-8", "utf-8-sig"):
+        if is_plain and not self._skip and not self._spelling.skip_footer and self._encoding in ("utf-8", "utf-8-sig"):
             with _bytes_of(self.path) as stream:
                 yield stream
         else:
@@ -289,6 +308,9 @@ class CsvFile:
             return {"data.skip_lines": headers[0]}
         lines = [(k, line) for k, line in every if line.strip()][:200]
         sign = lines[0][1][0] if lines and self._spelling.comment is None and lines[0][1][0] in "#%!/*" else None
+        if sign and [_width(line, self.delimiter) for _, line in lines].count(len(self.names)) == len(lines):
+            # A name may begin with such a character.
+            sign = None
         hint: dict[str, Any] = {} if sign is None else {"data.comment": sign}
         known = sign or self._spelling.comment
         body = [(k, line) for k, line in lines if known is None or not line.startswith(known)]
@@ -299,6 +321,9 @@ class CsvFile:
             if not common or common[0][0] < 2 or common[0][1] * 10 < 7 * len(widths):
                 continue
             width = common[0][0]
+            while widths[-1] not in (width, width - 1):
+                # A note below the table.
+                widths.pop()
             # A header may lack the name of the row names; a single word is a title.
             first = next(k for k, count in enumerate(widths) if count == width or count == width - 1 > 1)
             # Many columns, and rather those of all lines: a title may have as many words as a table has columns.
@@ -313,7 +338,23 @@ class CsvFile:
             skipped -= sum(k < skipped and known is not None and line.startswith(known) for k, line in every)
             if skipped != self._skip and skipped:
                 hint["data.skip_lines"] = skipped
-        return hint
+        return hint or self._footer_hint()
+
+    def _footer_hint(self) -> dict[str, Any]:
+        """Return how many lines after the table to skip, if they are text of another width than its rows."""
+        with self._text() as text:
+            last = deque(text, _MOST_NOTES)
+        notes = blank = 0
+        for line in reversed(last):
+            fields = _fields(line, self.delimiter)
+            if not line.strip():
+                blank += 1
+            elif len(fields) == len(self.names) or self._spelling.is_number(fields[0]):
+                break
+            else:
+                notes, blank = notes + blank + 1, 0
+        skipped = notes if notes + blank < len(last) else 0
+        return {"data.skip_footer": skipped} if skipped > self._spelling.skip_footer else {}
 
 
 def _width(line: str, delimiter: str) -> int:

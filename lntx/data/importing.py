@@ -327,6 +327,11 @@ class _Rows:
             notes.append(
                 f"{listed(zeros)} has numbers with leading zeros, as codes have: data.categories takes them so"
             )
+        if grouped := self.problems.columns_with("groups", "hundreds", without="others"):
+            notes.append(
+                f"{listed(grouped)} has whole numbers of three digits, and numbers such as 1.630: if the point stands "
+                "between thousands, data.thousands and data.decimal say so"
+            )
         if dates:
             order = "" if self._table.file is None else f", written {self._table.spelling.dates}"
             notes.append(f"{listed(dates)} is in days since 1970-01-01{order}")

@@ -24,6 +24,8 @@ _MOST_MARKS = 5
 MOST_LEVELS = 1000
 """Levels that a category may have."""
 
+# Sorts of numbers that are no mistake, but may be meant otherwise.
+_NOTED_SORTS = ("leading zeros", "groups", "hundreds", "others")
 MAX_WEIGHT = 1e30
 """Largest weight of a row, and inverse of the smallest one: sums of weighted squares must not overflow."""
 
@@ -171,15 +173,15 @@ class Problems:
             self.profiles[column] = Profile(rows=first_row - 1, kinds=Counter(number=first_row - 1))
         self.profiles[column].add(text, pa.array(missing), self._table.spelling)
 
-    def columns_with(self, sort: str) -> list[str]:
-        """Return the columns that hold values of a sort."""
-        return [column for column, sorts in self._sorts.items() if sort in sorts]
+    def columns_with(self, *sorts: str, without: str = "") -> list[str]:
+        """Return the columns that hold values of all these sorts, and none of another."""
+        return [column for column, has in self._sorts.items() if without not in has and has.keys() >= {*sorts}]
 
     def _all(self) -> dict[tuple[str, str], _Count]:
         every = dict(self._counts)
         for column, sorts in self._sorts.items():
             plain = [sort for sort in ("numbers", "truths", "dates") if sort in sorts]
-            symbols = [sort for sort in sorts if sort not in (*plain, "()", "leading zeros")]
+            symbols = [sort for sort in sorts if sort not in (*plain, "()", *_NOTED_SORTS)]
             if len(plain) > 1:
                 every[column, "mixed" if "truths" in plain else "mixed dates"] = sorts[plain[1]]
             elif len(symbols) > 1 or (symbols == ["%"] and sorts["%"].rows < sorts["numbers"].rows):

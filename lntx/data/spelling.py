@@ -30,6 +30,7 @@ _DATES = [
     for pattern, orders in (
         (r"^(?P<y>\d{4})([-/.])(?P<m>\d{1,2})\2(?P<d>\d{1,2})", ORDERS),
         (r"^(?P<y>\d{4})-(?P<m>\d{2})", ORDERS),
+        (r"^(?P<y>\d{4})[- ]?Q(?P<q>[1-4])", ORDERS),
         (r"^(?P<d>\d{1,2})([-/.])(?P<m>\d{1,2})\2(?P<y>\d{4}|\d{2})", ("day-first",)),
         (r"^(?P<m>\d{1,2})([-/.])(?P<d>\d{1,2})\2(?P<y>\d{4}|\d{2})", ("month-first",)),
         (r"^(?P<d>\d{1,2})[ -](?P<m>[A-Za-z]{3,9})\.?,?[ -](?P<y>\d{4}|\d{2})", ORDERS),
@@ -53,6 +54,7 @@ class Spelling:
     encoding: str = "utf-8"
     header: str = "auto"
     skip_lines: int = 0
+    skip_footer: int = 0
     comment: str | None = None
     thousands: str | None = None
     symbols: tuple[str, ...] = ()
@@ -63,7 +65,17 @@ class Spelling:
     @staticmethod
     def of(data: Data) -> Spelling:
         """Return what a configuration says of it."""
-        same = ("delimiter", "decimal", "encoding", "header", "skip_lines", "comment", "thousands", "dates")
+        same = (
+            "delimiter",
+            "decimal",
+            "encoding",
+            "header",
+            "skip_lines",
+            "skip_footer",
+            "comment",
+            "thousands",
+            "dates",
+        )
         nulls = (*Spelling.nulls, *(word.strip() for word in data.nulls or ()))
         return Spelling(**{key: getattr(data, key) for key in same}, symbols=data.symbols or (), nulls=nulls)
 
@@ -107,15 +119,18 @@ class Spelling:
 def microseconds(text: str, order: str) -> int | None:
     """Return a date or time in microseconds since 1970-01-01 (UTC where it names a zone); None if text is no date.
 
-    order: of day, month and year where it is not plain.
+    A quarter is its first day; a time without a date is of that day. order: of day, month and year where it is not
+    plain.
     """
+    if re.match(r"\d{1,2}:\d{2}", text):
+        text = f"1970-01-01 {text}"
     for pattern, orders in _DATES:
         match = pattern.match(text) if order in orders else None
         if match is None:
             continue
         parts = match.groupdict()
         try:
-            month = parts["m"]
+            month = parts["m"] if "m" in parts else str(3 * int(parts["q"]) - 2)
             number = int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1
             year = int(parts["y"])
             # As POSIX reads two digits.

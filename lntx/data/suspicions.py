@@ -1,4 +1,5 @@
-"""Notice values of a table that look like mistakes: fill values, outliers, a column that repeats the target.
+"""Notice values of a table that look like mistakes: fill values, outliers, dates as numbers, a last row of totals, a
+column that repeats the target.
 
 Warns only; the values are used as they are. Sees each block of rows once.
 """
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lntx.text import MAX_NAME, quoted
+from lntx.text import MAX_NAME, listed, quoted
 
 _OUTLYING = 1e6
 # What programs write for a missing value: netCDF, CF conventions, survey and weather data.
@@ -21,6 +22,8 @@ _FILL_VALUES = frozenset(
     + [-2147483648.0, -32768.0, 32767.0, -888.0, -777.0, -99.0, -999.25]
 )
 _FEWEST_ROWS = 5
+# A total is rounded to the digits of the values.
+_TOTAL = 1e-3
 # Rows of the first block that say how large ordinary values are.
 _SAMPLE = 1000
 
@@ -59,6 +62,10 @@ class Suspicions:
         self._extremes: dict[str, tuple[_Extreme, _Extreme]] = {}
         self._ordinary: dict[str, float] = {}
         self._twins: set[str] | None = None
+        self._dates: set[str] | None = None
+        self._sums: dict[str, float] = {}
+        self._last: dict[str, float] = {}
+        self._last_row = 0
         self._num_rows = 0
 
     def see(self, block: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
@@ -69,7 +76,11 @@ class Suspicions:
         self._num_rows += count
         others = [name for name in block if name != self._target] if self._twins is None else self._twins
         self._twins = {name for name in others if np.array_equal(block[name], block[self._target])}
+        self._dates = {name for name in (block if self._dates is None else self._dates) if _are_dates(block[name])}
+        self._last_row = int(rows[-1])
         for name, column in block.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(column.sum())
+            self._last[name] = float(column[-1])
             high, low = self._extremes.setdefault(name, (_Extreme(), _Extreme()))
             largest, smallest = float(column.max()), float(column.min())
             size = max(abs(largest), abs(smallest))
@@ -89,6 +100,15 @@ class Suspicions:
                     rows = f"row {extreme.row:,}" if extreme.count == 1 else f"{extreme.count:,} rows"
                     first = "" if extreme.count == 1 else f", first in row {extreme.row:,}"
                     yield f"{quoted(name, MAX_NAME)} is {sign * extreme.top:g} in {rows}{first}: {why}"
+        if self._num_rows >= _FEWEST_ROWS:
+            for name in sorted(self._dates or ()):
+                yield f"{quoted(name, MAX_NAME)} looks like dates written 20240131: these numbers are no days"
+            totals = [name for name, value in self._last.items() if _is_total(value, self._sums[name])]
+            if len(totals) > 1 or (totals and len(self._last) == 1):
+                yield (
+                    f"row {self._last_row:,} is the sum of all others in {listed(totals)}: leave a row of totals out "
+                    "(data.skip_footer for a CSV file)"
+                )
         for name in sorted(self._twins or ()) if self._num_rows >= _FEWEST_ROWS else ():
             yield f"{quoted(name, MAX_NAME)} repeats the target {quoted(self._target, MAX_NAME)} in every row"
 
@@ -102,3 +122,16 @@ class Suspicions:
         if abs(extreme.top) > _OUTLYING * rest > 0:
             return f"more than {_OUTLYING:,.0f} times as large as any other value"
         return None
+
+
+def _are_dates(column: np.ndarray) -> bool:
+    """Return whether all values are dates from 1900 to 2100, written as year, month and day in one number."""
+    if not ((column >= 19000101) & (column <= 21001231)).all():
+        return False
+    month, day = column // 100 % 100, column % 100
+    return bool(((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all())
+
+
+def _is_total(last: float, total: float) -> bool:
+    """Return whether the last value of a column is the sum of all others. total: with the last one."""
+    return last != 0 and abs(total - 2 * last) <= _TOTAL * abs(last)

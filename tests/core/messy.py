@@ -21,6 +21,7 @@ class Messy:
     delimiter: str = ","
     encoding: str = "utf-8"
     before: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
     has_header: bool = True
 
     def add(self, name: str, values: list[str]) -> None:
@@ -32,7 +33,9 @@ class Messy:
         if self.has_header:
             writer.writerow([name for name, _ in self.columns])
         writer.writerows(zip(*[values for _, values in self.columns], strict=True))
-        whole = "".join(f"{line}\n" for line in self.before) + text.getvalue()
+        whole = (
+            "".join(f"{line}\n" for line in self.before) + text.getvalue() + "".join(f"{line}\n" for line in self.after)
+        )
         if self.encoding == "latin-1":
             whole = whole.replace("€", "£")
         path.write_bytes(whole.encode(self.encoding))
@@ -136,6 +139,10 @@ def _lines_before(table: Messy) -> None:
     table.before = table.draw.choice([["# made by a logger", "# unit: mm"], ["Report of May"], ["Sheet 1", ""]])
 
 
+def _lines_after(table: Messy) -> None:
+    table.after = table.draw.choice([["Source: an office, 2024"], ["", "* provisional", "** estimated"]])
+
+
 def _headerless(table: Messy) -> None:
     table.has_header = False
     table.columns = [("y", dict(table.columns)["y"])] + [column for column in table.columns if column[0] != "y"]
@@ -146,8 +153,9 @@ def _headerless(table: Messy) -> None:
 MESSES: tuple[Callable[[Messy], None], ...] = (
     _unnamed, _odd_names, _unique_text, _empty, _mostly_missing, _dependent, _twice, _dates, _money, _accounting, _gaps,
     _text, _constant, _large, _mixed, _total, _dialect, _encoding, _lines_before,
+    _lines_after,
 )  # fmt: skip
-"""Ways to spoil a table; the last four change the file as a whole."""
+"""Ways to spoil a table; the last five change the file as a whole."""
 
 
 def messy_table(seed: int, most: int = 6) -> tuple[Messy, str]:
@@ -161,7 +169,13 @@ def messy_table(seed: int, most: int = 6) -> tuple[Messy, str]:
     for mess in sorted(draw.sample(MESSES, draw.randint(1, most)), key=MESSES.index):
         mess(table)
     target = "y"
-    if draw.random() < 0.05 and not table.before and table.delimiter == "," and len(table.columns) == 3:
+    if (
+        draw.random() < 0.05
+        and not table.before
+        and not table.after
+        and table.delimiter == ","
+        and len(table.columns) == 3
+    ):
         _headerless(table)
         target = table.columns[0][0]
     return table, target

@@ -180,7 +180,7 @@ def test_dates_are_read_as_they_are_written(text: str, order: str, expected: str
 
 
 @pytest.mark.parametrize(
-    "text", ["2020-13-01", "30/02/2020", "1/2", "12:30", "5 Foo 2020", "2020", "1.5", "", "v1-2-3"]
+    "text", ["2020-13-01", "30/02/2020", "1/2", "12:75", "25:00", "5 Foo 2020", "2020", "1.5", "", "v1-2-3"]
 )
 def test_what_is_no_date_is_not_read_as_one(text: str) -> None:
     assert all(microseconds(text, order) is None for order in ("year-first", "day-first", "month-first"))
@@ -440,3 +440,43 @@ def test_what_was_tried_from_outside_stays_mended(tmp_path: Path) -> None:
     done = lntx_here("fit", str(regions), "--target", "y", "--local", root=tmp_path / "root")
     assert "add --data.categories region --data.nulls Total --data.missing drop" in done.err
     assert any("has the level 'Total'" in line for line in _fit(regions, categories=["region"]).warnings)
+
+
+def test_what_looks_like_a_total_a_date_or_thousands_is_said(tmp_path: Path) -> None:
+    names = "x,z,y"
+    rows = [*zip(_SQUARES, [k % 5 + 1 for k in range(12)], _Y, strict=True)]
+    total = [sum(column) for column in zip(*rows, strict=True)]
+    with_total = _csv(tmp_path, _rows(*zip(*rows, total, strict=True), header=names))
+    assert any("row 13 is the sum of all others in 'x', 'z', 'y'" in line for line in _fit(with_total).warnings)
+    plain = _csv(tmp_path, _rows(*zip(*rows, strict=True), header=names), "plain.csv")
+    assert _fit(with_total, skip_footer=1).learned_weights == _fit(plain).learned_weights
+    assert not _fit(plain).warnings
+    days = _csv(tmp_path, _rows([20240100 + k + 1 for k in range(12)], _Y, header="d,y"), "days.csv")
+    assert any("dates written 20240131" in line for line in _fit(days).warnings)
+    grouped = _csv(tmp_path, _rows(["1.630", *(str(800 + k * k) for k in range(11))], _Y, header="x,y"), "grouped.csv")
+    assert any("numbers such as 1.630" in line for line in _fit(grouped).warnings)
+    decimals = _csv(tmp_path, _rows(["1.630", *(f"{800 + k}.5" for k in range(11))], _Y, header="x,y"), "decimals.csv")
+    assert not _fit(decimals).warnings
+
+
+@pytest.mark.parametrize("note", ["Source: the office, 2024", "* provisional", "a, b, c, d\n\nend"])
+def test_notes_below_a_table_are_left_out(tmp_path: Path, note: str) -> None:
+    text = _rows(_SQUARES, [k % 5 for k in range(12)], _Y, header="x,z,y")
+    path = _csv(tmp_path, f"{text}\n{note}\n")
+    assert _steps(path, "y") == 1
+    run = _fit(path, skip_footer=len(note.splitlines()) + 1)
+    assert run.learned_weights == _fit(_csv(tmp_path, text, "plain.csv")).learned_weights
+
+
+def test_quarters_times_and_utf_16_without_a_mark_are_read(tmp_path: Path) -> None:
+    quarters = _csv(tmp_path, _rows([f"{2010 + k // 4}Q{k % 4 + 1}" for k in range(12)], _Y, header="q,y"))
+    days = [f"{2010 + k // 4}-{3 * (k % 4) + 1:02}-01" for k in range(12)]
+    dated = _csv(tmp_path, _rows(days, _Y, header="q,y"), "d.csv")
+    assert _fit(quarters, dates="year-first").learned_weights == _fit(dated, dates="year-first").learned_weights
+    times = _csv(tmp_path, _rows([f"{k}:30" for k in range(12)], _Y, header="t,y"))
+    hours = _csv(tmp_path, _rows([(k + 0.5) / 24 for k in range(12)], _Y, header="t,y"), "h.csv")
+    assert _fit(times, dates="year-first").learned_weights == pytest.approx(_fit(hours).learned_weights, rel=1e-12)
+    wide = tmp_path / "wide.csv"
+    for encoding in ("utf-16-le", "utf-16-be"):
+        wide.write_bytes(_rows(_SQUARES, _Y, header="x,y").encode(encoding))
+        assert _steps(wide, "y") == 1
