@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 
 Loss = Callable[[nn.Module, Any], torch.Tensor]
 
-# Relative differences that rounding makes between a gradient and that of a float64 copy, in float32 and in 16 bits,
-# and what they may be relative to the largest gradient of all, where the true gradient is 0.
-_ROUNDING = {4: (1e-2, 1e-4), 2: (0.25, 2e-2)}
+GRADIENT = "the gradient is that of the loss"
+MOVES = "every parameter moves, and nothing else"
+"""Names of checks."""
+
+# Relative differences that rounding makes between a gradient and that of a float64 copy, by the bytes of the narrowest
+# format, and what they may be relative to the largest gradient of all, where the true gradient is 0.
+_ROUNDING = {8: (1e-8, 1e-10), 4: (1e-3, 1e-5), 2: (0.25, 2e-2), 1: (0.25, 2e-2)}
 _SMOOTH = 1e-3
 _TRIES = 3
 _DROPPED = 2**16
@@ -134,10 +138,10 @@ def check_program(
 
 def _checked(program: _Program, *, causal: bool, mask: str | None) -> ProgramProof:
     checks: list[tuple[str, Callable[[], None]]] = [
-        ("the gradient is that of the loss", program.gradient),
+        (GRADIENT, program.gradient),
         ("every parameter gets a gradient", program.gradients_arrive),
         ("every parameter is in one group of the optimiser", program.groups),
-        ("every parameter moves, and nothing else", program.moves),
+        (MOVES, program.moves),
         ("tied weights stay tied", program.ties),
         ("running statistics move", program.statistics),
         ("rows do not depend on each other", program.rows_apart),
@@ -194,7 +198,7 @@ class _Program:
                 if p.requires_grad
             }
         self.seconds = time.perf_counter() - start
-        self.relative, self.absolute = _ROUNDING[2 if 2 in widths.widths else 4]
+        self.relative, self.absolute = _ROUNDING[min(widths.widths, default=4)]
 
     def copies(self) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Return a copy of the model, and of the optimiser on its parameters."""

@@ -118,8 +118,8 @@ def _wrong_product(_case: TrainingCase) -> AbstractContextManager[None]:
 
     def make(gram: type[Gram]) -> type[Gram]:
         class Wrong(gram):  # type: ignore[misc, valid-type]
-            def add(self, columns: np.ndarray, low: np.ndarray | None = None) -> None:
-                super().add(columns * np.where(np.arange(columns.shape[1]) == 0, 1.5, 1.0), low)
+            def add(self, columns: np.ndarray, *others: np.ndarray | None) -> None:
+                super().add(columns * np.where(np.arange(columns.shape[1]) == 0, 1.5, 1.0), *others)
 
         return Wrong
 
@@ -130,8 +130,8 @@ def _wrong_sums(_case: TrainingCase) -> AbstractContextManager[None]:
     """Make every exact sum slightly wrong wherever it is used, by less than the true weights can show."""
 
     def make(add: Callable[..., None]) -> Callable[..., None]:
-        def adding(self: Gram, columns: np.ndarray, low: np.ndarray | None = None) -> None:
-            add(self, columns * np.where(np.arange(columns.shape[1]) == 0, 1 + 1e-10, 1.0), low)
+        def adding(self: Gram, columns: np.ndarray, *others: np.ndarray | None) -> None:
+            add(self, columns * np.where(np.arange(columns.shape[1]) == 0, 1 + 1e-10, 1.0), *others)
 
         return adding
 

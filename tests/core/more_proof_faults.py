@@ -103,6 +103,30 @@ def _frozen(net: Net, size: float) -> Iterator[None]:
     yield
 
 
+def _hooked(change: Callable[[Any], Any]) -> Callable[[Net, float], Any]:
+    """Change what the first module of a decoder returns."""
+
+    @contextlib.contextmanager
+    def planted(net: Net, size: float) -> Iterator[None]:
+        net.module.get_submodule("first").register_forward_hook(lambda _module, _inputs, out: change(out))
+        yield
+
+    return planted
+
+
+@contextlib.contextmanager
+def _counting(net: Net, size: float) -> Iterator[None]:
+    module: Any = net.module.get_submodule("first")
+    module.count = 0
+
+    def count(module: Any, _inputs: Any, out: Any) -> Any:
+        module.count += 1
+        return out * (1 + 0.01 * module.count)
+
+    module.register_forward_hook(count)
+    yield
+
+
 @contextlib.contextmanager
 def _eps_of_module(net: Net, size: float) -> Iterator[None]:
     for module in net.module.modules():
@@ -513,4 +537,25 @@ MORE_FAULTS = (
         planted=_state_lost,
     ),
     ProofFault(name="frozen", what="a bias is not trained", blame="settings", net=LAYER_NORM, planted=_frozen),
+    ProofFault(
+        name="rows-joined",
+        what="a module adds a part of the mean over the batch",
+        blame="program",
+        net=LAYER_NORM,
+        planted=_hooked(lambda out: out + 0.1 * out.mean(0, keepdim=True)),
+    ),
+    ProofFault(
+        name="positions-joined",
+        what="a module adds a part of the last position to all",
+        blame="program",
+        net=RMS_NORM,
+        planted=_hooked(lambda out: out + 0.1 * out[:, -1:]),
+    ),
+    ProofFault(
+        name="state-not-saved",
+        what="a module counts its calls, and saves no count",
+        blame="program",
+        net=RMS_NORM,
+        planted=_counting,
+    ),
 )
