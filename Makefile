@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 USER := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
+KERNELS := $(VENV)/.installed-kernels
 
 # Two processes; a file's tests stay together, so that those who share a server share it.
 PARALLEL ?= -n 2 --dist loadfile
@@ -19,7 +20,7 @@ run: $(USER)
 test: $(DEV)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
-test-all: $(DEV)
+test-all: $(KERNELS)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # Proofs and canaries as on other processors. Bits may differ there; verdicts may not.
@@ -98,6 +99,10 @@ $(USER): $(BIN)/python pyproject.toml constraints.txt
 
 $(DEV): $(USER)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,onnx]'
+	touch $@
+
+$(KERNELS): $(DEV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kernels]'
 	touch $@
 
 $(BENCH): $(DEV)

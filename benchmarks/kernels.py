@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from kernel_cases import CASES
 
+from lntx.canary.kernels import KERNELS, Kernel, prove_liger
 from lntx.proof.hard_inputs import Case, hard_inputs
 from lntx.proof.kernels import prove_kernel
 
@@ -26,35 +27,32 @@ Tensor = torch.Tensor
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def _rms_norm(x: Tensor, w: Tensor) -> Tensor:
-    """As Llama has it: in float32, rounded to the format of the input, then times the weights."""
-    kind, wide = x.dtype, x.to(torch.float32)
-    return w * (wide * torch.rsqrt((wide * wide).mean(-1, keepdim=True) + 1e-6)).to(kind)
+LIGER = {
+    **KERNELS,
+    "KL divergence": Kernel(
+        "LigerKLDivLossFunction",
+        (),
+        lambda x, y: F.kl_div(x, y, reduction="batchmean"),
+        lambda dtype: (
+            torch.randn(7, 33).log_softmax(-1).to(dtype).requires_grad_(),
+            torch.randn(7, 33).softmax(-1).to(dtype),
+        ),
+    ),
+    "dynamic tanh": Kernel(
+        "LigerDyTFunction",
+        (),
+        lambda x, alpha, g, b: torch.tanh(alpha * x) * g + b,
+        lambda dtype: tuple(torch.randn(shape).to(dtype).requires_grad_() for shape in ((7, 48), 1, 48, 48)),
+    ),
+}
+"""Those of the deep canary, and two more."""
 
 
-def _layer_norm(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], w, b, 1e-6)
-
-
-def _turned(x: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    return torch.cat([-x[..., half:], x[..., :half]], -1)
-
-
-def _rope(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    cos, sin = cos[:, None], sin[:, None]
-    return q * cos + _turned(q) * sin, k * cos + _turned(k) * sin
-
-
-def _linear_cross_entropy(x: Tensor, w: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy((x @ w.T).float(), labels)
-
-
-def _liger() -> dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[[torch.dtype], tuple[Any, ...]]]]:
-    """Return the kernels by name: kernel, reference, inputs."""
+def let_the_interpreter_run() -> None:
+    """Give Triton's interpreter what liger's kernels use and it lacks."""
+    import liger_kernel.ops  # noqa: F401 (its functions are replaced below)
     import numpy as np
     import triton.language as tl
-    from liger_kernel import ops
     from triton.runtime import interpreter
 
     converted = interpreter._implicit_cvt
@@ -78,61 +76,15 @@ def _liger() -> dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable
             for function in library.keys() & vars(module).keys():
                 setattr(module, function, library[function])
 
-    def draw(*shape: int) -> Callable[[torch.dtype], Tensor]:
-        return lambda dtype: torch.randn(*shape).to(dtype).requires_grad_()
-
-    def given(*makers: Callable[[torch.dtype], Tensor]) -> Callable[[torch.dtype], tuple[Tensor, ...]]:
-        return lambda dtype: tuple(make(dtype) for make in makers)
-
-    def labels(_dtype: torch.dtype) -> Tensor:
-        return torch.arange(7) % 5
-
-    def angles(function: Callable[[Tensor], Tensor]) -> Callable[[torch.dtype], Tensor]:
-        half = torch.arange(9)[:, None] * 0.1 ** torch.arange(0, 1, 0.25)
-        return lambda dtype: function(torch.cat([half, half], -1))[None].to(dtype)
-
-    eps = 1e-6
-    return {
-        "RMS norm": (lambda x, w: ops.LigerRMSNormFunction.apply(x, w, eps, 0.0, "llama", False), _rms_norm,
-                     given(draw(7, 48), draw(48))),
-        "layer norm": (lambda x, w, b: ops.LigerLayerNormFunction.apply(x, w, b, eps), _layer_norm,
-                       given(draw(7, 48), draw(48), draw(48))),
-        "SwiGLU": (lambda a, b: ops.LigerSiLUMulFunction.apply(a, b), lambda a, b: F.silu(a) * b,
-                   given(draw(7, 48), draw(7, 48))),
-        "GeGLU": (lambda a, b: ops.LigerGELUMulFunction.apply(a, b), lambda a, b: F.gelu(a, approximate="tanh") * b,
-                  given(draw(7, 48), draw(7, 48))),
-        "ReLU squared": (lambda x: ops.LigerReLUSquaredFunction.apply(x), lambda x: F.relu(x) ** 2,
-                         given(draw(7, 48))),
-        "rotary": (lambda q, k, cos, sin: ops.LigerRopeFunction.apply(q, k, cos, sin), _rope,
-                   given(draw(1, 2, 9, 8), draw(1, 2, 9, 8), angles(torch.cos), angles(torch.sin))),
-        "softmax": (lambda x: ops.LigerSoftmaxFunction.apply(x), lambda x: torch.softmax(x, -1), given(draw(7, 48))),
-        "cross entropy": (lambda x, target: ops.LigerCrossEntropyFunction.apply(x, target, None)[0],
-                          lambda x, target: F.cross_entropy(x.float(), target), given(draw(7, 33), labels)),
-        "linear cross entropy": (
-            lambda x, w, target: ops.LigerFusedLinearCrossEntropyFunction.apply(x, w, target)[0],
-            _linear_cross_entropy, given(draw(7, 16), draw(33, 16), labels)),
-        "embedding": (lambda w, index: ops.LigerEmbeddingFunction.apply(w, index),
-                      lambda w, index: F.embedding(index, w), given(draw(5, 16), labels)),
-        "group norm": (lambda x, w, b: ops.LigerGroupNormFunction.apply(x, w, b, 8, 4, eps)[0],
-                       lambda x, w, b: F.group_norm(x, 4, w, b, 1e-6), given(draw(3, 8, 12), draw(8), draw(8))),
-        "KL divergence": (lambda x, y: ops.LigerKLDivLossFunction.apply(x, y),
-                          lambda x, y: F.kl_div(x, y, reduction="batchmean"),
-                          lambda dtype: (torch.randn(7, 33).log_softmax(-1).to(dtype).requires_grad_(),
-                                         torch.randn(7, 33).softmax(-1).to(dtype))),
-        "dynamic tanh": (lambda x, alpha, g, b: ops.LigerDyTFunction.apply(x, alpha, g, b),
-                         lambda x, alpha, g, b: torch.tanh(alpha * x) * g + b,
-                         given(draw(7, 48), draw(1), draw(48), draw(48))),
-    }  # fmt: skip
-
 
 def liger(seed: int) -> None:
     """Print a line for each kernel and format."""
     print(f"{'kernel':<22}{'format':<10}{'verdict':<18}{'share':>9}{'eager':>9}  where, or why not")
-    for name, (kernel, reference, inputs) in _liger().items():
+    let_the_interpreter_run()
+    for name, kernel in LIGER.items():
         for dtype in DTYPES:
-            torch.manual_seed(seed)
             try:
-                proof = prove_kernel(kernel, reference, *inputs(dtype), seed=seed)
+                proof = prove_liger(kernel, dtype, seed=seed)
             except Exception as error:
                 proof = None
                 verdict, share, eager, why = "not run", "", "", f"{type(error).__name__}: {error}"

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
+from lntx.canary import kernels
 from lntx.canary.baseline import Baseline, installed_versions
 from lntx.canary.drift import device_kind
 from lntx.canary.not_run import find_cause
@@ -27,6 +29,7 @@ from lntx.canary.suite import Result, Suite
 from lntx.config.schema import Section
 from lntx.errors import BadInput
 from lntx.proof.faults import PROOF_FAULTS, ProofFault, prove_with
+from lntx.proof.kernels import KernelProof
 from lntx.proof.nets import Net, build, loss_of, pairs, prove_net, train_plainly
 from lntx.proof.result import Proof
 from lntx.training.fit import threads
@@ -39,6 +42,9 @@ _COMPILED = (("decoder, layer norm", "float32"), ("decoder, RMS norm", "bfloat16
 _IN_PROCESSES = (("decoder, layer norm", "float32"), ("convolutions", "bfloat16"))
 
 
+How = Literal["eager", "compiled", "processes", "kernel"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class OperatorCase:
     """A training step of a network in one format."""
@@ -49,8 +55,8 @@ class OperatorCase:
     mode: str
     """Its formats."""
 
-    how: Literal["eager", "compiled", "processes"] = "eager"
-    """How it is computed."""
+    how: How = "eager"
+    """How it is computed; a kernel is one of liger-kernel, not a network."""
 
     seed: int
     """Seed of its weights and data."""
@@ -61,8 +67,8 @@ class OperatorCase:
     @property
     def name(self) -> str:
         """Network, formats, and how it is computed unless that is eager."""
-        how = {"eager": "", "compiled": "; compiled", "processes": "; two processes"}[self.how]
-        return f"{self.net}; {self.mode}{how}"
+        how = {"eager": "", "compiled": "; compiled", "processes": "; two processes", "kernel": "; liger-kernel"}
+        return f"{self.net}; {self.mode}{how[self.how]}"
 
 
 class UsualShares(Section):
@@ -86,11 +92,8 @@ class OperatorSuite(Suite[OperatorCase, ProofFault]):
 
     def __init__(self, options: CanaryOptions, *, root: Path | None = None, fault: ProofFault | None = None) -> None:
         super().__init__(options, root=root, fault=fault)
-        if options.device == "cuda":
-            import torch
-
-            if not torch.cuda.is_available():
-                raise BadInput("--device cuda: torch finds no GPU")
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise BadInput("--device cuda: torch finds no GPU")
 
     def cases(self, repetition: int) -> Sequence[OperatorCase]:
         """Return the cases of a repetition: fixed networks are the same in each, blind ones are drawn again."""
@@ -99,6 +102,8 @@ class OperatorSuite(Suite[OperatorCase, ProofFault]):
             cases += [self._case("compiled", net, mode, repetition) for net, mode in _COMPILED]
         if self.options.processes:
             cases += [self._case("processes", net, mode, repetition) for net, mode in _IN_PROCESSES]
+        if kernels.can_run(self._device):
+            cases += [self._case("kernel", name, "float32", repetition) for name in kernels.KERNELS]
         return cases
 
     def case_for_fault(self, fault: ProofFault, number: int) -> OperatorCase:
@@ -127,10 +132,10 @@ class OperatorSuite(Suite[OperatorCase, ProofFault]):
             blame=None if wrong is None else "training",
             operator=None if wrong is None else wrong.operator,
             reason=None if wrong is None else wrong.what,
-            calls=proof.calls,
+            calls=1 if case.how == "kernel" else proof.calls,
             # What was skipped, as a region without a compiler, is not checked.
-            checked=proof.checked_products if proof.table else 0.0,
-            operators=tuple(_operators(proof)),
+            checked=proof.checked_products if proof.table else float(case.how == "kernel" and not proof.unchecked),
+            operators=tuple(_outputs(proof, case.net) if isinstance(proof, KernelProof) else _operators(proof)),
             unchecked={name: row.why for name, row in proof.unchecked.items()},
             seconds=round(time.perf_counter() - started, 3),
         )
@@ -151,24 +156,31 @@ class OperatorSuite(Suite[OperatorCase, ProofFault]):
 
     def _baseline(self) -> Baseline[UsualShares]:
         assert self.store is not None
-        device = device_kind("cuda" if self.options.device == "cuda" else "cpu")
-        kind = {"device": device, "kernels": installed_versions()["kernels"]}
+        kind = {"device": device_kind(self._device), "kernels": installed_versions()["kernels"]}
         return Baseline(self.store, UsualShares, kind, prefix="deep-")
 
-    def _case(
-        self, how: Literal["eager", "compiled", "processes"], net: str, mode: str, repetition: int
-    ) -> OperatorCase:
-        base, number = self.options.seed, pairs().index((net, mode))
+    @property
+    def _device(self) -> str:
+        return "cuda" if self.options.device == "cuda" else "cpu"
+
+    def _case(self, how: How, net: str, mode: str, repetition: int) -> OperatorCase:
+        names = [(name, mode) for name in kernels.KERNELS] if how == "kernel" else pairs()
+        base, number = self.options.seed, names.index((net, mode))
         entropy = (_FIXED_SEED, number) if base is None else (base, repetition, number)
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
         return OperatorCase(how=how, net=net, mode=mode, seed=seed, num_threads=1 if base is None else 1 + seed % 2)
 
     def _work(self, case: OperatorCase, fault: ProofFault | None) -> tuple[Callable[[], Proof], Callable[[], object]]:
         """Return what checks a network, and what takes the same steps without a check."""
-        net, mode, seed = case.net, case.mode, case.seed
-        device = "cuda" if self.options.device == "cuda" else "cpu"
+        net, mode, seed, device = case.net, case.mode, case.seed, self._device
         if fault is not None:
             return lambda: prove_with(fault, seed=seed), lambda: train_plainly(build(net, mode, seed))
+        if case.how == "kernel":
+            kernel, dtype = kernels.KERNELS[net], getattr(torch, mode)
+            return (
+                lambda: kernels.prove_liger(kernel, dtype, seed=seed, device=device),
+                lambda: kernels.run_kernel(kernel, *kernels.draw_inputs(kernel, dtype, seed=seed, device=device)),
+            )
         if case.how == "processes":
             from lntx.proof.processes import prove_processes, train_in_processes
 
@@ -205,6 +217,15 @@ def _operators(proof: Proof) -> Iterator[OperatorReport]:
         )
 
 
+def _outputs(proof: KernelProof, name: str) -> Iterator[OperatorReport]:
+    """Yield a row for each output and gradient of a kernel."""
+    for output in proof.outputs:
+        share = min(output.share, 1e300)
+        shares = {"largest": share, "median": share, "strict": share}
+        same = {"phase": output.phase, "dtype": output.dtype, "elements": output.elements}
+        yield OperatorReport(operator=name, calls=1, **same, **shares)
+
+
 def _prove_compiled(net: str, mode: str, seed: int) -> Proof:
     proof = Proof(seed=seed)
     missing = no_compiler()
@@ -230,8 +251,6 @@ def _for_compiler(net: str, mode: str, seed: int) -> Net:
 
 def _compiled_step(net: Net, backend: Any = "inductor") -> None:
     """Compile a network, and take its loss and its gradients."""
-    import torch
-
     torch._dynamo.reset()
     module: Any = torch.compile(net.module, backend=backend)
     loss, _ = loss_of(dataclasses.replace(net, module=module))
