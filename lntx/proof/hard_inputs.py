@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ import torch.utils._pytree as pytree
 from lntx.errors import BadInput
 from lntx.proof.kernels import Function, KernelProof, prove_kernel
 from lntx.proof.numbers import FORMATS
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
 
 Draw = np.random.Generator
 Shape = Sequence[int | str]
@@ -162,6 +165,28 @@ def hard_inputs(
     if not left:
         raise BadInput(f"the reference gives no finite numbers for any of {len(cases)} cases: give other shapes")
     return left
+
+
+def strategy(
+    reference: Function, *arguments: Any, dtype: torch.dtype = torch.float32, requires_grad: bool = True
+) -> SearchStrategy[Case]:
+    """Return the cases of `hard_inputs` as a strategy of hypothesis, which shrinks to ordinary numbers and small sizes.
+
+    Needs hypothesis. Arguments are as there.
+    """
+    from hypothesis import strategies as st
+
+    shapes = [argument for argument in arguments if _is_shape(argument)]
+    names = dict.fromkeys(size for shape in shapes for size in shape if isinstance(size, str))
+    return st.builds(
+        Case,
+        kind=st.sampled_from([kind for kind in KINDS if kind != "not finite"]),
+        sizes=st.fixed_dictionaries({name: st.sampled_from(SIZES) for name in names}),
+        seed=st.integers(0, 2**32 - 1),
+        arguments=st.just(arguments),
+        dtype=st.just(dtype),
+        requires_grad=st.just(requires_grad),
+    ).filter(lambda case: _is_defined(reference, case, nonfinite=False))
 
 
 def _is_defined(reference: Function, case: Case, *, nonfinite: bool) -> bool:

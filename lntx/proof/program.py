@@ -40,6 +40,7 @@ _ROUNDING = {8: (1e-8, 1e-10), 4: (1e-3, 1e-5), 2: (0.25, 2e-2), 1: (0.25, 2e-2)
 _SMOOTH = 1e-3
 _TRIES = 3
 _DROPPED = 2**16
+_SHIFT = 3
 _SIGMAS = 6.0
 _SEEDS = (1, 2)
 _RANDOM = frozenset({"rand", "randn", "rand_like", "randn_like", "normal", "normal_", "uniform_", "exponential_"})
@@ -77,7 +78,7 @@ class ProgramProof:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed, and the gradient, causal and mask could be checked."""
+        """Whether no check failed, and the gradient, causal, mask and positions could be checked."""
         return all(check.passed or (check.passed is None and not check.required) for check in self.checks)
 
     @property
@@ -122,21 +123,24 @@ def check_program(
     *,
     causal: bool = False,
     mask: str | None = None,
+    positions: str | None = None,
 ) -> ProgramProof:
     """Check a training step as a program.
 
     batch: tensors, or tuples, lists and dictionaries of them, with as many rows in their first axis. loss: called with
     the model and the batch, returns the loss, a tensor without axes. optimizer: of the model's parameters. causal: the
     outputs at a position must not depend on later positions (the second axis). mask: name of the tensor in the batch
-    that is 1 where a position counts: outputs there must not depend on the others.
+    that is 1 where a position counts: outputs there must not depend on the others. positions: name of the tensor in the
+    batch with the numbers of the positions, of a model that is to see their differences alone: outputs must not change
+    when all of them grow by as much.
 
     Raises: BadInput: the loss is no finite number, or the batch has no tensor.
     """
     with torch.random.fork_rng(devices=[]):
-        return _checked(_Program(model, batch, loss, optimizer), causal=causal, mask=mask)
+        return _checked(_Program(model, batch, loss, optimizer), causal=causal, mask=mask, positions=positions)
 
 
-def _checked(program: _Program, *, causal: bool, mask: str | None) -> ProgramProof:
+def _checked(program: _Program, *, causal: bool, mask: str | None, positions: str | None) -> ProgramProof:
     checks: list[tuple[str, Callable[[], None]]] = [
         (GRADIENT, program.gradient),
         ("every parameter gets a gradient", program.gradients_arrive),
@@ -153,6 +157,8 @@ def _checked(program: _Program, *, causal: bool, mask: str | None) -> ProgramPro
         checks.append(("outputs do not depend on later positions", program.causal))
     if mask is not None:
         checks.append(("outputs do not depend on padding", lambda: program.padding(mask)))
+    if positions is not None:
+        checks.append(("outputs depend on differences of positions alone", lambda: program.shifted(positions)))
     required = {checks[0][0], *(name for name, _ in checks[10:])}
     results = tuple(dataclasses.replace(_run(name, check), required=name in required) for name, check in checks)
     return ProgramProof(checks=results, seconds_of_step=program.seconds)
@@ -447,9 +453,7 @@ class _Program:
 
     def padding(self, mask: str) -> None:
         """Change what the mask leaves out, and look at the outputs of the rest."""
-        if not isinstance(self.batch, dict) or mask not in self.batch:
-            raise _NotChecked(f"the batch has no tensor called {mask!r}")
-        counts = self.batch[mask].clone().bool()
+        counts = self._named(mask).clone().bool()
         length = counts.shape[1]
         counts[:, -max(length // 4, 1) :] = False
         base = {**self.batch, mask: counts.to(self.batch[mask].dtype)}
@@ -464,6 +468,20 @@ class _Program:
         place = self._first_difference(base, changed, lambda output: output[counts], length=length, at_the_end=True)
         if place is not None:
             raise _Broken(f"in {place[0]} outputs that count change with padding")
+
+    def shifted(self, positions: str) -> None:
+        """Add the same to all positions, and look at the outputs."""
+        moved = {**self.batch, positions: self._named(positions) + _SHIFT}
+        place = self._first_difference(self.batch, moved, lambda output: output, at_the_end=True)
+        if place is not None:
+            raise _Broken(f"in {place[0]} the outputs change when all positions grow by {_SHIFT}")
+
+    def _named(self, name: str) -> torch.Tensor:
+        """Return a tensor of the batch by its name."""
+        if not isinstance(self.batch, dict) or not isinstance(self.batch.get(name), torch.Tensor):
+            raise _NotChecked(f"the batch has no tensor called {name!r}")
+        tensor: torch.Tensor = self.batch[name]
+        return tensor
 
     def _first_difference(
         self,

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, Phase, given, settings
 from kernel_cases import CASES, KernelCase
 from torch import Tensor
 
 import lntx
 from lntx.errors import BadInput
-from lntx.proof.hard_inputs import Case
+from lntx.proof.hard_inputs import Case, assert_proved, strategy
 from lntx.proof.kernels import KernelProof
 
 
@@ -219,3 +220,22 @@ def test_what_was_tried_from_outside_stays_mended() -> None:
         lambda x, y: x * 2 + y * 1e-3 - y.detach() * 1e-3, lambda x, y: x * 2, x.requires_grad_(), y
     )
     assert "the reference does not depend on it" in (proof.reason or "")
+
+
+def test_hypothesis_draws_the_same_cases() -> None:
+    def reference(x: Tensor) -> Tensor:
+        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-3)
+
+    def wrong(x: Tensor) -> Tensor:
+        return reference(x) * (1 + 1e-4 * (x.shape[0] > 2))
+
+    cases = strategy(reference, ("n", 9), requires_grad=False)
+
+    @settings(max_examples=5, deadline=None, suppress_health_check=[*HealthCheck], phases=[Phase.generate])
+    @given(cases)
+    def check(kernel: Any, case: Case) -> None:
+        assert_proved(kernel, reference, [case])
+
+    check(reference)
+    with pytest.raises(AssertionError, match="wrong is not proved"):
+        check(wrong)

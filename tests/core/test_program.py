@@ -11,7 +11,7 @@ from program_faults import FAULTS, RIGHT, Program
 
 import lntx
 from lntx.errors import BadInput
-from lntx.proof.program import ProgramProof
+from lntx.proof.program import ProgramProof, check_program
 
 
 def _checked(program: Program, seed: int, *, autocast: bool = False) -> ProgramProof:
@@ -136,3 +136,34 @@ def test_what_is_asked_for_and_cannot_be_checked_is_no_pass() -> None:
     proof = lntx.check_program(model, batch, program.loss, optimizer, mask="keeep")
     assert not proof.passed
     assert proof.reason == "outputs do not depend on padding: the batch has no tensor called 'keeep'"
+
+
+class _Placed(torch.nn.Module):
+    """Mixes positions by their differences, and, where it is absolute, adds a code of each."""
+
+    def __init__(self, *, is_absolute: bool) -> None:
+        super().__init__()
+        self.mix, self.is_absolute = torch.nn.Linear(4, 4), is_absolute
+
+    def forward(self, x: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        near = torch.softmax(-(where[:, :, None] - where[:, None, :]).abs().float(), -1)
+        mixed: torch.Tensor = self.mix(near @ x)
+        return mixed + 0.01 * where[..., None] if self.is_absolute else mixed
+
+
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_a_relative_code_sees_differences_of_positions_alone(is_absolute: bool) -> None:
+    model = _Placed(is_absolute=is_absolute)
+    batch = {"x": torch.randn(3, 5, 4), "where": torch.arange(5).repeat(3, 1)}
+
+    def loss(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        value: torch.Tensor = model(batch["x"], batch["where"]).square().mean()
+        return value
+
+    proof = check_program(model, batch, loss, torch.optim.SGD(model.parameters(), lr=0.1), positions="where")
+    assert proof.passed is not is_absolute
+    assert is_absolute is (proof.reason or "").startswith("outputs depend on differences of positions alone")
+    missing = check_program(model, batch, loss, torch.optim.SGD(model.parameters(), lr=0.1), positions="nowhere")
+    assert (
+        missing.reason == "outputs depend on differences of positions alone: the batch has no tensor called 'nowhere'"
+    )
