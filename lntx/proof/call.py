@@ -43,19 +43,30 @@ class Call:
         self.as_balls = False
         self.is_small = False
         self.focus: tuple[str, int] | None = None
+        self.places: Array | None = None
+        self.is_sampled = False
         self.is_in_graph = False
-        self._seed = seed
+        self.seed = seed
         self._draw = np.random.default_rng(seed)
 
-    def again(self, *, as_balls: bool = False, own_format: bool = False, focus: tuple[str, int] | None = None) -> Call:
-        """Return the same call, to be checked otherwise: in balls, in its own format, or at one element of a slot."""
-        call = Call(self.name, self.args, self.outputs, after=self.after, sample=self.sample, seed=self._seed)
-        call.as_balls, call.own_format, call.focus = as_balls, own_format, focus
+    def again(
+        self,
+        *,
+        as_balls: bool = False,
+        own_format: bool = False,
+        focus: tuple[str, int] | None = None,
+        places: Array | None = None,
+    ) -> Call:
+        """Return the same call, to be checked otherwise: in balls, in its own format, at one element of a slot, or at
+        some elements of the first output.
+        """
+        call = Call(self.name, self.args, self.outputs, after=self.after, sample=self.sample, seed=self.seed)
+        call.as_balls, call.own_format, call.focus, call.places = as_balls, own_format, focus, places
         return call
 
     def in_floats(self) -> Call:
         """Return the same call in float64 arithmetic, with the elements that are checked in balls."""
-        call = self.again(own_format=self.own_format, focus=self.focus)
+        call = self.again(own_format=self.own_format, focus=self.focus, places=self.places)
         call.is_small = True
         return call
 
@@ -101,12 +112,15 @@ class Call:
         count = self.result(slot).numel()
         if self.focus is not None and self.focus[0] == slot:
             return np.array([self.focus[1]])
+        if self.places is not None and slot == "0":
+            return self.places
         if self.focus is not None:
             return np.arange(min(count, 1))
         is_small = self.as_balls or self.is_small
         whole = WHOLE if not is_small else _WHOLE_IN_BALLS
         if self.is_in_graph or count * terms <= whole or (count <= self.sample and not is_small):
             return np.arange(count)
+        self.is_sampled = True
         most = max(_MOST_BALLS // terms, 2) if is_small else self.sample
         inner = self._draw.integers(0, count, max(min(self.sample, most) - 2, 0))
         return np.unique(np.concatenate([inner, [0, count - 1]]))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,8 @@ from lntx.proof.result import Proof
 from lntx.proof.rows import Phase, judge, judge_numbers
 from lntx.proof.schema import calls_of, has_bytes, kept_apart, multiply_adds, named, plain_name, tensors_of, written
 from lntx.proof.steps import Before, kept_by, lost
+from lntx.proof.views import wrong_view
+from lntx.proof.watch import Watch
 
 _RANDOM = frozenset(
     [
@@ -96,6 +99,10 @@ class prove(TorchDispatchMode):  # noqa: N801
     sample: number of elements of a large result to check, at least 2; of a small one all are. seed: of their choice; by
     default a new one, which the proof prints. expected: see Expected. references: by operator of another library, such
     as "mylib::rms_norm", the plain PyTorch function that says what it means, with the same arguments.
+
+    For a whole training: `prover = prove(every=100, model=model)`, and `with prover.step() as proof:` around each step;
+    see `step`. every: how many steps there are to one that is checked. model: whose parameters and buffers are watched
+    between steps.
     """
 
     def __init__(
@@ -105,8 +112,14 @@ class prove(TorchDispatchMode):  # noqa: N801
         seed: int | None = None,
         expected: Expected | None = None,
         references: Mapping[str, Callable[..., Any]] | None = None,
+        every: int = 1,
+        model: torch.nn.Module | None = None,
     ) -> None:
+        if every < 1:
+            raise BadInput(f"every is 1 or more, got {every}")
         super().__init__()  # type: ignore[no-untyped-call]
+        self._every, self._num_steps = every, 0
+        self._watch = Watch(() if model is None else (model,))
         self._references = references or {}
         self.proof = Proof(sample=sample, seed=seed)
         self._expected = expected or {}
@@ -146,6 +159,31 @@ class prove(TorchDispatchMode):  # noqa: N801
             hook.remove()
         self._hooks = []
 
+    @contextlib.contextmanager
+    def step(self) -> Iterator[Proof]:
+        """Check a step of a training: the first one and every `every`-th after it as in a block of its own.
+
+        Before each step the parameters and buffers of the model, and what the optimisers of the checked steps hold,
+        must have the bits that they had after the step before, unless an operator of torch wrote to them meanwhile.
+
+        Raises: BadInput: this object is in use.
+        """
+        with _disable_current_modes():
+            for name in self._watch.changed():
+                message = f"{name} changed between steps {self._num_steps} and {self._num_steps + 1}"
+                self.proof.blame("forward", "memory", "", f"{message}, and no operator of torch wrote to it")
+        if self._num_steps % self._every == 0:
+            # What lies between two steps is watched otherwise.
+            self._chain = Chain()
+            self._held = self._held if self._every == 1 else {}
+            with self:
+                yield self.proof
+        else:
+            yield self.proof
+        self._num_steps += 1
+        with _disable_current_modes():
+            self._watch.note()
+
     @property
     def _forget_resized(self) -> Callable[[torch.UntypedStorage, int], Any]:
         """What resizes a storage in the block: its bytes are then no operator's."""
@@ -166,7 +204,12 @@ class prove(TorchDispatchMode):  # noqa: N801
         if namespace in _OF_SEVERAL_PROCESSES:
             return self._not_followed(func, args, kwargs, f"{namespace}.{name}")
         if func.is_view or namespace == "profiler":
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
+            with _disable_current_modes():
+                fault = wrong_view(func, args, kwargs, out) if func.is_view and namespace == "aten" else None
+            if fault is not None:
+                self.proof.blame(self._phase(), plain_name(name), "", f"{plain_name(name)} {fault}")
+            return out
         self.proof.calls += 1
         phase = self._phase()
         plain = plain_name(name) if namespace == "aten" else f"{namespace}.{name}"
@@ -267,6 +310,7 @@ class prove(TorchDispatchMode):  # noqa: N801
                 self.proof.miss(_step_name(optimizer), f"its formula failed: {type(error).__name__}: {error}")
                 return
         self._steps[id(optimizer)] = before
+        self._watch.add(optimizer)
         loss = lost(self._held.get(id(optimizer), {}), before.held)
         if loss is not None:
             name = _step_name(optimizer)

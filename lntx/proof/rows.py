@@ -16,6 +16,7 @@ from lntx.proof.decomposition import by_decomposition
 from lntx.proof.formulas import FORMULAS, MOVES, OWN_FORMAT, bits
 from lntx.proof.numbers import FORMATS, Array, Bounded, as_balls, middle
 from lntx.proof.schema import tensors_of
+from lntx.proof.whole import suspects
 
 Phase = Literal["forward", "backward", "optimizer"]
 
@@ -77,8 +78,13 @@ def judge(call: Call) -> Judged:
         call = call.again(as_balls=True)
     judgement = _compare(call)
     strict = judgement.share
+    if judgement.share <= 1 and call.is_sampled and len(places := suspects(call)):
+        sampled, call = judgement.elements, call.again(as_balls=call.as_balls, places=places)
+        judgement = _compare(call)
+        judgement = dataclasses.replace(judgement, elements=judgement.elements + sampled)
+        strict = max(strict, judgement.share)
     if judgement.share > 1 and call.name in OWN_FORMAT and call.dtype in (torch.bfloat16, torch.float16):
-        call = call.again(own_format=True)
+        call = call.again(own_format=True, places=call.places)
         judgement = _compare(call)
     if judgement.share > 1 and judgement.place is not None and not call.as_balls and has_formula:
         judgement = _in_balls(call, judgement)

@@ -236,10 +236,21 @@ def range_of(call: Call) -> Found:
     yield "0", picked, value
 
 
-def added_at(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
-    """index_put with accumulate, index_add, scatter_add: what is there, and all that goes to its place."""
+def scattered_to(call: Call) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """Return what an operator starts from, if not zeros, the flat places that it adds to, and what, both flat.
+
+    Raises: NotImplementedError: it does not add.
+    """
+    if call.name == "embedding_dense_backward":
+        if call["scale_grad_by_freq"]:
+            raise NotImplementedError("gradients scaled by frequency")
+        width, indexes = call.out.shape[-1], call["indices"].reshape(-1)
+        grad = call["grad_output"].reshape(len(indexes), width).where((indexes != call["padding_idx"])[:, None], 0)
+        places = indexes[:, None] * width + torch.arange(width, device=indexes.device)
+        return None, places.reshape(-1), grad.reshape(-1)
     inputs = call["self"]
     flat = torch.arange(inputs.numel()).reshape(inputs.shape)
+    start: torch.Tensor | None = inputs
     if call.name == "_unsafe_masked_index_put_accumulate":
         # Indexes out of range are masked.
         mask = call["mask"]
@@ -261,21 +272,25 @@ def added_at(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
         axes = 2 if "2d" in call.name else 3
         planes, taken = flat.reshape(*inputs.shape[:-axes], -1), call["indices"].cpu()
         places = planes.gather(-1, taken.reshape(*taken.shape[:-axes], -1))
-        values, inputs = call["grad_output"].reshape(places.shape), torch.zeros_like(inputs)
+        values, start = call["grad_output"].reshape(places.shape), None
     elif call.name == "index_add":
         places, values = flat.index_select(call["dim"], call["index"].cpu()), call["source"]
     else:
         index = call["index"].cpu()
         places = flat.gather(call["dim"], index)
         values = call["src"][tuple(slice(n) for n in index.shape)]
-    values = values.expand(places.shape).reshape(-1)
-    places = places.reshape(-1)
+    values = values.expand(places.shape)
+    return start, places.reshape(-1), values.reshape(-1)
+
+
+def added_at(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
+    """index_put with accumulate, index_add, scatter_add: what is there, and all that goes to its place."""
+    inputs, places, values = scattered_to(call)
     picked = call.pick(terms=len(places) + 1)
     hits = places.numpy()[None, :] == picked[:, None]
     added = call.read(values)[None]
     if call.args.get("alpha", 1) != 1:
         added = added * float(call["alpha"])
-    added = added.where(hits, 0.0)
-    start = call.read(inputs, unravel(picked, inputs.shape))
-    total = added.sum(terms=hits.sum(axis=-1))
+    total = added.where(hits, 0.0).sum(terms=hits.sum(axis=-1))
+    start = call.read(torch.zeros_like(call.out) if inputs is None else inputs, unravel(picked, call.out.shape))
     yield "0", picked, (total + start).widened(hits.sum(axis=-1) * total.format.u * start.size)
