@@ -141,6 +141,10 @@ def _import(
         rows.note_constants()
     if rows.problems:
         rows.problems.refuse(rows.gaps)
+    if num_rows == 0 and rows.weightless:
+        raise BadInput(
+            f"{table.where} has no rows: the weight in {quoted(kept[0], MAX_NAME)} is 0 in all that are left"
+        )
     if num_rows == 0 or (data.dependent == "refuse" and (rows.gaps.dropped or levels or rows.weightless)):
         refuse_too_few(table, num_rows, data.polynomial or len(terms), levels, rows.gaps, bias=bias)
     return sha256

@@ -124,6 +124,7 @@ def test_a_row_of_weight_two_counts_twice_and_of_weight_zero_not_at_all(tmp_path
         ([1.0, 1e31, 1, 1, 1], "column 'w' is a weight beyond 1e-30 to 1e+30 in row 2 (1e+31): rescale it"),
         ([1.0, 1, None, 1, 1], "column 'w' has no value in row 3"),
         (["one", "two", "six", "ten", "one"], "column 'w' is text"),
+        ([0.0] * 5, "has no rows: the weight in 'w' is 0 in all that are left"),
         ([0.0, 0, 0, 1, 1], "2 rows are too few for 3 weights"),
     ],
     ids=str,
