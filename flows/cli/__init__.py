@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+# Built in, unlike signal and typing, whose imports Ctrl-C could end.
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run the command `lntx`."""
     # The imports take most of a second: Ctrl-C in them must not print a traceback.
-    signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(130))
+    _signal.signal(_signal.SIGINT, lambda _number, _frame: os._exit(130))
     from flows.cli.entry import run_command
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     run_command()

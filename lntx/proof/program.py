@@ -689,4 +689,7 @@ def _through_a_file(state: Any) -> Any:
 
 
 def _seed(seed: int = 0) -> None:
-    torch.manual_seed(seed)
+    # What torch.manual_seed does, but for a look at the stack, which takes longer than a small step.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
