@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[2]
-if importlib.util.find_spec("liger_kernel") is None or importlib.util.find_spec("triton") is None:
-    pytest.skip("Triton or liger-kernel is not installed: pip install 'lntx[kernels]'", allow_module_level=True)
+_ARE_INSTALLED = all(importlib.util.find_spec(name) is not None for name in ("liger_kernel", "triton"))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not _ARE_INSTALLED, reason="Triton or liger-kernel is not installed: pip install 'lntx[kernels]'"
+    ),
+]
 
 _SUITE = """
 import json
