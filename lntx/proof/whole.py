@@ -17,7 +17,8 @@ from lntx.proof.call import Call
 from lntx.proof.formulas.sums import scattered_to
 from lntx.proof.numbers import FORMATS, Array
 
-_CHUNK = 2**20
+# Numbers, and places, that are worked on at a time.
+_CHUNK, _PLACES = 2**20, 2**22
 # Columns of a product that are added up: a sum of fewer sees smaller errors, and costs more.
 _WIDTH = 64
 _MOST = 16
@@ -118,19 +119,20 @@ def _of_convolution(call: Call) -> Array:
         return np.zeros(0, dtype=np.int64)
     signs, axes = _signs(call, len(weight)), [1] * (weight.dim() - 2)
 
-    def convolved(inputs: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        args = (call["stride"], call["padding"], call["dilation"], False, call["output_padding"], 1)
-        return torch.convolution(inputs, kernel[None], None, *args)[:, 0]
-
-    inputs = call["input"].double()
-    expected = convolved(inputs, (weight.double() * signs.reshape(-1, 1, *axes)).sum(0))
-    sizes = convolved(inputs.abs(), weight.double().abs().sum(0))
-    if bias is not None:
-        expected, sizes = expected + (bias.double() * signs).sum(), sizes + bias.double().abs().sum()
-    columns = out.double() * signs.reshape(1, -1, *axes)
+    args = (call["stride"], call["padding"], call["dilation"], False, call["output_padding"], 1)
+    kernel, sizes_of_kernel = (weight.double() * signs.reshape(-1, 1, *axes)).sum(0), weight.double().abs().sum(0)
     terms, rounding = weight[0].numel() + len(weight), FORMATS[out.dtype].u
-    allowed = _unit(call, terms) * sizes + rounding * columns.abs().sum(1) + len(weight) * call.inner.tiny
-    excess = ((columns.sum(1) - expected).abs() / allowed).nan_to_num(0.0, 0.0)
+    step = max(1, _CHUNK // max(call["input"][0].numel(), out[0].numel(), 1))
+    excesses = []
+    for part, results in zip(call["input"].split(step), out.split(step), strict=True):
+        expected = torch.convolution(part.double(), kernel[None], None, *args)[:, 0]
+        sizes = torch.convolution(part.double().abs(), sizes_of_kernel[None], None, *args)[:, 0]
+        if bias is not None:
+            expected, sizes = expected + (bias.double() * signs).sum(), sizes + bias.double().abs().sum()
+        columns = results.double() * signs.reshape(1, -1, *axes)
+        allowed = _unit(call, terms) * sizes + rounding * columns.abs().sum(1) + len(weight) * call.inner.tiny
+        excesses.append(((columns.sum(1) - expected).abs() / allowed).nan_to_num(0.0, 0.0))
+    excess = torch.cat(excesses)
     if not (excess > 1).any():
         return np.zeros(0, dtype=np.int64)
     sample, *place = np.unravel_index(int(excess.argmax()), tuple(excess.shape))
@@ -146,19 +148,24 @@ def _of_scatter(call: Call) -> Array:
         start, places, values = scattered_to(call)
     except NotImplementedError:
         return np.zeros(0, dtype=np.int64)
-    places, values, out = places.to(call.out.device), values.double(), call.out.reshape(-1).double()
-    zero = torch.zeros_like(out)
-    total, sizes, counts = zero.clone(), zero.clone(), zero.clone()
-    total.index_add_(0, places, values)
-    sizes.index_add_(0, places, values.abs())
-    counts.index_add_(0, places, torch.ones_like(values))
-    if start is not None:
-        total, sizes = total + start.reshape(-1).double(), sizes + start.reshape(-1).double().abs()
+    places, values, out = places.to(call.out.device), values.double(), call.out.reshape(-1)
     unit, rounding = call.inner.u + 2 * _U, FORMATS[call.out.dtype].u
-    allowed = (counts + 1) * unit * sizes + rounding * total.abs() + call.inner.tiny
-    excess = ((out - total).abs() / allowed).nan_to_num(0.0, 0.0)
-    worst = excess.topk(min(_MOST, len(excess)))
-    return worst.indices[worst.values > 1].cpu().numpy()
+    found: list[int] = []
+    for first in range(0, len(out), _PLACES):
+        part = out[first : first + _PLACES].double()
+        is_here = (places >= first) & (places < first + len(part))
+        here, added = places[is_here] - first, values[is_here]
+        total, sizes, counts = torch.zeros_like(part), torch.zeros_like(part), torch.zeros_like(part)
+        total.index_add_(0, here, added)
+        sizes.index_add_(0, here, added.abs())
+        counts.index_add_(0, here, torch.ones_like(added))
+        if start is not None:
+            begun = start.reshape(-1)[first : first + _PLACES].double()
+            total, sizes = total + begun, sizes + begun.abs()
+        allowed = (counts + 1) * unit * sizes + rounding * total.abs() + call.inner.tiny
+        worst = ((part - total).abs() / allowed).nan_to_num(0.0, 0.0).topk(min(_MOST, len(part)))
+        found += (first + worst.indices[worst.values > 1]).tolist()
+    return np.array(found, dtype=np.int64)
 
 
 _FINDERS: Mapping[str, Callable[[Call], Array]] = {
