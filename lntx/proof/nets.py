@@ -163,7 +163,7 @@ class Net:
 def _decoder(draw: np.random.Generator, *, is_gated: bool) -> Recipe:
     heads = int(draw.choice([2, 3]))
     width = heads * int(draw.choice([4, 8, 5]))
-    vocabulary, batch, time = int(draw.choice([16, 31])), int(draw.choice([3, 4])), int(draw.choice([7, 8, 13]))
+    vocabulary, batch, time = int(draw.choice([16, 31])), int(draw.choice([2, 3])), int(draw.choice([7, 8, 13]))
     dropout = 0.25
     module = Decoder(vocabulary=vocabulary, width=width, heads=heads, is_gated=is_gated, dropout=dropout)
 
@@ -185,7 +185,7 @@ def _decoder(draw: np.random.Generator, *, is_gated: bool) -> Recipe:
 
 
 def _images(draw: np.random.Generator) -> Recipe:
-    channels, classes, batch = 2 * int(draw.choice([2, 3])), int(draw.choice([4, 7])), int(draw.choice([3, 4, 5]))
+    channels, classes, batch = 2 * int(draw.choice([2, 3])), int(draw.choice([4, 7])), int(draw.choice([2, 4, 5]))
     height, width = int(draw.choice([8, 11])), int(draw.choice([9, 16]))
 
     def data() -> tuple[Tensor, Tensor]:
@@ -201,7 +201,7 @@ def _images(draw: np.random.Generator) -> Recipe:
 
 def _sequences(draw: np.random.Generator, kind: type[nn.LSTM | nn.GRU]) -> Recipe:
     features, hidden, classes = int(draw.choice([3, 4])), int(draw.choice([5, 8])), int(draw.choice([3, 4]))
-    batch, time = int(draw.choice([3, 4])), int(draw.choice([4, 5]))
+    batch, time = int(draw.choice([2, 3])), int(draw.choice([4, 5]))
 
     def data() -> tuple[Tensor, Tensor]:
         series = torch.from_numpy(draw.normal(size=(time, batch, features)))
