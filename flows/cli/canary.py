@@ -53,7 +53,7 @@ def canary(
 
     Args:
         deep: Check every operator of a training step instead: five networks in six formats, each result within its
-            bound for rounding errors; ten seconds.
+            bound for rounding errors; half a minute.
         level: 1: one case, a second plus the imports. 2: several shapes, dtypes, thread counts and formats, half a
             minute. 3: also as many rows as fit in a quarter of the free memory, minutes.
         blind: Draw new random weights, rows and settings, which neither a cache nor a leak can know.
