@@ -94,8 +94,8 @@ def fit(
         if not isinstance(table, (str, os.PathLike)):
             raise BadInput(f"a table is a data frame, or the path of a file, got {type(table).__name__}")
         return run(data={**keys, "path": os.fspath(table)}, train=learning, root=root, **options)
-    kept = (target, keys.get("weight"))
-    with held(table, lambda name: uses(name, kept, features, keys.get("exclude"))) as path:
+    required = (target, keys.get("weight"))
+    with held(table, lambda name: uses(name, required, features, keys.get("exclude"))) as path:
         return run(data={**keys, "path": path}, train=learning, root=root, **options)
 
 

@@ -242,8 +242,7 @@ def _from_text(
     for symbol in table.spelling.symbols:
         has_symbol = pc.match_substring(text, symbol[:1]).to_numpy(zero_copy_only=False)
         problems.note_sort(name, symbol, has_symbol & ~missing, first_row)
-    zeros = pc.match_substring_regex(text, "^0[0-9]+$").to_numpy(zero_copy_only=False)
-    problems.note_sort(name, "leading zeros", zeros, first_row)
+    problems.note_sort(name, "leading zeros", _matches(text, "^0[0-9]+$"), first_row)
     if table.spelling.thousands is None:
         _note_groups(filled, name, problems, first_row)
     try:
@@ -260,19 +259,19 @@ def _from_text(
     return values
 
 
+def _matches(text: pa.Array, pattern: str) -> np.ndarray:
+    matching: np.ndarray = pc.match_substring_regex(text, pattern).to_numpy(zero_copy_only=False)
+    return matching
+
+
 def _note_groups(text: pa.Array, name: str, problems: Problems, first_row: int) -> None:
     """Note numbers whose point may stand between thousands: 1.630, beside 824."""
-
-    def matches(pattern: str) -> np.ndarray:
-        matching: np.ndarray = pc.match_substring_regex(text, pattern).to_numpy(zero_copy_only=False)
-        return matching
-
-    groups = matches(r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$")
+    groups = _matches(text, r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$")
     if groups.any():
-        hundreds = matches(r"^[+-]?[1-9][0-9]{2}$")
+        hundreds = _matches(text, r"^[+-]?[1-9][0-9]{2}$")
         problems.note_sort(name, "groups", groups, first_row)
         problems.note_sort(name, "hundreds", hundreds, first_row)
-        problems.note_sort(name, "others", ~groups & ~matches(r"^[+-]?[0-9]{1,3}$"), first_row)
+        problems.note_sort(name, "others", ~groups & ~_matches(text, r"^[+-]?[0-9]{1,3}$"), first_row)
 
 
 def _readable_numbers(
@@ -281,13 +280,8 @@ def _readable_numbers(
     """Read what can be read of text, one value of which is no number; the rest becomes 0. plain: numbers as Python
     writes them.
     """
-
-    def matches(pattern: str) -> np.ndarray:
-        matching: np.ndarray = pc.match_substring_regex(plain, pattern).to_numpy(zero_copy_only=False)
-        return matching
-
-    is_number = matches(NUMBER)
-    is_true, is_false = matches("^(?i:true)$"), matches("^(?i:false)$")
+    is_number = _matches(plain, NUMBER)
+    is_true, is_false = _matches(plain, "^(?i:true)$"), _matches(plain, "^(?i:false)$")
     problems.note_sort(name, "numbers", is_number & ~missing, first_row)
     problems.note_sort(name, "truths", is_true | is_false, first_row)
     readable = pc.if_else(pa.array(is_number), plain, pa.scalar("0"))

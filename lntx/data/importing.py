@@ -36,9 +36,11 @@ def wanted_columns(data: Data) -> tuple[str, ...]:
     return _wanted(open_table(data.path, Spelling.of(data)), data)
 
 
-def uses(name: str, kept: Sequence[str | None], features: Sequence[str] | None, exclude: Sequence[str] | None) -> bool:
-    """Return whether a column of a table may be used, by its name and the settings. kept: target and weight."""
-    return name in kept or (name not in (exclude or ()) and (features is None or name in features))
+def uses(
+    name: str, required: Sequence[str | None], features: Sequence[str] | None, exclude: Sequence[str] | None
+) -> bool:
+    """Return whether a column of a table may be used, by its name and the settings. required: target and weight."""
+    return name in required or (name not in (exclude or ()) and (features is None or name in features))
 
 
 def _wanted(table: Table, data: Data) -> tuple[str, ...]:
@@ -49,11 +51,11 @@ def _wanted(table: Table, data: Data) -> tuple[str, ...]:
         name for name in table.names if name and name not in {data.target, data.weight, *table.index}
     )
     features = tuple(name for name in every if uses(name, (), data.features, data.exclude))
-    kept = _kept(data)
+    required = _required(data)
     if data.weight is not None and data.weight in (*features, data.target):
         raise BadInput(f"data.weight names {quoted(data.weight, MAX_NAME)}, which is a feature or the target: copy it")
-    columns = (*features, *kept)
-    table.places(kept)
+    columns = (*features, *required)
+    table.places(required)
     table.places([*dict.fromkeys(features)], may_exclude=True)
     for name in (*(data.exclude or ()), *(data.categories or ())):
         if name not in table.names:
@@ -70,7 +72,7 @@ def _wanted(table: Table, data: Data) -> tuple[str, ...]:
     return columns
 
 
-def _kept(data: Data) -> tuple[str, ...]:
+def _required(data: Data) -> tuple[str, ...]:
     """Return the columns that are no features: the weight of the rows, if there is one, and the target."""
     assert data.target is not None
     return (data.target,) if data.weight is None else (data.weight, data.target)
@@ -111,8 +113,8 @@ def _import(
     dependent: Mapping[str, str] | None = None,
 ) -> str:
     """Import the rows. dependent: terms to leave out, each with the reason."""
-    kept = _kept(data)
-    inputs = tuple(columns[: -len(kept)])
+    required = _required(data)
+    inputs = tuple(columns[: -len(required)])
     levels: dict[str, tuple[str, ...]] = {}
     categories = [name for name in data.categories or () if name in columns]
     notes: list[str] = []
@@ -120,7 +122,7 @@ def _import(
         levels = _levels(table, data, inputs, categories, notes)
     rows = _Rows(table, data, inputs, levels)
     terms = terms_of(inputs, levels)
-    twice = [name for name in (*terms, *kept) if [*terms, *kept].count(name) > 1]
+    twice = [name for name in (*terms, *required) if [*terms, *required].count(name) > 1]
     if twice:
         raise BadInput(f"{table.where}: {quoted(twice[0], MAX_NAME)} is a column and a level of a category: rename one")
     features = tuple(term for term in terms if term not in (dependent or {}))
@@ -128,9 +130,9 @@ def _import(
         path,
         rows,
         features=features,
-        target=kept[-1],
+        target=required[-1],
         weight=data.weight,
-        types=dict.fromkeys((*features, *kept), np.dtype(np.float64)),
+        types=dict.fromkeys((*features, *required), np.dtype(np.float64)),
         repetitive=frozenset(features) - frozenset(columns),
         degree=data.polynomial or 1,
         columns=inputs,
@@ -143,7 +145,7 @@ def _import(
         rows.problems.refuse(rows.gaps)
     if num_rows == 0 and rows.weightless:
         raise BadInput(
-            f"{table.where} has no rows: the weight in {quoted(kept[0], MAX_NAME)} is 0 in all that are left"
+            f"{table.where} has no rows: the weight in {quoted(required[0], MAX_NAME)} is 0 in all that are left"
         )
     if num_rows == 0 or (data.dependent == "refuse" and (rows.gaps.dropped or levels or rows.weightless)):
         refuse_too_few(table, num_rows, data.polynomial or len(terms), levels, rows.gaps, bias=bias)
@@ -183,9 +185,9 @@ def _levels(
 ) -> dict[str, tuple[str, ...]]:
     """Return the levels of each category, sorted; of complete rows alone where others are dropped."""
     problems, seen = Problems(table, data.target, data.weight), {name: set[str]() for name in categories}
-    kept, drops = _kept(data), data.missing == "drop"
-    columns = (*inputs, *kept)
-    first_row, gaps = 1, Gaps(columns, num_kept=len(kept))
+    required, drops = _required(data), data.missing == "drop"
+    columns = (*inputs, *required)
+    first_row, gaps = 1, Gaps(columns, num_required=len(required))
     for batch in table.read(table.places(columns)):
         texts: dict[str, list[str | None]] = {}
         missing = np.zeros((len(batch[0]), len(columns)), dtype=bool)
@@ -252,14 +254,14 @@ class _Rows:
     """The rows of a table as blocks of terms and target, and what was seen of them."""
 
     def __init__(self, table: Table, data: Data, inputs: Sequence[str], levels: Mapping[str, Sequence[str]]) -> None:
-        kept = _kept(data)
+        required = _required(data)
         self.problems = Problems(table, data.target, data.weight)
-        self.gaps = Gaps((*inputs, *kept), num_kept=len(kept))
+        self.gaps = Gaps((*inputs, *required), num_required=len(required))
         self.weightless = 0
         """Number of rows of weight 0."""
-        self._table, self._inputs, self._kept, self._levels = table, inputs, kept, levels
+        self._table, self._inputs, self._required, self._levels = table, inputs, required, levels
         self._weight, self._drops = data.weight, data.missing == "drop"
-        self._suspicions = Suspicions(kept[-1])
+        self._suspicions = Suspicions(required[-1])
         self._low: dict[str, float] = {}
         self._high: dict[str, float] = {}
         # The last value of each column that so far rises by one from row to row.
@@ -267,7 +269,7 @@ class _Rows:
         self._rising: dict[str, float | None] = dict.fromkeys(inputs) if is_watched else {}
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        terms, columns = (*terms_of(self._inputs, self._levels), *self._kept), self.gaps.columns
+        terms, columns = (*terms_of(self._inputs, self._levels), *self._required), self.gaps.columns
         for batch in self._table.read(self._table.places(columns)):
             first_row = self.gaps.num_rows + 1
             values, missing = read_terms(

@@ -69,11 +69,11 @@ class _Count:
 class Gaps:
     """Which columns have no value in the same rows, so that it can be said what leaving a column out brings.
 
-    num_kept: number of the last columns that cannot be left out.
+    num_required: number of the last columns that cannot be left out.
     """
 
-    def __init__(self, columns: Sequence[str], *, num_kept: int = 1) -> None:
-        self.columns, self._num_kept = columns, num_kept
+    def __init__(self, columns: Sequence[str], *, num_required: int = 1) -> None:
+        self.columns, self._num_required = columns, num_required
         self.counts = np.zeros(len(columns), dtype=np.int64)
         self.num_rows = self.dropped = 0
         self._patterns: Counter[bytes] = Counter()
@@ -107,7 +107,7 @@ class Gaps:
         width = -(-len(self.columns) // 8)
         patterns = np.frombuffer(b"".join(self._patterns), dtype=np.uint8).reshape(-1, width)
         counts = np.array([*self._patterns.values()])
-        for j in np.argsort(-self.counts[: -self._num_kept], kind="stable").tolist():
+        for j in np.argsort(-self.counts[: -self._num_required], kind="stable").tolist():
             if len(self._patterns) > _MOST_PATTERNS:
                 left = self.num_rows if 2 * self.counts[j] <= self.num_rows else 0
             else:
@@ -130,7 +130,7 @@ class Problems:
 
     def __init__(self, table: Table, target: str | None, weight: str | None = None) -> None:
         self._table, self._target = table, target
-        self._kept = {name: role for name, role in ((target, "target"), (weight, "weight")) if name is not None}
+        self._roles = {name: role for name, role in ((target, "target"), (weight, "weight")) if name is not None}
         self._counts: dict[tuple[str, str], _Count] = {}
         self.profiles: dict[str, Profile] = {}
         # Text of numbers that cannot be used: marks of a missing value, perhaps.
@@ -231,12 +231,12 @@ class Problems:
         what, remedy = _KINDS[kind]
         if self._target is None:
             remedy = _PREDICTING.get(kind, "the model was fitted on numbers there: correct it")
-        elif column in self._kept:
+        elif column in self._roles:
             remedy = remedy.replace("make it a category, or {out}", "{out}").replace("make it a category, ", "")
         rows = "" if count.rows == 0 else f" in row {count.first}"
         if count.rows > 1:
             rows = f" in {count.rows:,} rows, first in row {count.first}"
-        out = f"choose another {self._kept[column]}" if column in self._kept else "leave it out"
+        out = f"choose another {self._roles[column]}" if column in self._roles else "leave it out"
         return f"column {quoted(column, MAX_NAME)} {what}{rows}{count.example}: {remedy.format(out=out)}"
 
     def _advice(self, every: Sequence[tuple[str, str]], gaps: Gaps | None) -> dict[str, Any]:
@@ -254,7 +254,7 @@ class Problems:
                     else:
                         advice.setdefault(key, value)
         out = advice.get("data.exclude", [])
-        if not self._kept.keys().isdisjoint(out):
+        if not self._roles.keys().isdisjoint(out):
             return {}
         if gaps is not None and any(kind == "missing" and column not in out for column, kind in every):
             costly = gaps.costly(len(gaps.columns), out)
@@ -279,7 +279,7 @@ class Problems:
             return {}
         if kind == "text":
             totals = {} if hidden or not profile.totals else {"data.nulls": [*profile.totals], "data.missing": "drop"}
-            return {"data.categories": [column], **totals} if column not in self._kept else out
+            return {"data.categories": [column], **totals} if column not in self._roles else out
         if kind in ("infinite", "large"):
             marks = self._marks.get(column, set())
             is_few = 0 < len(marks) <= _MOST_MARKS and not hidden

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.utils._pytree as pytree
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lntx.errors import BadInput
+from lntx.proof.doubles import Doubles, Widths
 from lntx.text import align
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ _DROPPED = 2**16
 _SHIFT = 3
 _SIGMAS = 6.0
 _SEEDS = (1, 2)
-_RANDOM = frozenset({"rand", "randn", "rand_like", "randn_like", "normal", "normal_", "uniform_", "exponential_"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +189,7 @@ class _Program:
         # Before anything runs: a model may keep what cannot be copied, such as its last loss.
         self._start = copy.deepcopy((model, optimizer))
         start = time.perf_counter()
-        with _restored(model), _Widths() as widths:
+        with _restored(model), Widths() as widths:
             _seed()
             model.zero_grad(set_to_none=True)
             value = loss(model, batch)
@@ -228,12 +226,12 @@ class _Program:
 
         def value() -> torch.Tensor:
             _seed()
-            with _Doubles():
+            with Doubles():
                 return self.loss(double, batch)
 
         double.zero_grad(set_to_none=True)
         start = value()
-        with _Doubles():
+        with Doubles():
             start.backward()
         grads = {
             name: torch.zeros_like(p) if p.grad is None else p.grad.to_dense().detach().clone()
@@ -566,63 +564,6 @@ class _Program:
                 raise _Broken(f"{name} differs: something that a step needs is not in the saved state")
 
 
-class _Doubles(TorchFunctionMode):
-    """Takes float64 wherever a program names a narrower format, so that no difference drowns in rounding."""
-
-    _NARROW = (torch.float32, torch.bfloat16, torch.float16)
-    _CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
-
-    def __enter__(self) -> Any:
-        self._default = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
-        return super().__enter__()  # type: ignore[no-untyped-call]
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-        torch.set_default_dtype(self._default)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if func in self._CASTS:
-            return args[0].double()
-        if name in _RANDOM:
-            return self._draw(func, name, args, kwargs or {})
-        args, kwargs = pytree.tree_map_only(
-            torch.dtype, lambda dtype: torch.float64 if dtype in self._NARROW else dtype, (args, kwargs or {})
-        )
-        return func(*args, **kwargs)
-
-    def _draw(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-        """Draw in float32, as the program does: other numbers would be drawn in float64."""
-        if name.endswith("_"):
-            numbers = getattr(torch.empty_like(args[0], dtype=torch.float32), name)(*args[1:], **kwargs)
-            return args[0].copy_(numbers)
-        args, kwargs = pytree.tree_map_only(
-            torch.Tensor, lambda t: t.float() if t.dtype == torch.float64 else t, (args, kwargs)
-        )
-        torch.set_default_dtype(torch.float32)
-        try:
-            numbers = func(*args, **kwargs)
-        finally:
-            torch.set_default_dtype(torch.float64)
-        return numbers.double() if numbers.is_floating_point() else numbers
-
-
-class _Widths(TorchDispatchMode):
-    """Notes the widths of the floating-point numbers that are computed, in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.widths: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for value in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                self.widths.add(value.element_size())
-        return out
-
-
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
     """Put everything of a model back afterwards: numbers, gradients, buffers and attributes."""
@@ -689,7 +630,4 @@ def _through_a_file(state: Any) -> Any:
 
 
 def _seed(seed: int = 0) -> None:
-    # What torch.manual_seed does, but for a look at the stack, which takes longer than a small step.
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available():
-        torch.cuda.manual_seed_all(seed)
+    torch.manual_seed(seed)

@@ -42,6 +42,16 @@ def _unit(call: Call, terms: int) -> float:
     return (terms + 3) * (call.inner.u + 2 * _U)
 
 
+def _excess(computed: torch.Tensor, expected: torch.Tensor, sizes: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """Return how far sums are from what is expected, relative to what is allowed: infinite where a sum is no finite
+    number, 0 where none is expected or the sizes overflow.
+    """
+    excess = ((computed - expected).abs() / allowed).nan_to_num(torch.inf, torch.inf)
+    # Nothing computed, from nothing.
+    excess = excess.where((computed != expected) | computed.isnan(), 0.0)
+    return excess.where(expected.isfinite() & sizes.isfinite(), 0.0)
+
+
 def _signs(call: Call, count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(call.seed)
     return (2.0 * torch.randint(0, 2, (count,), generator=generator) - 1).double().to(call.out.device)
@@ -67,7 +77,7 @@ def _of_product(call: Call) -> Array:
         allowed = unit * sizes + width * call.inner.tiny
         if rounding > call.inner.u:
             allowed += rounding * _in_blocks(out[b], ones, absolute=True)
-        excess = ((_in_blocks(out[b], signs) - expected).abs() / allowed).nan_to_num(0.0, 0.0)
+        excess = _excess(_in_blocks(out[b], signs), expected, sizes, allowed)
         if (excess > 1).any():
             row, block = divmod(int(excess.argmax()), excess.shape[1])
             columns = np.arange(block * _WIDTH, min(n, (block + 1) * _WIDTH))
@@ -131,7 +141,7 @@ def _of_convolution(call: Call) -> Array:
             expected, sizes = expected + (bias.double() * signs).sum(), sizes + bias.double().abs().sum()
         columns = results.double() * signs.reshape(1, -1, *axes)
         allowed = _unit(call, terms) * sizes + rounding * columns.abs().sum(1) + len(weight) * call.inner.tiny
-        excesses.append(((columns.sum(1) - expected).abs() / allowed).nan_to_num(0.0, 0.0))
+        excesses.append(_excess(columns.sum(1), expected, sizes, allowed))
     excess = torch.cat(excesses)
     if not (excess > 1).any():
         return np.zeros(0, dtype=np.int64)
@@ -163,7 +173,7 @@ def _of_scatter(call: Call) -> Array:
             begun = start.reshape(-1)[first : first + _PLACES].double()
             total, sizes = total + begun, sizes + begun.abs()
         allowed = (counts + 1) * unit * sizes + rounding * total.abs() + call.inner.tiny
-        worst = ((part - total).abs() / allowed).nan_to_num(0.0, 0.0).topk(min(_MOST, len(part)))
+        worst = _excess(part, total, sizes, allowed).topk(min(_MOST, len(part)))
         found += (first + worst.indices[worst.values > 1]).tolist()
     return np.array(found, dtype=np.int64)
 

@@ -85,6 +85,33 @@ def test_one_wrong_element_is_named(name: str) -> None:
     assert proof.passed, proof.reason
 
 
+@pytest.mark.parametrize("name", _RUNS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_element_that_is_no_number_is_named(name: str, value: float, dtype: torch.dtype) -> None:
+    def change(out: Tensor) -> Tensor:
+        changed = out.clone()
+        changed.view(-1)[out.numel() * 2 // 3 + 7] = value
+        return changed
+
+    run = _RUNS[name][1]
+    autocast = torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16)
+    with autocast, _Changed(name, change), lntx.prove(seed=1) as proof:
+        run()
+    assert [wrong.operator for wrong in proof.wrong][:1] == [name]
+
+
+def test_infinities_and_zeros_that_are_right_are_no_alarm() -> None:
+    left, right = _draw(300, 256), _draw(256, 400)
+    left[3], right[:, 200:] = 0.0, 0.0
+    left[5, 7] = float("inf")
+    with lntx.prove(seed=1) as proof:
+        torch.addmm(torch.full((400,), -float("inf")), left, right)
+        torch.addmm(_draw(400), left, right)
+        left @ right
+    assert proof.passed, proof.reason
+
+
 def test_a_token_that_is_left_out_of_a_gradient_is_seen() -> None:
     with _Changed("embedding_dense_backward", _left_out), lntx.prove(seed=1) as proof:
         _embed()
