@@ -11,7 +11,8 @@ from prefect.utilities.urls import url_for
 from pydantic import Field
 
 from flows.engines import working
-from flows.tasks import root, send_core_logs, wrong_answer
+from flows.killed import marked
+from flows.tasks import name_run, root, send_core_logs, wrong_answer
 from lntx.canary.nodes import NodeReport, nodes_page, report_of, summarize_nodes, work_for
 from lntx.canary.not_run import NotRun
 from lntx.canary.options import CanaryOptions, Device, Level, settle_options
@@ -84,13 +85,15 @@ async def canary(
     try:
         suite = {"deep": deep, "level": level, "compiled": compiled, "processes": processes}
         options = settle_options(blind=blind, seed=seed, repeat=repeat, inject=inject, device=device, **suite)
-        result = await _run_cases(open_suite(options, root=root()))
+        with marked():
+            result = await _run_cases(open_suite(options, root=root()))
     except LntxError as error:
         return Failed(name=error.kind, message=str(error), data=error)
     run_id = flow_run.get_id()
     url = url_for("flow-run", obj_id=run_id, url_type="ui") if run_id else None
     result = result.model_copy(update={"flow_run_id": run_id, "flow_run_url": url})
     await _publish(canary_page(result), "lntx-canary-deep" if deep else "lntx-canary", summary(result))
+    await name_run(f"{_run_name()} · {_outcome(result)}")
     return _state_of_canary(result)
 
 
@@ -146,6 +149,12 @@ def _state_of_canary(result: Canary) -> State[Any]:
     return Completed(name="Proved" if result.deep else "Completed", message=message, data=result)
 
 
+def _outcome(result: Canary) -> str:
+    if result.fault is not None:
+        return "fault caught" if result.fault.is_right else "fault missed"
+    return {"pass": "PASS", "fail": f"FAIL {result.blame}", None: "no verdict"}[result.verdict]
+
+
 async def _publish(page: Page, key: str, description: str) -> None:
     await acreate_markdown_artifact(to_markdown(page), key=key, description=for_message(description, MAX_MESSAGE))
 
@@ -168,7 +177,7 @@ async def canary_nodes(deep: Flag = False, level: Level = 1, blind: Flag = False
     send_core_logs()
     try:
         options = settle_options(deep=deep, level=level, blind=blind, seed=seed)
-        with working(root().absolute()) as cluster, tags(TAG):
+        with working(root().absolute()) as cluster, tags(TAG), marked():
             if cluster is None:
                 raise BadInput("a canary on every node needs LNTX_ENGINE=ray")
             futures = [(place, _place_task.submit(cluster, place, options)) for place in cluster.places]

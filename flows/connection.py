@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,12 +32,15 @@ from prefect.settings import (
 )
 
 from flows.server.home import Home, ServerState, refuse_other_database
-from flows.server.settings import HEARTBEAT_S, without_proxy
+from flows.server.settings import HEARTBEAT_S, link_variables, without_proxy
 from lntx.errors import LntxError, ServerUnreachable
 from lntx.store.locks import locked
 from lntx.text import for_message
 
+logger = logging.getLogger("lntx.connection")
+
 _STARTUP_TIMEOUT_S = 180
+_SLOW_S = 15.0
 
 
 @contextlib.contextmanager
@@ -57,14 +62,15 @@ def connected(root: Path, *, meanwhile: Callable[[], object]) -> Iterator[bool]:
     home = Home(root)
     own = _running(home)
     if own is not None:
+        links = link_variables(own.url)
         settings: dict[Any, Any] = {
             PREFECT_API_URL: own.api_url,
             PREFECT_API_AUTH_STRING: home.secret(),
             # A run without heartbeats is marked as crashed.
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S,
-            PREFECT_UI_URL: own.url,
+            PREFECT_UI_URL: links["PREFECT_UI_URL"],
         }
-        os.environ.update(without_proxy(os.environ))
+        os.environ.update({**without_proxy(os.environ), **links})
         with temporary_settings(settings):
             check(own.api_url)
             yield True
@@ -85,18 +91,26 @@ def _running(home: Home) -> ServerState | None:
 
 def check(url: str) -> None:
     """Send a request that needs the right credentials. Raises: ServerUnreachable."""
-    advice = "start it, or unset PREFECT_API_URL for an embedded one"
     try:
         with get_client(sync_client=True) as client:
             client.read_flows(limit=1)
     except PrefectHTTPStatusError as error:
-        refusal = f"{error.response.status_code} {error.response.reason_phrase}"
-        raise ServerUnreachable(
-            f"the Prefect server at {url} refuses ({refusal}): set PREFECT_API_AUTH_STRING"
-        ) from None
+        raise refusal(error, url) from None
     except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        advice = "start it, or unset PREFECT_API_URL for an embedded one"
         raise ServerUnreachable(f"the Prefect server at {url} does not answer ({message}): {advice}") from None
+
+
+def refusal(error: PrefectHTTPStatusError, url: str) -> ServerUnreachable:
+    """Return the error of a server that refuses a request, or cannot do what is asked."""
+    status = error.response.status_code
+    reason = f"{status} {error.response.reason_phrase}"
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return ServerUnreachable(f"the Prefect server at {url} refuses ({reason}): set PREFECT_API_AUTH_STRING")
+    return ServerUnreachable(
+        f"the Prefect server at {url} fails ({reason}): see its log, and whether the disk of its database is full"
+    )
 
 
 @contextlib.contextmanager
@@ -120,12 +134,30 @@ def _embedded(root: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
     }
     with temporary_settings(settings):
         # Two servers that migrate one new database at once lock each other out.
-        with locked(home / ".starting.lock"), ThreadPoolExecutor(1) as pool:
+        with _told_if_slow(), locked(home / ".starting.lock"), ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(meanwhile)
             # In this thread: the server ends with the thread that started it.
             _start_server()
             waiting.result()
         yield
+
+
+@contextlib.contextmanager
+def _told_if_slow() -> Iterator[None]:
+    """Say every few seconds what is waited for, until the block ends."""
+    begin, is_up = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not is_up.wait(_SLOW_S):
+            seconds = time.monotonic() - begin
+            logger.warning("Prefect's server has been starting for %.0f s: a first start makes its database", seconds)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_up.set()
 
 
 def _start_server() -> None:

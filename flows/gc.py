@@ -21,7 +21,7 @@ from lntx.store.store import Store
     persist_result=False,
 )
 async def clean(
-    keep: Annotated[int, Field(strict=True, ge=0, le=10**9)] = 100,
+    keep: Annotated[int, Field(strict=True, ge=1, le=10**9)] = 100,
     older_than_days: Annotated[float, Field(strict=True, ge=0, le=36_500)] = 30.0,
 ) -> State[Any]:
     """Remove old runs and the results that only they need.

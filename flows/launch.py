@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect import tags
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
 
-from flows.connection import connected
+from flows.connection import connected, refusal
+from flows.killed import settle_killed
 from flows.pipeline import pipeline as pipeline_flow
 from lntx.config.schema import Pipeline
 from lntx.errors import LntxError, WrongAnswer
 from lntx.pipeline.table import import_ahead
 from lntx.runs.run import Run
-from lntx.stages import Stage
+from lntx.stages import STAGES, Stage
 from lntx.store.store import Store
 from lntx.text import quoted
 
@@ -56,9 +60,9 @@ def run_flow(
             train=pipeline.train,
             evaluate=pipeline.evaluate,
             export=pipeline.export,
-            from_stage=from_stage,
-            until=until,
-            only=only,
+            from_stage=from_stage or STAGES[0],
+            until=until or STAGES[-1],
+            only=only or "all",
             force=force,
             return_state=True,
         )
@@ -110,7 +114,10 @@ def _bring_back(
     # The verdict is the last line.
     logging.getLogger("prefect").addFilter(lambda record: not str(record.msg).startswith("Stopping temporary server"))
     with connected(root, meanwhile=meanwhile) as stays:
-        result = asyncio.run(_outcome(start))
+        try:
+            result = asyncio.run(_outcome(start, root))
+        except PrefectHTTPStatusError as error:
+            raise refusal(error, PREFECT_API_URL.value() or "its address") from None
     if isinstance(result, BaseException):
         raise result
     if not isinstance(result, kind):
@@ -126,6 +133,8 @@ def _tells_more(record: logging.LogRecord) -> bool:
     return not (is_engine and says_failed and record.levelno >= logging.ERROR)
 
 
-async def _outcome(start: Callable[[], Awaitable[State[Any]]]) -> object:
+async def _outcome(start: Callable[[], Awaitable[State[Any]]], root: Path) -> object:
+    async with get_client() as client:
+        await settle_killed(client, root)
     result = await (await start()).aresult(raise_on_failure=False)
     return result.result if isinstance(result, WrongAnswer) else result

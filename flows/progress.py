@@ -23,13 +23,13 @@ _EVERY_S = 5.0
 def show_progress(stage: Stage) -> Iterator[None]:
     """Show the progress of a stage while the block runs, if it takes longer than a few seconds."""
     bar = _Bar(stage)
-    last = "failed"
+    is_done = False
     try:
         with on_progress(bar.hear):
             yield
-        last = "done"
+        is_done = True
     finally:
-        bar.end(last)
+        bar.end(is_done=is_done)
 
 
 class _Bar:
@@ -39,15 +39,21 @@ class _Bar:
         self._key = f"lntx-{stage}-progress"
         self._artifact: UUID | None = None
         self._next = time.monotonic() + _LONG_S
+        self._last = (0, 1, "")
 
     def hear(self, count: int, total: int, what: str) -> None:
+        self._last = (count, total, what)
         if time.monotonic() >= self._next:
             self._show(100 * count / total, f"{what}: {count:,} of {total:,}")
             self._next = time.monotonic() + _EVERY_S
 
-    def end(self, what: str) -> None:
+    def end(self, *, is_done: bool) -> None:
         if self._artifact is not None:
-            self._show(100.0, what)
+            count, total, what = self._last
+            if is_done:
+                self._show(100.0, f"done: {count:,} of {total:,} ({what})")
+            else:
+                self._show(100 * count / total, f"failed at {what}: {count:,} of {total:,}")
 
     def _show(self, percent: float, what: str) -> None:
         try:

@@ -10,11 +10,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
 from prefect import Task, task
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import MissingContextError
 from prefect.logging.handlers import APILogHandler
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.progress import show_progress
@@ -138,6 +141,14 @@ def send_core_logs() -> None:
         core.addHandler(handler)
     if core.getEffectiveLevel() > logging.INFO:
         core.setLevel(logging.INFO)
+
+
+async def name_run(name: str) -> None:
+    """Rename this flow run: with its outcome, so that a list of runs shows it."""
+    run_id = flow_run.get_id()
+    if run_id is not None:
+        async with get_client() as client:
+            await client.update_flow_run(UUID(run_id), name=name)
 
 
 def root() -> Path:

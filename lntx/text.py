@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import html
+import json
 import logging
 import os
 import re
@@ -82,3 +84,13 @@ class EscapedLines(logging.Filter):
         """Escape and shorten the message; always return true."""
         record.msg, record.args = shorten(escape(record.getMessage()), MAX_MESSAGE), None
         return True
+
+
+class JsonLines(logging.Formatter):
+    """Writes a log line as a JSON object: time (ISO 8601 in UTC), level, logger and message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object of a line."""
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
+        fields = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        return json.dumps(fields)

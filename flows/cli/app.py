@@ -28,6 +28,8 @@ COMMANDS = {
     "verify": ("flows.cli.inspect", "Check every stored file for damage."),
     "gc": ("flows.cli.inspect", "Delete what no kept run needs."),
     "pin": ("flows.cli.inspect", "Keep a run, whatever gc deletes."),
+    "push": ("flows.cli.inspect", "Copy the exports of a run to an object store."),
+    "pull": ("flows.cli.inspect", "Copy the exports of a run from an object store."),
     "canary": ("flows.cli.canary", "Prove that this stack still trains correctly."),
     "up": ("flows.cli.server", "Start a Prefect server with schedules and alerts."),
     "down": ("flows.cli.server", "Stop the server that lntx up started."),

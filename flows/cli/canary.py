@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from flows.cli.app import Flat, Local, print_result
 from flows.cli.options import Common, Where, Whole
-from flows.cli.outputs import refuse_output
+from flows.cli.outputs import refuse_metrics, refuse_output, write_metrics
 from flows.cli.printing import print_page
 from flows.engines import is_ray, working
 from lntx.canary.options import CanaryOptions, Device, Level, settle_options
@@ -42,6 +42,7 @@ def canary(
     every_node: Annotated[bool, Parameter(negative=())] = False,
     where: Annotated[Where, Flat] = Where(),
     junit: Path | None = None,
+    prom: Path | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
     local: Local = False,
     common: Annotated[Common, Flat] = Common(),
@@ -66,6 +67,7 @@ def canary(
         device: Device to train on; auto: the CPU.
         every_node: With --engine ray: run it on every node of the cluster, and on every GPU, and name the wrong ones.
         junit: JUnit file to write, for a CI system; the file of an earlier canary is replaced.
+        prom: File of metrics to write, for the textfile collector of node_exporter (NAME.prom).
         force: Replace any other file at --junit.
         local: Run without Prefect.
     """
@@ -73,10 +75,11 @@ def canary(
     options = settle_options(blind=blind, seed=seed, repeat=repeat, inject=inject, device=device, **suite)
     where.choose()
     _refuse_engine(options, every_node, junit)
+    refuse_metrics(prom, common)
     if inject == "list":
         return _list_faults(options, common)
     if every_node:
-        return _run_on_nodes(options, common, local=local)
+        return _run_on_nodes(options, common, local=local, prom=prom)
     if junit is not None:
         with contextlib.suppress(OSError):
             junit.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +88,7 @@ def canary(
         if inject == "all":
             return _try_faults(options.model_copy(update={"inject": None}), junit, common)
         result = _run(options, common, local=local)
+    write_metrics(result, prom)
     return _report(result, junit, common)
 
 
@@ -166,7 +170,7 @@ def _refuse_engine(options: CanaryOptions, every_node: bool, junit: Path | None)
         raise BadInput(f"{option} does not go with --every-node: drop one of them")
 
 
-def _run_on_nodes(options: CanaryOptions, common: Common, *, local: bool) -> int:
+def _run_on_nodes(options: CanaryOptions, common: Common, *, local: bool, prom: Path | None) -> int:
     root = common.folder.absolute()
     if local:
         from lntx.canary.nodes import run_on_every_node
@@ -181,6 +185,7 @@ def _run_on_nodes(options: CanaryOptions, common: Common, *, local: bool) -> int
     from lntx.canary.nodes import nodes_page
 
     print_result(common, result, lambda: print_page(nodes_page(result)))
+    write_metrics(result, prom)
     return exit_code(result)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from flows.cli.app import Flat, print_json
 from flows.cli.options import Common
 from flows.cli.printing import print_table, say
 from flows.server.home import Home
-from flows.server.settings import is_healthy
+from flows.server.settings import POSTGRESQL, is_healthy
 from lntx.doctor import Finding, examine
 from lntx.errors import ServerUnreachable
+from lntx.store.leases import killed_flows
+from lntx.store.store import Store
 
 _PROBLEM = 1
 
@@ -40,6 +43,23 @@ def doctor(*, common: Annotated[Common, Flat] = Common()) -> int:
     return _PROBLEM if problems else 0
 
 
+def _killed(root: Path) -> Iterator[Finding]:
+    """Mark the runs of killed processes as crashed."""
+    from prefect.client.orchestration import get_client
+
+    from flows.connection import connected
+    from flows.killed import settle_killed
+
+    async def settle() -> int:
+        async with get_client() as client:
+            return await settle_killed(client, root)
+
+    with connected(root, meanwhile=lambda: None):
+        count = asyncio.run(settle())
+    if count:
+        yield Finding(name="killed runs", state="ok", said=f"{count} marked as crashed")
+
+
 def _server(root: Path) -> Iterator[Finding]:
     url = os.environ.get("PREFECT_API_URL")
     home = Home(root)
@@ -51,12 +71,26 @@ def _server(root: Path) -> Iterator[Finding]:
         try:
             check(url)
             yield Finding(name="Prefect server", state="ok", said=f"{url} answers")
+            yield from _killed(root)
         except ServerUnreachable as error:
             yield Finding(name="Prefect server", state="problem", said=str(error), cure="unset PREFECT_API_URL")
     elif own is None:
         yield Finding(name="Prefect server", state="ok", said="none is up for this root: a run starts its own")
+        count = sum(1 for _ in killed_flows(Store(root).locks))
+        if count:
+            yield Finding(
+                name="killed runs",
+                state="note",
+                said=f"{count}, which Prefect shows as running",
+                cure="lntx run (it marks them as crashed)",
+            )
     elif is_healthy(own.api_url):
         yield Finding(name="Prefect server", state="ok", said=f"{own.api_url} answers")
+        yield from _killed(root)
+        count = home.dropped_events()
+        if count:
+            message = f"the server has dropped {count}: it had more to do than its database can write"
+            yield Finding(name="events", state="note", said=message, cure=POSTGRESQL)
     else:
         message = f"{own.api_url} does not answer"
         yield Finding(name="Prefect server", state="problem", said=message, cure="lntx down && lntx up")

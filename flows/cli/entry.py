@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import sys
+import tomllib
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +25,10 @@ from flows.cli.signals import ended_by_signals
 from lntx.config.loading import KEYS, explain, is_list, unknown
 from lntx.errors import BadInput, LntxError
 from lntx.stages import STAGES
-from lntx.text import MAX_NAME, EscapedLines, for_message, quoted
+from lntx.text import MAX_NAME, EscapedLines, JsonLines, for_message, quoted
 
 _INTERRUPTED = 130
+_GLOBALS = ("--json", "--root", "--log-format", "-q", "--quiet", "-v", "--verbose")
 _GOES_ON = {"run", "fit", "sweep"}
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
@@ -40,7 +42,9 @@ def run_command(tokens: Sequence[str] | None = None) -> NoReturn:
     words = _last_of_each(_spell_out_force(_globals_last(list(sys.argv[1:] if tokens is None else tokens))))
     options = set(words[: words.index("--")] if "--" in words else words)
     verbose = not options.isdisjoint({"-v", "--verbose"})
-    _set_up_logging(quiet=not options.isdisjoint({"-q", "--quiet"}), verbose=verbose)
+    is_quiet = not options.isdisjoint({"-q", "--quiet"})
+    is_json = "--log-format=json" in options or ("--log-format", "json") in itertools.pairwise(words)
+    _set_up_logging(quiet=is_quiet, verbose=verbose, as_json=is_json)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the terminal lacks must not suppress the verdict.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -49,7 +53,7 @@ def run_command(tokens: Sequence[str] | None = None) -> NoReturn:
             command(words[0])
         with (
             ended_by_signals(),
-            progress_shown() if options.isdisjoint({"-q", "--quiet"}) else contextlib.nullcontext(),
+            contextlib.nullcontext() if is_quiet else progress_shown(),
         ):
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
         sys.stdout.flush()
@@ -88,6 +92,11 @@ def _describe(error: Exception) -> tuple[str, str, int]:
         advice = "see what is there" if is_permitted else "see its owner and mode, or choose another --root"
         kind = type(error).__name__ if is_permitted else "NotPermitted"
         return kind, f"cannot use {for_message(error.filename)}: {error.strerror}: {advice}", 1
+    if isinstance(error, tomllib.TOMLDecodeError):
+        # Files of lntx's own settings are refused by name; what is left is what Prefect reads when it is imported.
+        folder = os.environ.get("PREFECT_HOME") or "~/.prefect"
+        message = f"Prefect's settings cannot be read ({for_message(error)}): mend or remove {folder}/profiles.toml"
+        return "BadSettings", message, BadInput.exit_code
     message = for_message(error) or "no message"
     return type(error).__name__, f"{type(error).__name__}: {message} (-v shows where)", 1
 
@@ -132,8 +141,8 @@ def _fail(kind: str, message: str, code: int, *, as_json: bool) -> int:
 def _globals_last(words: list[str]) -> list[str]:
     """Move global options from before the command to after it."""
     early: list[str] = []
-    while words and words[0].split("=")[0] in ("--json", "--root", "-q", "--quiet", "-v", "--verbose"):
-        takes_value = words[0] == "--root"
+    while words and words[0].split("=")[0] in _GLOBALS:
+        takes_value = words[0] in ("--root", "--log-format")
         early += words[: 1 + takes_value]
         words = words[1 + takes_value :]
     return [*words[:1], *early, *words[1:]]
@@ -177,12 +186,14 @@ def _last_of_each(words: list[str]) -> list[str]:
     return result[::-1]
 
 
-def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
+def _set_up_logging(*, quiet: bool, verbose: bool, as_json: bool) -> None:
     """Send log lines of the core to stderr."""
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
     handler = logging.StreamHandler()
     handler.setLevel(level)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(JsonLines() if as_json else logging.Formatter("%(message)s"))
+    if as_json:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER", "json")
     handler.addFilter(EscapedLines())
     core = logging.getLogger("lntx")
     core.setLevel(logging.INFO)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -23,6 +23,9 @@ from lntx.errors import BadInput, Damaged
 from lntx.files import write_whole
 from lntx.store.store import Store
 from lntx.text import for_message, quoted
+
+if TYPE_CHECKING:
+    from lntx.runs.exchange import Copied
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
@@ -169,6 +172,53 @@ def pin(
     pinned = {"run": run, "pinned": not remove, "pins": pins(store)}
     print_result(common, pinned, lambda: say(f"run {run} is {'no longer pinned' if remove else 'pinned'}"))
     return 0
+
+
+def push(address: str, name: str | None = None, /, *, common: Annotated[Common, Flat] = Common()) -> int:
+    """Copy the exports of a run to an object store, with its record; if it passed, `pull` finds it there by default.
+
+    Keys of the store are read where its own tools read them, such as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
+    AWS_ENDPOINT_URL.
+
+    Args:
+        address: Where to: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, or file:///FOLDER.
+        name: The run, or a beginning of its name. [default: the latest]
+    """
+    from lntx.runs.exchange import push as push_run
+
+    copied = push_run(Store(common.folder), address, name)
+    print_result(common, copied, lambda: _print_copied(copied, "pushed"))
+    return 0
+
+
+def pull(
+    address: str,
+    name: str | None = None,
+    /,
+    *,
+    output: Path,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    common: Annotated[Common, Flat] = Common(),
+) -> int:
+    """Copy the exports of a run from an object store, and check them against its record.
+
+    Args:
+        address: Where from: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, or file:///FOLDER.
+        name: The name of the run. [default: the last passing run that was pushed]
+        output: The folder to write to.
+        force: Replace existing files.
+    """
+    from lntx.runs.exchange import pull as pull_run
+
+    copied = pull_run(address, output, name, force=force)
+    print_result(common, copied, lambda: _print_copied(copied, "pulled"))
+    return 0
+
+
+def _print_copied(copied: Copied, verb: str) -> None:
+    for file in copied.files:
+        say(file)
+    say(f"{verb} run {copied.run}: {len(copied.files)} files, {copied.num_bytes:,} bytes")
 
 
 def _seconds(text: str | None) -> float | None:

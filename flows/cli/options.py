@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter, Token
 from pydantic import BaseModel, Field, create_model
@@ -48,6 +48,9 @@ class Common:
 
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False
     """Log everything, and show tracebacks."""
+
+    log_format: Literal["text", "json"] = "text"
+    """How log lines are written on stderr; json: an object each, those of Prefect too."""
 
     @property
     def folder(self) -> Path:

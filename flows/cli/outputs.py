@@ -6,11 +6,21 @@ import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from flows.cli.options import Common
 from lntx.errors import BadInput
 from lntx.files import open_regular
 from lntx.store.store import Store
 from lntx.text import for_message
+
+if TYPE_CHECKING:
+    from lntx.canary.nodes import NodesReport
+    from lntx.canary.results import Canary
+    from lntx.runs.run import Run
+
+METRICS_BEGIN = b"# HELP lntx_version_info "
+"""What a file of metrics begins with."""
 
 
 def refuse_output(
@@ -38,6 +48,24 @@ def refuse_output(
             pass
     except OSError as error:
         raise BadInput(f"{subject} cannot be written: {error.strerror}") from None
+
+
+def refuse_metrics(path: Path | None, common: Common) -> None:
+    """Refuse an unsuitable path of a file of metrics; an earlier one is replaced. Raises: BadInput."""
+    if path is None:
+        return
+    if path.suffix != ".prom":
+        raise BadInput(f"--prom {for_message(path)} must end in .prom: node_exporter reads no other file")
+    refuse_output("--prom", path, Store(common.folder), earlier=METRICS_BEGIN, force=False)
+
+
+def write_metrics(result: Run | Canary | NodesReport, path: Path | None) -> None:
+    """Write the file of metrics of a result, if one was asked for."""
+    if path is not None:
+        # Imported here: few runs need it.
+        from lntx.metrics import write_metrics as write
+
+        write(result, path)
 
 
 def _is_earlier(path: Path, mark: bytes | None) -> bool:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from flows.cli.app import Flat, Local, print_result
 from flows.cli.options import Common, Configuration, DialectFlags, Range, Where, Whole, read_dialect
-from flows.cli.outputs import refuse_output
+from flows.cli.outputs import refuse_metrics, refuse_output, write_metrics
 from flows.cli.printing import print_plan, print_run, print_sweep, say
 from flows.engines import is_ray, working
 from lntx.config.schema import Pipeline
@@ -29,6 +29,7 @@ def run(
     *,
     range_: Annotated[Range, Flat] = Range(),
     local: Local = False,
+    prom: Path | None = None,
     where: Annotated[Where, Flat] = Where(),
     configuration: Annotated[Configuration, Flat] = Configuration(),
     common: Annotated[Common, Flat] = Common(),
@@ -37,8 +38,9 @@ def run(
 
     Args:
         local: Run without Prefect, with the same stages and cache.
+        prom: File of metrics to write, for the textfile collector of node_exporter (NAME.prom).
     """
-    return _run(configuration.settle(), range_, common, where, local=local)
+    return _run(configuration.settle(), range_, common, where, local=local, prom=prom)
 
 
 def fit(
@@ -51,6 +53,7 @@ def fit(
     bias: bool | None = None,
     range_: Annotated[Range, Flat] = Range(),
     local: Local = False,
+    prom: Path | None = None,
     where: Annotated[Where, Flat] = Where(),
     configuration: Annotated[Configuration, Flat] = Configuration(),
     common: Annotated[Common, Flat] = Common(),
@@ -64,6 +67,7 @@ def fit(
         polynomial: Fit the powers 1 to K of the only feature.
         bias: Learn a bias. [default: yes]
         local: Run without Prefect, with the same stages and cache.
+        prom: File of metrics to write, for the textfile collector of node_exporter (NAME.prom).
     """
     path = file if "://" in file else str(Path(file).absolute())
     data: dict[str, Any] = {"path": path, "target": target}
@@ -72,7 +76,7 @@ def fit(
     if polynomial is not None:
         data["polynomial"] = polynomial
     train = {} if bias is None else {"bias": bias}
-    return _run(configuration.settle(data=data, train=train), range_, common, where, local=local)
+    return _run(configuration.settle(data=data, train=train), range_, common, where, local=local, prom=prom)
 
 
 def sweep(
@@ -196,8 +200,9 @@ def predict(
     return 0
 
 
-def _run(pipeline: Pipeline, range_: Range, common: Common, where: Where, *, local: bool) -> int:
+def _run(pipeline: Pipeline, range_: Range, common: Common, where: Where, *, local: bool, prom: Path | None) -> int:
     where.choose()
+    refuse_metrics(prom, common)
     selection = range_.selection()
     # Detect bad input before a server is started.
     if pipeline.data.path is not None:
@@ -224,6 +229,7 @@ def _run(pipeline: Pipeline, range_: Range, common: Common, where: Where, *, loc
             work=work,
         )
     print_result(common, result, lambda: print_run(result))
+    write_metrics(result, prom)
     return WrongAnswer.exit_code if result.verdict == "fail" else 0
 
 

@@ -40,12 +40,14 @@ def up(
     deep_cron: str | None = None,
     timezone: str = _DEFAULTS.timezone,
     webhook: str | None = None,
+    notify: str | None = None,
     dead_man_hours: float | None = None,
     database: str | None = None,
     retention_days: float = _DEFAULTS.retention_days,
     keep: Whole = _DEFAULTS.keep_runs,
     keep_days: float = _DEFAULTS.keep_days,
     allow_folder: Annotated[list[Path] | None, Parameter(metavar="FOLDER")] = None,
+    host_name: Annotated[list[str] | None, Parameter(metavar="NAME")] = None,
     foreground: Annotated[bool, Parameter(negative=())] = False,
     systemd: Annotated[bool, Parameter(negative=())] = False,
     configuration: Annotated[Configuration, Flat] = Configuration(),
@@ -66,6 +68,8 @@ def up(
         timezone: Time zone of the cron schedules, such as Europe/Berlin.
         webhook: URL that alerts are posted to: failed, crashed, wrong answer, no passing canary.
             [default: LNTX_WEBHOOK]
+        notify: Address of a service that alerts are sent to, as Apprise writes it: mailto://…, slack://…, msteams://….
+            [default: LNTX_NOTIFY]
         dead_man_hours: Hours without a passing canary after which an alert is raised. [default: 6, or twice the
             longest time between two canaries if that is longer]
         database: URL of a PostgreSQL database for a team, postgresql+asyncpg://USER:PASSWORD@HOST/NAME. [default:
@@ -74,6 +78,8 @@ def up(
         keep: Minimum number of runs that the daily garbage collection keeps.
         keep_days: Age in days up to which the daily garbage collection keeps every run.
         allow_folder: A folder that flows may read tables from, in addition to the root; repeat the option for more.
+        host_name: A name under which a proxy reaches the server, such as lntx.example.org; requests under other names
+            than localhost are refused. Repeat the option for more.
         foreground: Stay in the foreground, for a service manager.
         systemd: Print a systemd unit for these options, and start nothing.
     """
@@ -85,7 +91,11 @@ def up(
     if no_canary and (canary_cron is not None or canary_interval is not None):
         raise BadInput("--no-canary and a schedule of the canary contradict each other: drop one")
     # An address may hold a password: a variable stands in no list of processes.
-    webhook, database = webhook or os.environ.get("LNTX_WEBHOOK"), database or os.environ.get("LNTX_DATABASE")
+    webhook, notify, database = (
+        value or os.environ.get(f"LNTX_{name}")
+        for name, value in (("WEBHOOK", webhook), ("NOTIFY", notify), ("DATABASE", database))
+    )
+    _check_address(notify)
     _check_url("--webhook", webhook, "http://", "https://")
     _check_url("--database", database, "postgresql+asyncpg://")
     every_hour = canary_cron is None and canary_interval is None and not no_canary
@@ -98,12 +108,14 @@ def up(
         deep_cron=deep_cron,
         timezone=timezone,
         webhook=webhook,
+        notify=notify,
         **({} if dead_man_hours is None else {"dead_man_hours": dead_man_hours}),
         database=database,
         retention_days=retention_days,
         keep_runs=keep,
         keep_days=keep_days,
         folders=[str(folder.absolute()) for folder in allow_folder or ()],
+        host_names=host_name or (),
         pipeline=_pipeline(configuration),
     )
     check_schedules(options)
@@ -111,7 +123,7 @@ def up(
         options = options.model_copy(update={"dead_man_hours": canary_alert_hours(options)})
     home = Home(common.folder)
     if systemd:
-        named = {"LNTX_DATABASE": database, "LNTX_WEBHOOK": webhook}
+        named = {"LNTX_DATABASE": database, "LNTX_WEBHOOK": webhook, "LNTX_NOTIFY": notify}
         secrets = {name: value for name, value in named.items() if value is not None}
         for line in unit(home, sys.argv[1:], secrets).splitlines():
             say(line)
@@ -160,6 +172,18 @@ def _check_url(option: str, url: str | None, *begins: str) -> None:
         raise BadInput(f"{option} must begin with {' or '.join(begins)}, got {quoted(url.split(':')[0], 20)}")
     if not urllib.parse.urlsplit(url).hostname:
         raise BadInput(f"{option} names no host")
+
+
+def _check_address(address: str | None) -> None:
+    if address is None:
+        return
+    # Imported here: few servers need it.
+    from apprise import Apprise
+
+    if not Apprise().add(address):
+        # Do not quote the rest, which may contain a password.
+        scheme = quoted(address.split(":")[0], 20)
+        raise BadInput(f"--notify is no address that Apprise knows ({scheme}): see the list in its documentation")
 
 
 def _options(**values: Any) -> ServerOptions:
@@ -239,7 +263,9 @@ def _print_up(home: Home, options: ServerOptions, state: ServerState | None, com
         f"kept: flow runs and events {options.retention_days:g} days; {options.keep_runs} runs, and any for "
         f"{options.keep_days:g} days"
     )
-    alerts = "in the UI alone (--webhook posts them)" if options.webhook is None else "to the webhook"
+    ways = {"to the webhook": options.webhook, "to the address of --notify": options.notify}
+    alerts = " and ".join(way for way, address in ways.items() if address is not None)
+    alerts = alerts or "in the UI alone (--webhook or --notify sends them)"
     dead_man = (
         f"; no passing canary for {options.dead_man_hours:g} hours raises one" if options.schedules_canary else ""
     )

@@ -12,15 +12,19 @@ import json
 from datetime import timedelta
 from uuid import UUID
 
+from prefect.blocks.notifications import AppriseNotificationBlock
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import CallWebhook, ChangeFlowRunState, DoNothing
+from prefect.events.actions import CallWebhook, ChangeFlowRunState, DoNothing, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from pydantic import SecretStr
 
 from flows.server.deployments import FLOWS
 from flows.server.settings import SILENT_S, ServerOptions
 from lntx import errors
+
+_Action = CallWebhook | SendNotification | DoNothing
 
 _RUN = "prefect.flow-run"
 _PREFIX = "lntx: "
@@ -42,18 +46,33 @@ _PAYLOAD = """{
 _PAYLOAD_WITHOUT_RUN = """{
   "id": "{{ firing.id }}",
   "alert": "%s",
-  "flow": "lntx-canary",
+  "flow": "%s",
   "flow_run": "",
   "state": "",
-  "message": "no canary has passed for %g hours",
+  "message": "%s",
   "url": ""
 }"""
+_BODY = """{{ flow_run.name if flow_run else "" }}: {{ flow_run.state.message if flow_run else "" }}
+{{ flow_run | ui_url if flow_run else "" }}"""
+
+DROPPED = "lntx.events-dropped"
+"""Name of the event that says that others were lost."""
+
+
+class Notification(AppriseNotificationBlock):
+    """Alerts by mail, Slack, Teams and whatever else Apprise knows: its address says which."""
+
+    _block_type_name = "lntx notification"
+    _block_type_slug = "lntx-notification"
 
 
 async def install(client: PrefectClient, options: ServerOptions) -> None:
     """Create the automations for these options, and delete outdated ones of an earlier start."""
-    webhook = None if options.webhook is None else await _save_webhook(options.webhook)
-    made = automations(options, webhook)
+    made = automations(
+        options,
+        webhook=None if options.webhook is None else await _save_webhook(options.webhook),
+        notification=None if options.notify is None else await _save_notification(options.notify),
+    )
     current = {automation.name: _signed(automation) for automation in made}
     for name in {_DEAD_MAN, *current}:
         old = await client.read_automations_by_name(name)
@@ -66,11 +85,22 @@ async def install(client: PrefectClient, options: ServerOptions) -> None:
             await client.create_automation(current[name])
 
 
-def automations(options: ServerOptions, webhook: UUID | None) -> list[AutomationCore]:
-    """Return the automations. webhook: the block that sends alerts; None: the UI alone shows them."""
+def automations(
+    options: ServerOptions, *, webhook: UUID | None = None, notification: UUID | None = None
+) -> list[AutomationCore]:
+    """Return the automations. webhook, notification: blocks that send alerts; without one, the UI alone shows them."""
 
-    def call(payload: str) -> list[CallWebhook | DoNothing]:
-        return [DoNothing()] if webhook is None else [CallWebhook(block_document_id=webhook, payload=payload)]
+    def call(name: str, payload: str, body: str) -> list[_Action]:
+        subject = f"{_PREFIX}{name}"
+        actions: list[_Action] = [] if webhook is None else [CallWebhook(block_document_id=webhook, payload=payload)]
+        if notification is not None:
+            actions.append(SendNotification(block_document_id=notification, subject=subject, body=body))
+        return actions or [DoNothing()]
+
+    def call_without_run(name: str, flow: str, message: str) -> list[_Action]:
+        return call(name, _PAYLOAD_WITHOUT_RUN % (name, flow, message), message)
+
+    sent = "" if webhook or notification else " The UI alone shows it: lntx up --webhook or --notify sends it."
 
     reactive = {
         "failed": (_FAILED, "A run failed before it had an answer."),
@@ -80,22 +110,26 @@ def automations(options: ServerOptions, webhook: UUID | None) -> list[Automation
     made = [
         AutomationCore(
             name=f"{_PREFIX}{name}",
-            description=description,
+            description=description + sent,
             trigger=EventTrigger(
                 posture=Posture.Reactive,
                 expect={f"{_RUN}.{state}" for state in states},
+                match={"prefect.resource.id": f"{_RUN}.*"},
                 match_related=_of_flows([*FLOWS]),
                 for_each={"prefect.resource.id"},
                 threshold=1,
                 within=timedelta(0),
             ),
-            actions=call(_PAYLOAD % (name, name)),
+            actions=call(name, _PAYLOAD % (name, name), _BODY),
         )
         for name, (states, description) in reactive.items()
     ]
     if options.schedules_canary:
         hours = options.dead_man_hours
-        made.append(_no_passing_canary(hours, call(_PAYLOAD_WITHOUT_RUN % ("no passing canary", hours))))
+        message = f"no canary has passed for {hours:g} hours"
+        made.append(_no_passing_canary(hours, call_without_run("no passing canary", "lntx-canary", message)))
+    message = "the server has dropped events, and alerts may be among them: lntx doctor"
+    made.append(_dropped_events(call_without_run("events dropped", "", message)))
     return [*made, _silent_run()]
 
 
@@ -110,7 +144,16 @@ def _signed(automation: AutomationCore) -> AutomationCore:
     return automation.model_copy(update={"tags": ["lntx", hashlib.sha256(content.encode()).hexdigest()[:12]]})
 
 
-def _no_passing_canary(hours: float, actions: list[CallWebhook | DoNothing]) -> AutomationCore:
+def _dropped_events(actions: list[_Action]) -> AutomationCore:
+    return AutomationCore(
+        name=f"{_PREFIX}events dropped",
+        description="The server had more events than its database can write.",
+        trigger=EventTrigger(posture=Posture.Reactive, expect={DROPPED}, threshold=1, within=timedelta(0)),
+        actions=actions,
+    )
+
+
+def _no_passing_canary(hours: float, actions: list[_Action]) -> AutomationCore:
     return AutomationCore(
         name=_DEAD_MAN,
         description=f"No canary has passed within {hours:g} hours.",
@@ -151,6 +194,12 @@ async def _save_webhook(url: str) -> UUID:
     await Webhook.aregister_type_and_schema()
     block = Webhook(url=url, headers={"Content-Type": "application/json"}, allow_private_urls=True)
     block_id: UUID = await block.asave(_BLOCK, overwrite=True)
+    return block_id
+
+
+async def _save_notification(address: str) -> UUID:
+    await Notification.aregister_type_and_schema()
+    block_id: UUID = await Notification(url=SecretStr(address), notify_type="failure").asave(_BLOCK, overwrite=True)
     return block_id
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lntx.stages import STAGES
+from lntx.stages import Stage
 
 _SCHEDULED = "-scheduled"
 
@@ -17,6 +17,9 @@ _SCHEDULED = "-scheduled"
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
     """A flow with parameters, to start by hand or by a schedule."""
+
+    description: str
+    """What its runs do."""
 
     name: str
     """Its name. That of a scheduled one ends in -scheduled: at most one of its runs runs at a time."""
@@ -38,25 +41,54 @@ class Deployment:
         """Whether a schedule starts its runs."""
         return self.name.endswith(_SCHEDULED)
 
+    @property
+    def stage(self) -> Stage | None:
+        """The stage that its runs are restricted to, if any."""
+        stage: Stage | None = self.parameters.get("only")
+        return stage
 
-def _pipeline(name: str, **options: Any) -> Deployment:
-    return Deployment(name=name, flow="lntx", entrypoint="flows.pipeline.pipeline", **options)
+
+def _pipeline(name: str, description: str, **options: Any) -> Deployment:
+    entrypoint = "flows.pipeline.pipeline"
+    return Deployment(name=name, flow="lntx", entrypoint=entrypoint, description=description, **options)
 
 
-def _canary(name: str, **parameters: Any) -> Deployment:
-    entrypoint = "flows.canary.canary"
-    return Deployment(name=name, flow="lntx-canary", entrypoint=entrypoint, parameters=parameters, tags=("canary",))
+def _canary(name: str, description: str, **parameters: Any) -> Deployment:
+    return Deployment(
+        name=name,
+        flow="lntx-canary",
+        entrypoint="flows.canary.canary",
+        description=description,
+        parameters=parameters,
+        tags=("canary",),
+    )
+
+
+_STAGES: dict[Stage, str] = {
+    "generate": "the rows are generated, or read from the file",
+    "train": "a model is trained on the stored rows",
+    "evaluate": "the stored model is evaluated on the stored rows",
+    "export": "the stored model is exported and read back",
+}
 
 
 DEPLOYMENTS = (
-    _pipeline("pipeline"),
-    _canary("canary"),
-    _canary("canary-deep", deep=True),
-    *(_pipeline(stage, parameters={"only": stage}, tags=("stage",)) for stage in STAGES),
-    _pipeline(f"pipeline{_SCHEDULED}"),
-    _canary(f"canary{_SCHEDULED}"),
-    _canary(f"canary-deep{_SCHEDULED}", deep=True, blind=True),
-    Deployment(name=f"gc{_SCHEDULED}", flow="lntx-gc", entrypoint="flows.gc.clean"),
+    _pipeline("pipeline", "All stages, to start by hand. What is stored and fresh is not computed again."),
+    _canary("canary", "Does this stack still train correctly? A second; everything is computed again."),
+    _canary("canary-deep", "Is every operator of a training step within its bound? Half a minute.", deep=True),
+    *(
+        _pipeline(stage, f"Only the stage {stage}: {what}.", parameters={"only": stage}, tags=("stage",))
+        for stage, what in _STAGES.items()
+    ),
+    _pipeline(f"pipeline{_SCHEDULED}", "All stages, by schedule, with the settings of lntx up."),
+    _canary(f"canary{_SCHEDULED}", "The canary, by schedule."),
+    _canary(f"canary-deep{_SCHEDULED}", "The deep canary, by schedule, with new networks.", deep=True, blind=True),
+    Deployment(
+        name=f"gc{_SCHEDULED}",
+        flow="lntx-gc",
+        entrypoint="flows.gc.clean",
+        description="Free what no kept run needs, once a day.",
+    ),
 )
 """All deployments. Manual and scheduled runs have separate ones: a manual run is never cancelled because of another."""
 

@@ -85,6 +85,7 @@ class Home:
         self._options = self.folder / "options.json"
         self._state = self.folder / "state.json"
         self._lock = self.folder / "lock"
+        self._dropped_events = self.folder / "dropped-events"
 
     def prepare(self) -> None:
         """Create the folders."""
@@ -128,6 +129,16 @@ class Home:
     def write_options(self, options: dict[str, Any]) -> None:
         """Write the start options of the server, readable only by the owner because they may contain passwords."""
         self._write_private(self._options, json.dumps(options))
+
+    def count_dropped_events(self, count: int) -> None:
+        """Add to the number of events that the server dropped."""
+        self._write_private(self._dropped_events, str(self.dropped_events() + count))
+
+    def dropped_events(self) -> int:
+        """Return how many events the server has dropped since this root has one."""
+        with contextlib.suppress(OSError, ValueError):
+            return int(read_regular(self._dropped_events, most=20))
+        return 0
 
     def write_environment(self, variables: Mapping[str, str]) -> Path:
         """Write variables as systemd reads them (EnvironmentFile), readable only by the owner; return the path."""
@@ -188,6 +199,10 @@ class Home:
         beside = self._state.with_suffix(".new")
         beside.write_text(state.model_dump_json(), encoding="utf-8")
         beside.replace(self._state)
+
+    def remove_state(self) -> None:
+        """Record that the server is not up at the moment."""
+        self._state.unlink(missing_ok=True)
 
     def tell_to_end(self) -> None:
         """Send SIGTERM to the process that holds the lock, if any."""

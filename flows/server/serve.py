@@ -21,6 +21,7 @@ import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, DeploymentStatus, FlowRun
 from prefect.deployments.runner import RunnerDeployment
+from prefect.events import emit_event
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.flows import Flow
 from prefect.runner import Runner
@@ -28,19 +29,24 @@ from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import ParameterSchema
 
+from flows.killed import settle_killed
 from flows.server import alerts
 from flows.server.deployments import DEPLOYMENTS, Deployment
 from flows.server.home import Home
 from flows.server.orphans import cancel_all, one_per_schedule, patient_client, renew_late_runs, served, settle_orphans
 from flows.server.settings import LAST_WORDS_S, ServerOptions, is_healthy
+from lntx.pipeline.table import sections_for
+from lntx.stages import Stage
 
 # A scheduled run that finds another running is cancelled.
 _ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 _RUNS_AT_ONCE = 4
 _POLL_S = 2.0
+_LOOK_S = 10.0
 # A run takes its slot when it is fetched: if fetched early, it finds the previous run still running.
 _AHEAD_S = 1.0
 _DAY = timedelta(days=1)
+_NICE = 5
 # A fixed anchor: with the start time as anchor, each restart would postpone a long interval.
 _ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -77,19 +83,31 @@ async def _deployment(
     deployment: Deployment, settings: Mapping[str, Any], schedule: Schedule | None
 ) -> RunnerDeployment:
     flow: Flow[..., Any] = pkgutil.resolve_name(deployment.entrypoint)
+    parameters = {**settings, **deployment.parameters}
+    read = None if deployment.stage is None else {"only", "force", *sections_for(deployment.stage)}
     made = await flow.ato_deployment(
         deployment.name,
-        parameters={**settings, **deployment.parameters},
+        parameters={name: value for name, value in parameters.items() if read is None or name in read},
         tags=["lntx", *deployment.tags, *(["scheduled"] if deployment.is_scheduled else [])],
         schedule=schedule,
         concurrency_limit=_ONE if deployment.is_scheduled else None,
-        description=flow.description,
+        description=deployment.description,
         # By module name, so that a run needs no checkout.
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    schema = made._parameter_openapi_schema
-    made._parameter_openapi_schema = _Closed(**schema.model_dump(exclude_unset=True), additionalProperties=False)
+    schema = made._parameter_openapi_schema.model_dump(exclude_unset=True)
+    if deployment.stage is not None:
+        schema["properties"] = _stage_form(schema["properties"], deployment.stage)
+    made._parameter_openapi_schema = _Closed(**schema, additionalProperties=False)
     return made
+
+
+def _stage_form(properties: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+    """Return the parameters of a deployment of one stage: what that stage reads, its own section first."""
+    only = {**properties["only"], "enum": [stage], "default": stage, "description": "The stage, which is fixed."}
+    names = ["force", *sections_for(stage)]
+    form = {name: {**properties[name], "position": k} for k, name in enumerate(names)}
+    return {**form, "only": {**only, "position": len(names)}}
 
 
 class _Closed(ParameterSchema):
@@ -108,15 +126,17 @@ async def serve(home: Home) -> None:
         # First, so that a crash that is found now raises an alert.
         await alerts.install(client, options)
         await settle_orphans(client)
+        await settle_killed(client, home.root)
         made = await deployments(options)
         await _drop_old_schedules(client, {entry.name for entry in made})
     runner = _Runner(limit=_RUNS_AT_ONCE, pause_on_shutdown=False, query_seconds=_POLL_S, prefetch_seconds=_AHEAD_S)
     ids = {await runner.aadd_deployment(deployment) for deployment in made}
     async with patient_client() as client:
         await renew_late_runs(client)
-    ready = asyncio.create_task(_say_when_served(home, ids))
+    tasks = [asyncio.create_task(_say_when_served(home, ids)), asyncio.create_task(_tell_of_dropped_events(home))]
     await runner.serve()
-    ready.cancel()
+    for task in tasks:
+        task.cancel()
     async with patient_client() as client:
         await cancel_all(client)
 
@@ -176,7 +196,20 @@ async def _say_when_served(home: Home, ids: set[UUID]) -> None:
         home.served_mark.touch()
 
 
+async def _tell_of_dropped_events(home: Home) -> None:
+    """Emit an event when the server has dropped others."""
+    count = home.dropped_events()
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        before, count = count, home.dropped_events()
+        if count > before:
+            resource = {"prefect.resource.id": "lntx.server", "prefect.resource.name": str(home.root)}
+            emit_event(alerts.DROPPED, resource, payload={"count": count - before})
+
+
 if __name__ == "__main__":
     # Flow runs inherit it: messages that a server stores and shows have no value of a table.
     os.environ["LNTX_VALUES"] = "hidden"
+    # Inherited by the runs: those that compute must not keep the server from answering.
+    os.nice(_NICE)
     asyncio.run(serve(Home(Path(sys.argv[1]))))

@@ -32,6 +32,10 @@ LAST_WORDS_S = 15.0
 """Seconds that the serving process has to end its runs after it is asked to stop."""
 
 
+POSTGRESQL = "lntx down && lntx up --database postgresql+asyncpg://USER:PASSWORD@HOST/NAME"
+"""What to do where SQLite is too slow."""
+
+
 class ServerOptions(Section):
     """Start options of a server."""
 
@@ -71,6 +75,12 @@ class ServerOptions(Section):
     webhook: str | None = None
     """URL that alerts are posted to, if any."""
 
+    notify: str | None = None
+    """Apprise's address of a service that alerts are sent to, if any."""
+
+    host_names: tuple[str, ...] = ()
+    """Names, other than those of loopback, under which a proxy reaches the server."""
+
     folders: tuple[str, ...] = ()
     """Folders, other than the root, that flows may read tables from."""
 
@@ -103,7 +113,7 @@ def client_environment(home: Home, options: ServerOptions) -> dict[str, str]:
         "PREFECT_HOME": str(prefect_home(home)),
         "PREFECT_API_URL": options.api_url,
         "PREFECT_API_AUTH_STRING": home.secret(),
-        "PREFECT_UI_URL": options.url,
+        **link_variables(options.url),
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "DO_NOT_TRACK": "1",
@@ -115,6 +125,14 @@ def client_environment(home: Home, options: ServerOptions) -> dict[str, str]:
         "PYTHONSAFEPATH": "1",
         **without_proxy(os.environ),
     }
+
+
+def link_variables(url: str) -> dict[str, str]:
+    """Return the variables of a client with the addresses of pages: those of the UI that the login opens, and reports.
+
+    url: that of the server.
+    """
+    return {"PREFECT_UI_URL": f"{url}/v2", "LNTX_REPORTS_URL": f"{url}/lntx/reports"}
 
 
 def server_environment(home: Home, options: ServerOptions) -> dict[str, str]:
@@ -154,6 +172,11 @@ def prefect_home(home: Home) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     return folder
+
+
+def database_path(home: Home) -> Path:
+    """Return the path of the database, if it is one of SQLite."""
+    return prefect_home(home) / "prefect.db"
 
 
 def _configured(options: ServerOptions) -> list[str]:

@@ -21,7 +21,15 @@ from pathlib import Path
 from types import FrameType
 
 from flows.server.home import Home, ServerState
-from flows.server.settings import HOST, LAST_WORDS_S, ServerOptions, client_environment, is_healthy, server_environment
+from flows.server.settings import (
+    HOST,
+    LAST_WORDS_S,
+    ServerOptions,
+    client_environment,
+    database_path,
+    is_healthy,
+    server_environment,
+)
 from lntx.errors import LntxError
 
 logger = logging.getLogger("lntx.supervisor")
@@ -71,23 +79,17 @@ def supervise(home: Home, options: ServerOptions) -> None:
         # Under the lock: of two that start at once, the options of the one that runs are kept.
         home.write_options(options.model_dump(mode="json"))
         _refuse_taken_port(options.port)
-        ready = home.served_mark
-        ready.unlink(missing_ok=True)
-        server = _Child("server", ["prefect", "server", "start"], server_environment(home, options), home)
+        server = _Child("server", ["flows.server.api", str(home.root)], server_environment(home, options), home)
         runner = _Child("runner", ["flows.server.serve", str(home.root)], client_environment(home, options), home)
         try:
-            server.start()
-            # It imports while the server starts, and waits for it.
-            runner.start()
-            _wait_until(lambda: is_healthy(options.api_url), server, _HEALTHY_WITHIN_S)
-            _wait_until(ready.exists, runner, _SERVED_WITHIN_S)
-            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            home.write_state(ServerState(pid=os.getpid(), url=options.url, started_at=now))
-            logger.info("up at %s", options.url)
             while True:
-                for child in (server, runner):
-                    child.revive()
-                time.sleep(0.5)
+                _start(server, runner, home, options)
+                _revive(server, runner, home, options)
+                # Runs wait for a server without a state.
+                home.remove_state()
+                logger.error("%s was removed or replaced: the server starts again", database_path(home))
+                runner.end()
+                server.end()
         finally:
             for number in _ENDINGS:
                 signal.signal(number, signal.SIG_IGN)
@@ -95,6 +97,36 @@ def supervise(home: Home, options: ServerOptions) -> None:
             runner.end()
             server.end()
             logger.info("down")
+
+
+def _start(server: _Child, runner: _Child, home: Home, options: ServerOptions) -> None:
+    """Start both processes, and record that they are up."""
+    home.served_mark.unlink(missing_ok=True)
+    server.start()
+    # It imports while the server starts, and waits for it.
+    runner.start()
+    _wait_until(lambda: is_healthy(options.api_url), server, _HEALTHY_WITHIN_S)
+    _wait_until(home.served_mark.exists, runner, _SERVED_WITHIN_S)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    home.write_state(ServerState(pid=os.getpid(), url=options.url, started_at=now))
+    logger.info("up at %s", options.url)
+
+
+def _revive(server: _Child, runner: _Child, home: Home, options: ServerOptions) -> None:
+    """Restart a process that ends. Returns when the server has lost its database: it would fail each request."""
+    path = database_path(home)
+    number = None if options.database is not None else _file_number(path)
+    while number is None or _file_number(path) == number:
+        for child in (server, runner):
+            child.revive()
+        time.sleep(0.5)
+
+
+def _file_number(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 class _Child:

@@ -48,11 +48,11 @@ def unit(home: Home, words: Sequence[str], secrets: Mapping[str, str]) -> str:
     if "--root" in words:
         k = words.index("--root")
         words = [*words[:k], *words[k + 2 :]]
-    for name in ("--database", "--webhook"):
+    for name in ("--database", "--webhook", "--notify"):
         while name in words:
             k = words.index(name)
             words = [*words[:k], *words[k + 2 :]]
-    words = [word for word in words if not word.startswith(("--database=", "--webhook="))]
+    words = [word for word in words if not word.startswith(("--database=", "--webhook=", "--notify="))]
     words = [word for word in words if not re.fullmatch(r"--|--(systemd|foreground)(=.*)?|--root=.*", word, re.DOTALL)]
     command = [sys.executable, "-m", "flows.cli", *words, "--foreground", "--root", str(home.root)]
     if "$" in sys.executable:

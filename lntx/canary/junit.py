@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import io
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from junitparser import Error, Failure, JUnitXml, Skipped, SystemOut, TestCase, TestSuite
@@ -30,7 +32,8 @@ def write_junit(canary: Canary, path: Path) -> None:
     notes += [f"{case.name}: {warning}" for case in canary.cases for warning in case.warnings]
     notes += canary.warnings if canary.deep else []
     notes += [f"not checked: {name}: {why}" for name, why in canary.unchecked.items()]
-    _write([*cases, *map(_unfinished, (*canary.not_run, *canary.unfinished))], path, notes)
+    properties = {**canary.versions, "device": canary.device}
+    _write([*cases, *map(_unfinished, (*canary.not_run, *canary.unfinished))], path, notes, properties)
 
 
 def write_faults_junit(faults: Sequence[FaultReport], path: Path, not_run: Sequence[NotRun] = ()) -> None:
@@ -61,8 +64,14 @@ def _case(name: str, result: Error | Failure | Skipped | None, seconds: float = 
     return case
 
 
-def _write(cases: Sequence[TestCase], path: Path, notes: Sequence[str] = ()) -> None:
+def _write(
+    cases: Sequence[TestCase], path: Path, notes: Sequence[str] = (), properties: Mapping[str, str] | None = None
+) -> None:
     suite = TestSuite(SUITE)
+    suite.hostname = platform.node()
+    suite.timestamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    for name, value in (properties or {}).items():
+        suite.add_property(name, _legible(value))
     suite.add_testcases([*cases])
     if notes:
         suite.append(SystemOut(_legible("\n".join(notes))))  # type: ignore[no-untyped-call]

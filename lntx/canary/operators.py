@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import shutil
 import statistics
 import sysconfig
@@ -264,4 +265,11 @@ def no_compiler() -> str | None:
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if not header.is_file():
         return f"{header.name} is not installed: apt-get install python3-dev"
-    return None if importlib.util.find_spec("torch._inductor") else "torch has no compiler"
+    if not importlib.util.find_spec("torch._inductor"):
+        return "torch has no compiler"
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    if Path(cache_dir()).stat().st_uid != os.getuid():
+        # In a folder for all users, anyone can have made it, and put code into it.
+        return f"{cache_dir()} is another user's, and torch runs what is in it: export TORCHINDUCTOR_CACHE_DIR=FOLDER"
+    return None

@@ -98,6 +98,13 @@ TABLE: dict[Stage, StageEntry] = {
 """Every stage, in the order of `STAGES`."""
 
 
+def sections_for(stage: Stage) -> list[str]:
+    """Return the sections of the configuration that a run of one stage reads: its own, then those of its inputs."""
+    entry = TABLE[stage]
+    inputs = [section for name in reversed(entry.inputs) for section in sections_for(name)]
+    return list(dict.fromkeys([*entry.sections, *inputs]))
+
+
 def import_ahead(stages: Iterable[Stage]) -> None:
     """Import what the work of stages needs, while the caller waits for something else."""
     for stage in stages:

@@ -35,6 +35,10 @@ _T = TypeVar("_T")
 
 _LAST_RUNS = 30
 _BLOCKS = "▁▂▃▄▅▆▇█"
+# Largest residual, relative to the spread of the target, that may be rounding alone.
+_ROUNDING = 100 * np.finfo(np.float64).eps
+_EXACT = "exact to rounding"
+_RESIDUAL_FIGURES = ("mean squared error", "residual standard deviation", "F", "p of F")
 _PICTURE = re.compile(r"^!\[([a-z ]+)\]\((data:image/png;base64,[A-Za-z0-9+/=]+)\)$", re.MULTILINE)
 
 
@@ -51,7 +55,7 @@ class Report(Section):
     """Its evaluation, as far as it is stored."""
 
     last_runs: tuple[Run, ...] = ()
-    """The runs before this one, the latest first."""
+    """The runs before this one of the same data and settings, the latest first."""
 
     pictures: dict[str, str] = Field(default_factory=dict)
     """The pictures in the report of an earlier run with the same results, as data URIs, by name."""
@@ -63,9 +67,8 @@ def gather_report(store: Store, run: Run, *, reuse: bool = False) -> Report:
     reuse: take the pictures from an earlier report of the same results, if there is one: drawing them takes longer than
     the rest of a run whose results are stored.
     """
-    last_runs = tuple(
-        itertools.islice((earlier for earlier in load_runs(store) if earlier.run < run.run), _LAST_RUNS - 1)
-    )
+    earlier_runs = (earlier for earlier in load_runs(store) if earlier.run < run.run and _same_task(earlier, run))
+    last_runs = tuple(itertools.islice(earlier_runs, _LAST_RUNS - 1))
     same = (earlier for earlier in last_runs if reuse and _same_results(earlier, run))
     pictures: dict[str, str] = next(filter(None, (_pictures_of(store, earlier) for earlier in same)), {})
     if pictures:
@@ -75,6 +78,10 @@ def gather_report(store: Store, run: Run, *, reuse: bool = False) -> Report:
         store, run, "evaluate", "evaluation-", lambda path: Evaluation.model_validate_json(path.read_bytes())
     )
     return Report(run=run, history=tuple(history or ()), evaluation=evaluation, last_runs=last_runs)
+
+
+def _same_task(first: Run, other: Run) -> bool:
+    return (first.config.data, first.config.train) == (other.config.data, other.config.train)
 
 
 def _same_results(first: Run, other: Run) -> bool:
@@ -96,7 +103,7 @@ def report_page(report: Report) -> Page:
     run = report.run
     tables = []
     if run.learned_weights is not None:
-        header, rows = _coefficients(run)
+        header, rows = coefficients(run)
         tables.append(Table(title="Coefficients", header=header, rows=rows))
     tables.append(Table(title="Figures", header=("figure", "value"), rows=_figures(run)))
     tables.append(Table(title="Stages", header=("stage", "state", "seconds", "files"), rows=_stages(run)))
@@ -136,7 +143,7 @@ def _verdict(run: Run) -> str:
     return {"pass": "PASS", "fail": f"FAIL · {run.blame}", None: "not evaluated"}[run.verdict]
 
 
-def _coefficients(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def coefficients(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the header and rows of the table of coefficients: with tests and intervals where there is no truth."""
     assert run.learned_weights is not None
     head, *compared = run.compared
@@ -170,7 +177,16 @@ def _figures(run: Run) -> list[tuple[str, str]]:
         ("rows", run.num_rows),
         ("dtype", run.dtype),
     ]
-    return [(name, _number(value)) for name, value in figures if value is not None]
+    shown = [(name, _number(value)) for name, value in figures if value is not None]
+    if not _is_exact(run):
+        return shown
+    return [(name, _EXACT if name in _RESIDUAL_FIGURES else value) for name, value in shown]
+
+
+def _is_exact(run: Run) -> bool:
+    """Whether the residuals are of the size of rounding errors, so that figures made of them say nothing."""
+    freedom = run.degrees_of_freedom
+    return run.f_statistic is not None and freedom is not None and bool(run.f_statistic * _ROUNDING**2 > freedom)
 
 
 def _pictures(report: Report) -> list[Picture]:
@@ -234,11 +250,14 @@ def _over_time(report: Report) -> list[Picture]:
     digits, passed = [run.digits for run in runs], [run.verdict == "pass" for run in runs]
     blocks = "".join(_BLOCKS[int((run.digits or 0) // 2)] if run.verdict == "pass" else "✗" for run in runs)
     lowest = min(run.digits or 0.0 for run in runs)
+    seconds = [stage.seconds for run in runs if (stage := run.stages["train"]).state == "ran" and stage.seconds]
+    times = f"; training took {min(seconds):.3g} to {max(seconds):.3g} s" if seconds else ""
     return [
         Picture(
             name="digits over the last runs",
             drawing=lambda: plots.digits_trend(digits, passed),
-            words=f"`{blocks}` {len(runs)} runs, the latest last (✗ failed); fewest digits {lowest:.4g}",
+            words=f"`{blocks}` {len(runs)} runs of the same data and settings, the latest last (✗ failed); "
+            f"fewest digits {lowest:.4g}{times}",
         )
     ]
 

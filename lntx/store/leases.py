@@ -15,6 +15,7 @@ from typing import BinaryIO
 from lntx.files import MAX_JSON_BYTES, open_regular
 
 _NAME = re.compile(r"run-[0-9]+-[0-9a-f]{8}\.using")
+_FLOW = re.compile(r"flow-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.using")
 _FIRST_LINE = b"lntx: results that a running run uses\n"
 
 # The open markers of this process, by folder.
@@ -27,20 +28,52 @@ def running(folder: Path) -> Iterator[None]:
 
     folder: the folder of the markers.
     """
-    name = f"run-{os.getpid()}-{secrets.token_hex(4)}"
-    marker = folder / f"{name}.using"
     place = folder.resolve()
-    with (folder / f"{name}.beside").open("xb", buffering=0) as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.write(_FIRST_LINE)
-        # Published only after locking: an unlocked marker counts as one of a dead process.
-        (folder / f"{name}.beside").replace(marker)
+    with _marked(folder, f"run-{os.getpid()}-{secrets.token_hex(4)}") as handle:
         _OPEN.setdefault(place, []).append(handle)
         try:
             yield
         finally:
             _OPEN[place].remove(handle)
+
+
+@contextlib.contextmanager
+def _marked(folder: Path, name: str) -> Iterator[BinaryIO]:
+    marker = folder / f"{name}.using"
+    beside = folder / f"{name}-{secrets.token_hex(4)}.beside"
+    with beside.open("xb", buffering=0) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        handle.write(_FIRST_LINE)
+        # Published only after locking: an unlocked marker counts as one of a dead process.
+        beside.replace(marker)
+        try:
+            yield handle
+        finally:
             marker.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def flow_running(folder: Path, flow_run_id: str) -> Iterator[None]:
+    """Mark a flow run as active: as `running` does, under the id that its server knows."""
+    with _marked(folder, f"flow-{flow_run_id}"):
+        yield
+
+
+def killed_flows(folder: Path) -> Iterator[str]:
+    """Yield the ids of flow runs whose process ended without ending them."""
+    for marker in folder.glob("flow-*.using"):
+        match = _FLOW.fullmatch(marker.name)
+        with contextlib.suppress(FileNotFoundError), _opened(marker) as handle:
+            if match is None or handle is None or handle.read(len(_FIRST_LINE)) != _FIRST_LINE:
+                continue
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                yield match[1]
+
+
+def forget_flow(folder: Path, flow_run_id: str) -> None:
+    """Remove the marker of a killed flow run."""
+    (folder / f"flow-{flow_run_id}.using").unlink(missing_ok=True)
 
 
 def note(folder: Path, key: str) -> None:

@@ -88,7 +88,13 @@ def _own(parent: Path, key: str) -> Path:
             staging.mkdir()
         except FileExistsError:
             continue
-        (staging / _MARK).write_text(key, encoding="ascii")
+        try:
+            (staging / _MARK).write_text(key, encoding="ascii")
+        except BaseException:
+            # On a full disk: without its mark, the folder would never be ours to remove.
+            (staging / _MARK).unlink(missing_ok=True)
+            staging.rmdir()
+            raise
         return staging
     raise AssertionError
 

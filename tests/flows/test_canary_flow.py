@@ -27,7 +27,7 @@ def test_every_case_is_a_task_and_none_is_cached(client: SyncPrefectClient, tmp_
         assert (state.name, state.message, found.verdict) == ("Completed", "1 of 1 right", "pass")
         assert state_names(task_runs(client, state, count=1)) == {"three weights and a bias": "Completed"}
     run = client.read_flow_run(run_id(state))
-    assert run.name == "canary, level 1"
+    assert run.name == "canary, level 1 · PASS"
     assert client.read_flow(run.flow_id).name == "lntx-canary"
     (artifact,) = client.read_artifacts(
         artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["lntx-canary"])), limit=1

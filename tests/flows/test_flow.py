@@ -37,7 +37,7 @@ def test_a_run_shows_its_stages_and_a_second_one_shows_them_cached(client: SyncP
     assert (state.name, state.message) == ("Completed", "PASS, 15.95 digits")
     assert run.flow_run_id == str(run_id(state))
     assert state_names(task_runs(client, state)) == dict.fromkeys(STAGES, "Completed")
-    assert client.read_flow_run(run_id(state)).name == "y = [3.7]·x, 1,000 rows"
+    assert client.read_flow_run(run_id(state)).name == "y = [3.7]·x, 1,000 rows · PASS 15.95"
     again, second = run_flow(pipeline, tmp_path)
     assert state_names(task_runs(client, again)) == dict.fromkeys(STAGES, "Cached")
     assert {report.state for report in second.stages.values()} == {"cached"}
@@ -48,9 +48,9 @@ def test_a_run_shows_its_stages_and_a_second_one_shows_them_cached(client: SyncP
 def test_a_run_leaves_a_report_with_its_picture_and_its_table(client: SyncPrefectClient, tmp_path: Path) -> None:
     state, _ = run_flow(pipeline, tmp_path)
     artifacts = client.read_artifacts()
-    reports = [found for found in artifacts if found.flow_run_id == run_id(state)]
-    assert [found.key for found in reports] == ["lntx-report"]
-    text = str(reports[0].data)
+    published = {found.key: found.data for found in artifacts if found.flow_run_id == run_id(state)}
+    assert set(published) == {"lntx-report", "lntx-coefficients"}
+    text = str(published["lntx-report"])
     assert text.startswith("# PASS")
     assert "![loss by epoch](data:image/png;base64," in text
     assert "| x | 3.7 | 3.7 | 3.7 |" in text
@@ -104,7 +104,7 @@ def test_bad_input_fails_the_flow_by_name(client: SyncPrefectClient, tmp_path: P
     assert "below the stable limit" in (state.message or "")
     assert isinstance(error, BadInput)
     assert state_names(task_runs(client, state, count=2))["train"] == "BadInput"
-    state, error = run_flow(pipeline, tmp_path, only="train", until="export")
+    state, error = run_flow(pipeline, tmp_path, only="train", until="evaluate")
     assert (state.name, type(error)) == ("BadInput", BadInput)
 
 
@@ -177,7 +177,7 @@ def test_every_field_of_the_run_form_is_described() -> None:
         for name, field in definition.get("properties", {}).items():
             assert field.get("description"), f"{model}.{name}"
     assert set(schema["properties"]) == {
-        "data", "train", "evaluate", "export", "from_stage", "until", "only", "force",
+        "only", "from_stage", "until", "force", "data", "train", "evaluate", "export",
     }  # fmt: skip
 
 
@@ -192,6 +192,6 @@ def test_a_long_stage_shows_how_far_it_is(
     )
     told = {one.key: (one.type, one.data, one.description) for one in shown if one.type == "progress"}
     assert told == {
-        "lntx-generate-progress": ("progress", 100.0, "done"),
-        "lntx-train-progress": ("progress", 100.0, "done"),
+        "lntx-generate-progress": ("progress", 100.0, "done: 1,000 of 1,000 (rows)"),
+        "lntx-train-progress": ("progress", 100.0, "done: 3 of 1,000 (epochs, at most)"),
     }

@@ -65,7 +65,7 @@ def test_the_deployments_are_there_and_what_is_kept_is_said(service: Service) ->
 def test_a_run_finds_the_server_by_itself(service: Service) -> None:
     done = lntx("run", "--json", root=service.root, env=environment())
     assert done.code == 0, done.err
-    assert done.json["flow_run_url"] == f"{service.url}/runs/flow-run/{done.json['flow_run_id']}"
+    assert done.json["flow_run_url"] == f"{service.url}/v2/runs/flow-run/{done.json['flow_run_id']}"
     run = service.run(done.json["flow_run_id"])
     assert (run["state"]["name"], run["tags"]) == ("Completed", ["lntx"])
 
