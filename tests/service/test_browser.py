@@ -42,8 +42,8 @@ def test_who_does_not_log_in_sees_nothing(service: Service) -> None:
 
 
 def test_a_run_shows_its_stages_and_its_report(service: Service, browser: Browser) -> None:
-    # An earlier one, so that there is a trend.
-    assert lntx_here("run", "--local", root=service.root).code == 0
+    # An earlier one of the same settings, so that there is a trend.
+    assert lntx_here("run", "--local", *NOISY, root=service.root).code == 0
     run = lntx("run", "--json", *NOISY, root=service.root, env=environment()).json
     browser.open(f"{service.url}/v2/runs/flow-run/{run['flow_run_id']}?tab=TaskRuns")
     for stage in STAGES:
@@ -85,6 +85,33 @@ def test_train_is_started_from_its_form_with_another_learning_rate(service: Serv
     assert "Cached" in rows["generate"], rows
     assert "Completed" in rows["train"], rows
     assert "evaluate" not in browser.text
+
+
+def test_the_list_of_runs_tells_them_apart(service: Service, browser: Browser) -> None:
+    """What ran, with which settings, how it ended, and what was cached, without opening one."""
+    for words, code in (
+        ((), 0),
+        ((), 0),
+        (("--only", "train", "--train.learning-rate", "0.01"), 0),
+        (("--preset", "tutorial"), 3),
+    ):
+        assert lntx("run", *words, root=service.root, env=environment()).code == code
+    browser.open(f"{service.url}/v2/runs")
+    names = (
+        "y = [3.7]·x, 1,000 rows · PASS 15.95 · cached",
+        "y = [3.7]·x, 1,000 rows · train only · learning_rate 0.01 · no verdict",
+        "y = [3.7]·x, 1,000 rows · bias true · dtype float32 · learning_rate 0.001 · … · FAIL training",
+    )
+    browser.wait(lambda: all(name in browser.text for name in names))
+    browser.screenshot("list", height=1150)
+
+
+def test_automations_say_what_they_are_for(service: Service, browser: Browser) -> None:
+    browser.open(f"{service.url}/v2/automations")
+    browser.wait(lambda: "lntx: wrong answer" in browser.text)
+    for text in ("A run or a canary gave a wrong answer.", "Call a webhook"):
+        browser.wait(lambda text=text: text.lower() in browser.text.lower())
+    browser.screenshot("automations", height=1150)
 
 
 def _row(stage: str) -> str:
