@@ -144,6 +144,7 @@ class prove(TorchDispatchMode):  # noqa: N801
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
         ]
+        self.proof.whereabouts.begin()
         self._resize = torch.UntypedStorage.resize_
         torch.UntypedStorage.resize_ = self._forget_resized  # type: ignore[assignment, method-assign]
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -158,6 +159,7 @@ class prove(TorchDispatchMode):  # noqa: N801
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        self.proof.whereabouts.end()
 
     @contextlib.contextmanager
     def step(self) -> Iterator[Proof]:
@@ -216,6 +218,8 @@ class prove(TorchDispatchMode):  # noqa: N801
         arguments = named(func, args, kwargs)
         writes = written(func, plain, arguments)
         reader = f"{plain} ({phase}, call {self.proof.calls})"
+        if phase == "forward":
+            self.proof.whereabouts.note()
         # Other modes are to see what the program does, not what is done to check it.
         with _disable_current_modes():
             self._read(phase, arguments, reader)
@@ -339,7 +343,8 @@ class prove(TorchDispatchMode):  # noqa: N801
         except NotImplementedError as error:
             self.proof.miss(name, str(error))
         else:
-            self.proof.add("optimizer", name, str(call.result(slot).dtype).removeprefix("torch."), judged)
+            dtype = str(call.result(slot).dtype).removeprefix("torch.")
+            self.proof.add("optimizer", name, dtype, judged, parameter=call.out)
 
 
 def _step_name(optimizer: torch.optim.Optimizer) -> str:

@@ -5,29 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from lntx.errors import BadInput, LntxError, WrongAnswer
 from lntx.proof.chain import Change
 from lntx.proof.rows import Judged, Phase, Place, Row, Unchecked, in_order, share_text
+from lntx.proof.whereabouts import Whereabouts
 from lntx.text import align
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
 HEAD = ("phase", "operator", "dtype", "calls", "elements", "largest share", "median")
 """Columns of the printed table."""
 
 _KEPT_WRONG = 100
-# Frames of these files are not the program.
-_NOT_THE_PROGRAM = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +58,13 @@ class Wrong:
     bound: float | None
     """Largest distance between them that rounding allows."""
 
+    module: str | None
+    """Path of the module in the model, such as layers.3.attn, in backward that of the forward call; of a step of an
+    optimiser, the name of the parameter; None outside a model."""
+
     file: str | None
-    """File of the line of the program that was running; None in a thread of torch's own."""
+    """File of the line of the program that was running, in backward that of the forward call; None if it is not
+    known."""
 
     line: int | None
     """Number of that line."""
@@ -84,6 +86,7 @@ class Proof:
         self.unchecked: dict[str, Unchecked] = {}
         self.calls = 0
         self._products = [0, 0]
+        self.whereabouts = Whereabouts()
 
     @property
     def passed(self) -> bool:
@@ -186,18 +189,28 @@ class Proof:
             f"{100 * self.checked_products:.1f} % of the multiply-adds; sample {self.sample}, seed {self.seed}"
         )
         if self.wrong and self.wrong[0].file is not None:
-            lines.append(f"first seen while {self.wrong[0].file}, line {self.wrong[0].line}, was running")
+            lines.append(f"first seen at {self.wrong[0].file}, line {self.wrong[0].line}")
         lines.append(self._verdict)
         return "\n".join(lines)
 
-    def add(self, phase: Phase, operator: str, dtype: str, judged: Judged, products: int = 0) -> None:
-        """Take in one judged call."""
+    def add(
+        self,
+        phase: Phase,
+        operator: str,
+        dtype: str,
+        judged: Judged,
+        products: int = 0,
+        parameter: torch.Tensor | None = None,
+    ) -> None:
+        """Take in one judged call. parameter: the one that a step of an optimiser wrote."""
         self._products[0] += products
         key = (phase, operator, dtype)
         self.table.setdefault(key, Row(phase=phase, operator=operator, dtype=dtype)).add(judged)
         if judged.share > 1:
             assert judged.place is not None
-            self.blame(phase, operator, dtype, _sentence(self.calls, operator, dtype, judged.place), judged.place)
+            self.blame(
+                phase, operator, dtype, _sentence(self.calls, operator, dtype, judged.place), judged.place, parameter
+            )
 
     def changed(self, phase: Phase, change: Change) -> None:
         """Take in bits that changed between two operators."""
@@ -207,23 +220,36 @@ class Proof:
         )
         self.blame(phase, "memory", "", message)
 
-    def blame(self, phase: Phase, operator: str, dtype: str, message: str, place: Place | None = None) -> None:
-        """Take in something wrong. message: what, without the phase. place: the element, if it is a single one."""
+    def blame(
+        self,
+        phase: Phase,
+        operator: str,
+        dtype: str,
+        message: str,
+        place: Place | None = None,
+        parameter: torch.Tensor | None = None,
+    ) -> None:
+        """Take in something wrong. message: what, without the phase. place: the element, if it is a single one.
+        parameter: the one that a step of an optimiser wrote.
+        """
         if len(self.wrong) == _KEPT_WRONG:
             return
-        file, line = _line_of_program()
+        where = self.whereabouts.now()
+        if parameter is not None:
+            where = where._replace(module=self.whereabouts.parameter(parameter))
         wrong = Wrong(
             phase=phase,
             operator=operator,
             dtype=dtype,
-            what=f"{phase}: {message}",
+            what=f"{phase}: {message}" + (f" (at {where})" if self.whereabouts.is_following and str(where) else ""),
             call=self.calls,
             index=None if place is None else place.index,
             value=None if place is None else place.got,
             true=None if place is None else place.true,
             bound=None if place is None else place.bound,
-            file=file,
-            line=line,
+            module=where.module,
+            file=where.file,
+            line=where.line,
         )
         self.wrong.append(wrong)
 
@@ -247,16 +273,6 @@ def _sentence(call: int, operator: str, dtype: str, place: Place) -> str:
         f"{operator} ({dtype}, call {call}): {where} is {place.got!r}, the true value is {place.true!r}; "
         f"rounding allows {place.bound:.2g}, it is {distance:.2g} away" + (f"; {place.note}" if place.note else "")
     )
-
-
-def _line_of_program() -> tuple[str | None, int | None]:
-    """Return the file and line of the innermost frame outside torch and lntx."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if not frame.f_code.co_filename.startswith(_NOT_THE_PROGRAM):
-            return frame.f_code.co_filename, frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
-    return None, None
 
 
 def _finite(value: Any) -> Any:

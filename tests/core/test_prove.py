@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -379,7 +380,7 @@ def test_a_wrong_result_says_where_and_a_gate_can_require() -> None:
     assert (wrong.operator, wrong.call, wrong.file) == ("gelu", 4, __file__)
     assert wrong.index == (0, 0)
     assert (wrong.value, wrong.true) == (pytest.approx(1.68269, rel=1e-4), pytest.approx(0.841345, rel=1e-4))
-    assert f"first seen while {__file__}, line {wrong.line}, was running" in str(proof)
+    assert f"first seen at {__file__}, line {wrong.line}" in str(proof)
     assert repr(proof).startswith("<Proof: FAIL  forward: gelu (float32, call 4): result 0[0, 0] is 1.68")
     with pytest.raises(WrongAnswer, match="forward: gelu"):
         proof.raise_if_failed()
@@ -404,10 +405,88 @@ def test_a_step_that_lost_its_state_is_wrong() -> None:
             nn.functional.cross_entropy(model(inputs), targets).backward()
             optimizer.step()
             optimizer.state.clear()
-    assert proof.reason == "optimizer: Adam.step: the number of its steps went from 1 to 0 between two steps"
+    assert proof.reason is not None
+    assert "optimizer: Adam.step: the number of its steps went from 1 to 0 between two steps" in proof.reason
 
 
 def test_one_object_proves_one_block_at_a_time() -> None:
     watched = lntx.prove()
     with watched, pytest.raises(BadInput, match="this proof is running"):
         watched.__enter__()
+
+
+class _Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        hidden = torch.sigmoid(self.inner(rows))
+        return torch.tanh(self.out(hidden))
+
+
+class _Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([_Block() for _ in range(3)])
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            rows = layer(rows)
+        return rows
+
+
+class _Nth(TorchDispatchMode):
+    """Makes one call of an operator wrong."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__()
+        self.name, self.left = name, number
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._schema.name == f"aten::{self.name}":
+            self.left -= 1
+            return out * 1.01 if self.left == 0 else out
+        return out
+
+
+@pytest.mark.parametrize(
+    ("operator", "number", "module", "text"),
+    [
+        ("tanh", 2, "layers.1", "torch.tanh("),
+        ("addmm", 6, "layers.2.out", "torch.tanh(self.out("),
+        # Backward, the last layer first: the module and the line are those of the forward call.
+        ("tanh_backward", 1, "layers.2", "torch.tanh("),
+        ("sigmoid_backward", 3, "layers.0", "torch.sigmoid("),
+    ],
+)
+def test_a_wrong_result_names_the_module_and_the_line(operator: str, number: int, module: str, text: str) -> None:
+    torch.manual_seed(0)
+    model, rows = _Blocks(), torch.randn(4, 8)
+    with _Nth(operator, number), lntx.prove() as proof:
+        model(rows).square().sum().backward()
+    wrong = proof.wrong[0]
+    assert (wrong.operator, wrong.module, wrong.file) == (operator, module, __file__)
+    assert wrong.line is not None
+    assert text in Path(__file__).read_text().splitlines()[wrong.line - 1]
+    assert wrong.what.endswith(f"(at {module}, {Path(__file__).name}, line {wrong.line})")
+
+
+def test_a_wrong_step_names_the_parameter() -> None:
+    torch.manual_seed(0)
+    model, rows = _Blocks(), torch.randn(4, 8)
+    optimizer = torch.optim.AdamW(model.parameters(), foreach=False)
+    with lntx.prove() as proof:
+        model(rows).square().sum().backward()
+        step = torch.optim.AdamW._init_group
+
+        def swap(self: Any, group: Any, params: list[Any], grads: list[Any], *more: Any) -> Any:
+            result = step(self, group, params, grads, *more)
+            grads[2] = grads[2] * 2
+            return result
+
+        with unittest.mock.patch.object(torch.optim.AdamW, "_init_group", swap):
+            optimizer.step()
+    wrong = next(wrong for wrong in proof.wrong if wrong.operator == "AdamW.step")
+    assert wrong.module == [name for name, _ in model.named_parameters()][2] == "layers.0.out.weight"
