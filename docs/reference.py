@@ -21,6 +21,7 @@ from lntx.canary.results import Canary, CaseReport, FaultReport, OperatorReport
 from lntx.config.schema import Pipeline
 from lntx.doctor import Finding
 from lntx.errors import KINDS
+from lntx.runs.exchange import Copied
 from lntx.runs.garbage import Collection
 from lntx.runs.history import Difference, RunSummary
 from lntx.runs.run import Run
@@ -105,7 +106,9 @@ def pages() -> dict[str, str]:
     answers = [f"## {title}\n\n{_table(('key', 'meaning'), rows)}" for title, rows in _answers()]
     answers.append("## Errors")
     answers.append('An error is `{"error": {"kind": …, "message": …, "exit_code": …}}`, its kind one of')
-    kinds = sorted({*(kind.kind for kind in KINDS), "DiskFull", "Interrupted", "NotPermitted", "Running"})
+    kinds = sorted(
+        {*(kind.kind for kind in KINDS), "BadSettings", "DiskFull", "Interrupted", "NotPermitted", "Running"}
+    )
     answers[-1] += f" {', '.join(kinds)} or the name of an exception."
     codes = _table(("code", "meaning"), [(str(code), what) for code, what in _EXIT_CODES])
     return {
@@ -151,6 +154,8 @@ def _answers() -> list[tuple[str, list[tuple[str, str]]]]:
         ("lntx canary: operators", _fields(OperatorReport)),
         ("lntx canary: fault", _fields(FaultReport)),
         ("lntx canary --every-node", _fields(NodesReport)),
+        ("lntx push", _fields(Copied)),
+        ("lntx pull", _fields(Copied)),
         ("lntx canary --every-node: places", _fields(NodeReport)),
         ("lntx plan", [("`stages`", "By stage: `state` and `reason`.")]),
         (
