@@ -106,9 +106,7 @@ def pages() -> dict[str, str]:
     answers = [f"## {title}\n\n{_table(('key', 'meaning'), rows)}" for title, rows in _answers()]
     answers.append("## Errors")
     answers.append('An error is `{"error": {"kind": …, "message": …, "exit_code": …}}`, its kind one of')
-    kinds = sorted(
-        {*(kind.kind for kind in KINDS), "BadSettings", "DiskFull", "Interrupted", "NotPermitted", "Running"}
-    )
+    kinds = sorted({*(kind.kind for kind in KINDS), "DiskFull", "Interrupted", "NotPermitted", "Running"})
     answers[-1] += f" {', '.join(kinds)} or the name of an exception."
     codes = _table(("code", "meaning"), [(str(code), what) for code, what in _EXIT_CODES])
     return {

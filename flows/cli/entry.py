@@ -96,7 +96,7 @@ def _describe(error: Exception) -> tuple[str, str, int]:
         # Files of lntx's own settings are refused by name; what is left is what Prefect reads when it is imported.
         folder = os.environ.get("PREFECT_HOME") or "~/.prefect"
         message = f"Prefect's settings cannot be read ({for_message(error)}): mend or remove {folder}/profiles.toml"
-        return "BadSettings", message, BadInput.exit_code
+        return BadInput.kind, message, BadInput.exit_code
     message = for_message(error) or "no message"
     return type(error).__name__, f"{type(error).__name__}: {message} (-v shows where)", 1
 
