@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import runpy
@@ -105,7 +106,15 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
     for page in tmp_path.rglob("*.html"):
-        assert not re.search(r"<(?:script|img|link)[^>]* (?:src|href)=\"?https?://", page.read_text(encoding="utf-8"))
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"<(?:script|img|link)[^>]* (?:src|href)=\"?https?://", text)
+        assert not re.search(r"-+\s*8\s*(?:<|&lt;)\s*-+", text), (
+            f"{page}: a mark for a snippet stands in place of its text"
+        )
+    shown = html.unescape(re.sub(r"<[^>]+>", "", (tmp_path / "how-to/own-flow/index.html").read_text(encoding="utf-8")))
+    for example in ("own_loader", "own_check", "own_publisher"):
+        for line in (ROOT / "examples" / f"{example}.py").read_text(encoding="utf-8").splitlines():
+            assert line in shown, f"{example}: {line}"
 
 
 def test_the_readme_fits_two_screens() -> None:
