@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lntx.api import fit, predict, run
+    from lntx.api import fit, plot, predict, residuals, run, run_canary, run_sweep
     from lntx.export.formats import load_model
     from lntx.model import LNTXLinearModel
     from lntx.proof.hard_inputs import assert_proved, hard_inputs
@@ -24,10 +24,14 @@ __all__ = [
     "fit",
     "hard_inputs",
     "load_model",
+    "plot",
     "predict",
     "prove",
     "prove_kernel",
+    "residuals",
     "run",
+    "run_canary",
+    "run_sweep",
 ]
 __version__ = "0.1.0"
 
@@ -38,10 +42,14 @@ _HOMES = {
     "check_program": "lntx.proof.program",
     "hard_inputs": "lntx.proof.hard_inputs",
     "load_model": "lntx.export.formats",
+    "plot": "lntx.api",
     "predict": "lntx.api",
+    "residuals": "lntx.api",
     "prove": "lntx.proof.prove",
     "prove_kernel": "lntx.proof.kernels",
     "run": "lntx.api",
+    "run_canary": "lntx.api",
+    "run_sweep": "lntx.api",
 }
 
 
@@ -52,4 +60,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return [*__all__, "__version__"]

@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lntx.config.loading import settle
 from lntx.config.schema import Data, Evaluate, Export, Pipeline, Section, Train
-from lntx.data.frames import held, is_frame
+from lntx.data.frames import held, is_frame, with_target
 from lntx.data.importing import uses
 from lntx.errors import BadInput
+from lntx.evaluation.residuals import each_residual
 from lntx.models import Interval, find_model
 from lntx.pipeline.outcome import Request
 from lntx.pipeline.runner import run_stages
+from lntx.report.report import draw
 from lntx.runs.run import Run
 from lntx.stages import Stage, select
 from lntx.store.store import Store
+from lntx.text import suggest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lntx.canary.results import Canary
+    from lntx.sweep.sweep import Sweep
 
 Root = str | os.PathLike[str]
+
+_WEIGHTS = 'weights of rows are a column of the table: data={"weight": COLUMN}'
+_PENALTY = "the known answer is that of least squares, without a penalty"
+_MEANT = {
+    "weights": _WEIGHTS,
+    "sample_weight": _WEIGHTS,
+    "fit_intercept": "bias=False fits without one",
+    "intercept": "bias=False fits without one",
+    "alpha": _PENALTY,
+    "l1_ratio": _PENALTY,
+    "penalty": _PENALTY,
+    "normalize": 'the coordinates of the descent are chosen by themselves, train={"precondition": …}',
+}
+"""What does what is meant by arguments of other libraries."""
 
 
 def run(
@@ -60,8 +84,8 @@ def run(
 
 def fit(
     table: Any,
+    target: Any = None,
     *,
-    target: str,
     features: Sequence[str] | None = None,
     polynomial: int | None = None,
     bias: bool = True,
@@ -74,6 +98,8 @@ def fit(
 
     table: a data frame of pandas, polars or pyarrow, or the path of a Parquet or CSV file. The rows of a data frame are
     copied to the dataset in the root, the frame itself is not: only a call with it can compute them again.
+    target: the column to predict; or its values, beside a data frame or an array of the features, shape (num_rows,
+    num_features), whose columns are then called x1, x2 and so on.
     features: the columns to predict from; all but the target by default. polynomial: fit the powers 1…K of the only
     feature. data: more keys of that section, such as {"missing": "drop", "categories": ["region"]}. options: as for
     `run`.
@@ -81,9 +107,8 @@ def fit(
     Raises: BadInput: the table, a column or the configuration cannot be used.
     """
     for name in options:
-        for section in (Data, Train):
-            if name in section.model_fields:
-                raise BadInput(f"fit takes {name} as {section.__name__.lower()}={{{name!r}: …}}")
+        _refuse_option(name)
+    table, target = with_target(table, target)
     keys = {**_keys(data or {}), "target": target}
     if features is not None:
         keys["features"] = features
@@ -99,11 +124,48 @@ def fit(
         return run(data={**keys, "path": path}, train=learning, root=root, **options)
 
 
+def run_canary(*, root: Root | None = None, **options: Any) -> Canary:
+    """Prove that this stack still trains correctly, as `lntx canary` does; a wrong answer is a result (`verdict`).
+
+    options: deep, level, blind, seed, repeat, device, compiled, processes, inject, as of that command. root: what later
+    canaries are compared with is kept under its artifacts/canary/.
+
+    Raises: BadInput: a value is out of range, or two options contradict each other.
+    """
+    from lntx.canary.options import settle_options
+    from lntx.canary.run import run_canary as run_cases
+
+    return run_cases(settle_options(**options), root=_root(root))
+
+
+def run_sweep(
+    over: Mapping[str, Sequence[Any]],
+    *,
+    data: Data | Mapping[str, Any] | None = None,
+    train: Train | Mapping[str, Any] | None = None,
+    evaluate: Evaluate | Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    root: Root | None = None,
+) -> Sweep:
+    """Train with every combination of some values, as `lntx sweep` does: `run_sweep({"train.learning_rate": [0.01]})`.
+
+    over: values by key. The other arguments are those of `run`.
+
+    Raises: BadInput: a key or a value cannot be used.
+    """
+    from lntx.sweep.sweep import sweep
+
+    sections = {"data": data, "train": train, "evaluate": evaluate}
+    settings = {name: _keys(section) for name, section in sections.items() if section is not None}
+    pipeline = settle(preset=preset, environment=os.environ, overrides=settings)
+    return sweep(pipeline, over, root=_root(root).absolute())
+
+
 def predict(
     rows: Any,
     *,
     model: Root | None = None,
-    run: str | None = None,
+    run: str | Run | None = None,
     root: Root | None = None,
     trust: str | Sequence[str] = (),
     interval: Interval | None = None,
@@ -113,6 +175,7 @@ def predict(
 
     rows: one number (a row of one feature), one row of numbers, or rows, shape (num_rows, num_features), in the order
     of the features; or a data frame of pandas, polars or pyarrow, whose columns are taken by their names.
+    run: the name of a run, or what `run` or `fit` returned.
     interval: for a data frame, add the ends of the interval of the mean ("confidence") or of a new value ("prediction")
     at this level; a prediction needs no other column than the features.
     trust: sha256 of a .pt2 file that may be loaded although it is no export of this root: loading one can run code.
@@ -122,6 +185,8 @@ def predict(
 
     Raises: BadInput: there is no such model, it takes other features, or it is not trusted.
     """
+    if isinstance(run, Run):
+        root, run = root or run.root, run.run
     source = find_model(Store(_root(root)), run=run, path=model, trust=[trust] if isinstance(trust, str) else trust)
     if hasattr(rows, "to_frame") and hasattr(rows, "index"):
         # A pandas series: one row, whose index names the columns.
@@ -139,6 +204,39 @@ def predict(
     if interval is not None:
         return pd.DataFrame(columns, index=index)
     return pd.Series(columns["prediction"], index=index, name="prediction")
+
+
+def residuals(run: Run) -> np.ndarray:
+    """Return the target less the prediction of the learned model for each stored row, shape (num_rows,), each as if
+    computed with twice the digits.
+
+    Raises: BadInput: nothing was trained, or the rows are not stored any more.
+    """
+    files = [run.root / file.path for file in run.stages["generate"].files]
+    if run.learned_weights is None or not files or not all(path.exists() for path in files):
+        raise BadInput(f"run {run.run} has no residuals: it trained nothing, or its rows are not stored any more")
+    return each_residual(files, run.learned_weights, run.learned_bias)
+
+
+def plot(run: Run, name: str | None = None) -> Figure:
+    """Draw a picture of a run's report, by default the first; the pictures are called as there.
+
+    Raises: BadInput: it has no such picture.
+    """
+    return draw(run, name)
+
+
+def _refuse_option(name: str) -> None:
+    """Refuse an argument that `fit` does not have, with what does what is meant."""
+    if name in inspect.signature(run).parameters:
+        return
+    if name in _MEANT:
+        raise BadInput(f"fit has no {name}: {_MEANT[name]}")
+    for section in (Data, Train):
+        if name in section.model_fields:
+            raise BadInput(f"fit takes {name} as {section.__name__.lower()}={{{name!r}: …}}")
+    known = [*inspect.signature(fit).parameters, *inspect.signature(run).parameters]
+    raise BadInput(f"fit has no {name}{suggest(name, known)}")
 
 
 def _numbers(rows: Any) -> np.ndarray:

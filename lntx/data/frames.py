@@ -12,12 +12,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from lntx.config.schema import FRAME
 from lntx.errors import BadInput
 from lntx.files import HashingWriter
-from lntx.text import MAX_NAME, quoted
+from lntx.text import MAX_NAME, listed, quoted
 
 _BATCH_ROWS = 2**16
 _held: dict[str, list[pa.Table]] = {}
@@ -67,6 +68,43 @@ def _of_pandas(frame: Any, used: Callable[[str], bool]) -> pa.Table:
         for name, column in zip(names, columns, strict=True)
     ]
     return pa.Table.from_arrays(arrays, names=names)
+
+
+def with_target(table: Any, target: Any) -> tuple[Any, str]:
+    """Return a table that holds its target, and the name of that column.
+
+    table: a data frame, an array of features, shape (num_rows, num_features), or a path. target: the name of a column,
+    or the values of one, shape (num_rows,).
+
+    Raises: BadInput: the two do not say what to predict from what.
+    """
+    if isinstance(table, str) and "~" in table:
+        raise BadInput(
+            f"fit takes no formula, got {quoted(table, MAX_NAME)}: fit(frame, target=COLUMN, features=[COLUMN])"
+        )
+    if target is None:
+        names = [str(name) for name in getattr(table, "columns", ())]
+        known = f", one of {listed(names)}" if names and not callable(names[0]) else ""
+        raise BadInput(f"name the column to predict: target=COLUMN{known}")
+    if isinstance(target, str):
+        return table, target
+    values = np.asarray(target)
+    if not (is_frame(table) or isinstance(table, np.ndarray)) or values.ndim != 1:
+        raise BadInput(f"target is the name of a column, or its values, got {type(target).__name__}")
+    if isinstance(table, np.ndarray):
+        if table.ndim != 2:
+            raise BadInput(f"features are an array of two axes, rows and columns, got {table.ndim}")
+        table = pa.table({f"x{j}": np.ascontiguousarray(column) for j, column in enumerate(table.T, start=1)})
+    frame = arrow_table(table)
+    if len(values) != len(frame):
+        raise BadInput(f"target has {len(values):,} values, and the table {len(frame):,} rows")
+    name = str(getattr(target, "name", None) or "y")
+    column = _array(target, name) if hasattr(target, "dtype") else pa.array(values)
+    if name in frame.column_names:
+        if not frame[name].combine_chunks().equals(column):
+            raise BadInput(f"target is called {quoted(name, MAX_NAME)}, as another column of the table is: rename it")
+        return frame, name
+    return frame.append_column(name, column), name
 
 
 @contextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from lntx.data.dataset import Block, Dataset, fits_in_memory, pass_over, read_blocks
+from lntx.data.dataset import Block, Dataset, fits_in_memory, open_dataset, pass_over, read_blocks
 from lntx.numerics.residuals import residuals
 
 HISTOGRAM_EDGES = np.linspace(-5, 5, 41)
@@ -32,6 +34,12 @@ class ResidualFigures:
 
     histogram: tuple[int, ...] | None
     """Counts of residuals in units of `spread`: below -5, 40 bins of width 1/4, above 5; None without a spread."""
+
+
+def each_residual(paths: Sequence[Path], weights: tuple[float, ...], bias: float | None) -> np.ndarray:
+    """Return the residual of each row of a dataset, shape (num_rows,). paths: its files, in order."""
+    blocks = read_blocks(open_dataset(*paths))
+    return np.concatenate([residuals(block.x, block.y, weights, bias or 0.0, low=block.low) for block in blocks])
 
 
 def residual_figures(

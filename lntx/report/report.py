@@ -17,6 +17,7 @@ from pydantic import Field
 
 from lntx import text
 from lntx.config.schema import Section, changed_settings
+from lntx.errors import BadInput
 from lntx.evaluation.verdict import Evaluation
 from lntx.files import sha256_of
 from lntx.report import plots
@@ -120,6 +121,17 @@ def report_page(report: Report) -> Page:
         pictures=[*(stored or _pictures(report)), *_over_time(report)],
         footer=f"Run `{run.run}`, {run.created_at}.",
     )
+
+
+def draw(run: Run, name: str | None) -> Figure:
+    """Draw a picture of a run's report, the first by default. Raises: BadInput: there is no such picture."""
+    pictures = {picture.name: picture for picture in _pictures(gather_report(Store(run.root), run))}
+    name = name or next(iter(pictures), "")
+    if name not in pictures:
+        raise BadInput(f"run {run.run} has no picture {text.quoted(name)}: it has {text.listed(pictures)}")
+    drawing = pictures[name].drawing
+    assert not isinstance(drawing, str)
+    return drawing()
 
 
 def _stored(store: Store, run: Run, stage: Stage, prefix: str, read: Callable[[Path], _T]) -> _T | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr
 
@@ -18,7 +18,9 @@ from lntx.store.places import ResultPath, RunName, Sha256
 from lntx.text import listed, quoted
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 def _moment(text: str) -> str:
@@ -216,6 +218,37 @@ class Run(Section, use_attribute_docstrings=True):
                 columns[name] = ["–" if value is None else repr(value) for value in (*weights, bias)]
         return [[*columns], *map(list, zip(*columns.values(), strict=False))]
 
+    @property
+    def root(self) -> Path:
+        """The folder of data/ and artifacts/ of the run."""
+        return self._root or Path()
+
+    def __dir__(self) -> list[str]:
+        """Return what is known about the run, without the methods that every model has."""
+        own = [name for name, value in vars(type(self)).items() if callable(value) or isinstance(value, property)]
+        return sorted([*type(self).model_fields, *(name for name in own if not name.startswith(("_", "model_")))])
+
+    # The functions of the public interface are above this floor: these methods find them by their names alone.
+
+    def predict(self, rows: Any, **options: Any) -> Any:
+        """Predict with the model of this run; options are those of `lntx.predict`."""
+        import lntx
+
+        return lntx.predict(rows, run=self, **options)
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """As `lntx.residuals`."""
+        import lntx
+
+        return lntx.residuals(self)
+
+    def plot(self, name: str | None = None) -> Figure:
+        """Draw a picture of the run's report, as `lntx.plot`."""
+        import lntx
+
+        return lntx.plot(self, name)
+
     def export_path(self, file_format: Format = "safetensors") -> Path:
         """Return the path of the exported file of a format.
 
@@ -223,7 +256,7 @@ class Run(Section, use_attribute_docstrings=True):
         """
         if file_format not in self.exports:
             raise BadInput(f"run {self.run} has no export {quoted(file_format)}: it has {listed(self.exports)}")
-        return (self._root or Path()) / self.exports[file_format]
+        return self.root / self.exports[file_format]
 
     @property
     def estimates(self) -> list[Estimate]:

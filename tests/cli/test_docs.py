@@ -111,7 +111,7 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
         assert not re.search(r"-+\s*8\s*(?:<|&lt;)\s*-+", text), (
             f"{page}: a mark for a snippet stands in place of its text"
         )
-    shown = html.unescape(re.sub(r"<[^>]+>", "", (tmp_path / "how-to/own-flow/index.html").read_text(encoding="utf-8")))
+    shown = html.unescape(re.sub(r"<[^>]+>", "", (tmp_path / "how-to" / "own-flow.html").read_text(encoding="utf-8")))
     for example in ("own_loader", "own_check", "own_publisher"):
         for line in (ROOT / "examples" / f"{example}.py").read_text(encoding="utf-8").splitlines():
             assert line in shown, f"{example}: {line}"
