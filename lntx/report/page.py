@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from lntx import __version__, text
 from lntx.report import plots
@@ -13,6 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MAX_ROWS = 200
+_NUMBER = re.compile(r"(-?\d+)((?:\.\d+)?(?:e[+-]\d+)?)")
+_NO_NUMBER = ("–", "")
+# As wide as a digit.
+_FIGURE_SPACE = "&#8199;"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +98,6 @@ def to_markdown(page: Page, *, max_rows: int = _MAX_ROWS) -> str:
 def to_html(page: Page) -> str:
     """Return the page as one self-contained HTML file: no script, no request, light and dark mode."""
     from jinja2 import Environment, PackageLoader
-    from markupsafe import Markup
 
     template = Environment(
         loader=PackageLoader("lntx.report", "."),
@@ -103,7 +109,13 @@ def to_html(page: Page) -> str:
     drawings = [(picture.name, picture.drawing) for picture in page.pictures if not isinstance(picture.drawing, str)]
     # Safe: drawn here, and all of its text is escaped by matplotlib.
     pictures = [(name, Markup(plots.as_svg(draw(), name))) for name, draw in drawings]
-    return template.render(page=page, pictures=pictures, version=__version__)
+    tables = []
+    for table in page.tables:
+        columns = [_on_the_point([*column]) for column in zip(*table.rows, strict=True)]
+        numeric = [Markup(' class="number"' if is_numeric else "") for is_numeric, _ in columns]
+        rows = [*zip(*(cells for _, cells in columns), strict=True)]
+        tables.append((table, rows, numeric or [Markup("")] * len(table.header)))
+    return template.render(page=page, tables=tables, pictures=pictures, version=__version__)
 
 
 def to_text(page: Page) -> list[str]:
@@ -112,6 +124,18 @@ def to_text(page: Page) -> list[str]:
     for table in page.tables:
         lines += [*text.align([table.header, *table.rows]), *([table.legend] if table.legend else []), ""]
     return [*lines, *page.sentences, *page.notes, page.headline]
+
+
+def _on_the_point(cells: list[str]) -> tuple[bool, list[str]]:
+    """Return whether a column is one of numbers, and its cells, padded so that their decimal points are in one line."""
+    parts = [_NUMBER.fullmatch(cell) for cell in cells]
+    if not any(parts) or not all(part or cell in _NO_NUMBER for part, cell in zip(parts, cells, strict=True)):
+        return False, cells
+    widths = [len(part[2]) if part else 0 for part in parts]
+    # Safe: a number has no markup.
+    return True, [
+        Markup(cell + _FIGURE_SPACE * (max(widths) - width)) for cell, width in zip(cells, widths, strict=True)
+    ]
 
 
 def _cell(value: str) -> str:

@@ -40,6 +40,10 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _ROUNDING = 100 * np.finfo(np.float64).eps
 _EXACT = "exact to rounding"
 _RESIDUAL_FIGURES = ("mean squared error", "residual standard deviation", "F", "p of F")
+_WHOSE = {
+    **dict.fromkeys(("R²", "adjusted R²", "residual standard deviation", "F", "p of F"), "exact solution"),
+    "mean squared error": "learned model",
+}
 _PICTURE = re.compile(r"^!\[([a-z ]+)\]\((data:image/png;base64,[A-Za-z0-9+/=]+)\)$", re.MULTILINE)
 
 
@@ -108,7 +112,7 @@ def report_page(report: Report) -> Page:
         tables.append(Table(title="Coefficients", header=header, rows=rows))
     tables.append(Table(title="Figures", header=("figure", "value"), rows=_figures(run)))
     tables.append(Table(title="Stages", header=("stage", "state", "seconds", "files"), rows=_stages(run)))
-    settings = [(key, str(value)) for key, value in changed_settings(run.config).items()]
+    settings = [(key, _word(value)) for key, value in changed_settings(run.config).items()]
     if settings:
         tables.append(Table(title="Settings that are not the defaults", header=("setting", "value"), rows=settings))
     stored = [Picture(name=name, drawing=uri) for name, uri in report.pictures.items()]
@@ -171,28 +175,31 @@ def coefficients(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 def _figures(run: Run) -> list[tuple[str, str]]:
     figures = [
+        ("R²", run.r_squared),
+        ("adjusted R²", run.adjusted_r_squared),
+        ("residual standard deviation", run.residual_sd),
+        ("degrees of freedom", run.degrees_of_freedom),
+        ("F", run.f_statistic),
+        ("p of F", run.f_p_value),
+        ("mean squared error", run.mse),
+        ("rows", run.num_rows),
         ("digits", run.digits),
-        ("ulps", run.ulps),
         ("epochs", run.epochs),
         ("learning rate", run.learning_rate),
         ("stable limit", run.stable_limit),
+        ("condition number", run.condition_number),
+        ("dtype", run.dtype),
+        ("ulps", run.ulps),
         ("coordinates", run.precondition),
         ("gradient", run.gradient),
-        ("condition number", run.condition_number),
-        ("mean squared error", run.mse),
-        ("residual standard deviation", run.residual_sd),
-        ("degrees of freedom", run.degrees_of_freedom),
-        ("R²", run.r_squared),
-        ("adjusted R²", run.adjusted_r_squared),
-        ("F", run.f_statistic),
-        ("p of F", run.f_p_value),
-        ("rows", run.num_rows),
-        ("dtype", run.dtype),
     ]
     shown = [(name, _number(value)) for name, value in figures if value is not None]
-    if not _is_exact(run):
-        return shown
-    return [(name, _EXACT if name in _RESIDUAL_FIGURES else value) for name, value in shown]
+    if _is_exact(run):
+        shown = [(name, _EXACT if name in _RESIDUAL_FIGURES else value) for name, value in shown]
+    if run.verdict == "fail":
+        # The learned model is another one than the exact solution: say whose figures these are.
+        shown = [(f"{name} of the {_WHOSE[name]}" if name in _WHOSE else name, value) for name, value in shown]
+    return shown
 
 
 def _is_exact(run: Run) -> bool:
@@ -281,13 +288,24 @@ def _judged(report: Report) -> list[Run]:
 
 def _stages(run: Run) -> list[tuple[str, ...]]:
     return [
-        (stage, outcome.state, _number(outcome.seconds), "\n".join(file.path for file in outcome.files))
+        (stage, outcome.state, _seconds(outcome.seconds), "\n".join(file.path for file in outcome.files))
         for stage, outcome in run.stages.items()
     ]
 
 
 def _with(weights: tuple[float, ...], bias: float | None) -> tuple[float, ...]:
     return weights if bias is None else (*weights, bias)
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _word(value: object) -> str:
+    """Return a setting as a person writes it."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_word, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _number(value: object) -> str:

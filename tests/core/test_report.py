@@ -169,7 +169,7 @@ def test_every_feature_is_in_the_html_and_no_column_is_empty(tmp_path: Path) -> 
     lntx.run(data={"num_features": 60}, root=tmp_path)
     text = html(_page(tmp_path))
     assert "<td>x60</td>" in text
-    assert '<th scope="col">true</th>' in text
+    assert '<th scope="col" class="number">true</th>' in text
     lntx.run(data={"num_features": 60}, until="train", train={"seed": 1}, root=tmp_path)
     assert '<th scope="col">exact</th>' not in html(_page(tmp_path))
 
