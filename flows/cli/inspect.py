@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from flows.cli.printing import (
     print_runs,
     say,
 )
-from lntx.errors import BadInput, Damaged
+from lntx.errors import BadInput, Damaged, LntxError
 from lntx.files import write_whole
 from lntx.store.store import Store
 from lntx.text import for_message, quoted
@@ -77,6 +78,7 @@ def report(
     *,
     output: Path | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
+    open_: Annotated[bool, Parameter(name="--open", negative=())] = False,
     common: Annotated[Common, Flat] = Common(),
 ) -> int:
     """Write the report of a run: one HTML file that opens in any browser, without a network.
@@ -85,6 +87,7 @@ def report(
         name: The name of the run, or its beginning. [default: the latest]
         output: The file to write. [default: artifacts/reports/RUN.html]
         force: Replace an existing file. The default file needs this only if lntx did not write it.
+        open_: Open it in the browser.
     """
     from lntx.pipeline.conclude import report_path, write_report_file
     from lntx.report.page import to_html
@@ -109,6 +112,8 @@ def report(
         with store.shared():
             write_report_file(store, run, "html", page)
     print_result(common, {"run": run.run, "report": str(path)}, lambda: say(str(path)))
+    if open_ and not webbrowser.open(path.absolute().as_uri()):
+        raise LntxError(f"no browser can be started here: open {for_message(path)} yourself")
     return 0
 
 

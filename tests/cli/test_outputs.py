@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,15 @@ def test_a_report_replaces_itself_and_no_other(cli: Cli, fitted: Path) -> None:
     done = cli("report")
     assert (done.code, (fitted.parent / path).read_text()) == (2, "mine")
     assert "lntx did not write it" in done.err
+
+
+def test_a_report_opens_in_the_browser(cli: Cli, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or len(opened) == 1)
+    assert cli("report", "--open").code == 0
+    assert opened[0].startswith("file:///")
+    done = cli("report", "--open")
+    assert (done.code, "no browser can be started here: open" in done.err) == (1, True)
 
 
 def test_predict_says_which_model_answers(cli: Cli, fitted: Path) -> None:
