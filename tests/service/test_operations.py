@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ import httpx
 import pytest
 from driving import command, lntx, until
 from prometheus_client.parser import text_string_to_metric_families
-from service import Service, environment, receiving, serving, wait
+from service import Service, children, environment, receiving, serving, wait
 
 from flows.server.home import Home
 from lntx.stages import STAGES
@@ -202,3 +203,21 @@ def test_log_lines_are_json_if_asked_for(tmp_path: Path) -> None:
     done = lntx(*words, root=tmp_path, env=environment())
     lines = [json.loads(line) for line in done.err.splitlines() if line.strip()]
     assert any("Finished in state Completed" in line.get("message", "") for line in lines), done.err
+
+
+@pytest.mark.slow
+def test_a_full_disk_under_the_server_is_said_and_it_goes_on_afterwards(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with serving(root, "--no-canary") as service:
+        (server,) = (pid for pid in children(service.told["pid"]) if "flows.server.api" in _command_line(pid))
+        resource.prlimit(server, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        full = lntx("run", root=root, env=environment())
+        assert full.code == 1
+        assert re.search(r"the Prefect server at .* (fails|does not answer)", full.err.splitlines()[-1]), full.err
+        assert "csrf" not in full.err.splitlines()[-1]
+        resource.prlimit(server, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        wait(lambda: lntx("run", root=root, env=environment()).code == 0)
+
+
+def _command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
