@@ -37,7 +37,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "served" / "bucket"
     folder.mkdir(parents=True)
     address = f"127.0.0.1:{free_port()}"
-    words = [RCLONE, "serve", "s3", "--addr", address, "--auth-key", "key,secretsecret", "--dir-cache-time", "0s"]
+    words = [RCLONE, "serve", "s3", "--addr", address, "--auth-key", "key,secretsecret", "--dir-cache-time", "1s"]
     process = subprocess.Popen([*words, str(folder.parent)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secretsecret")
