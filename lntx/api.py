@@ -6,11 +6,11 @@ import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from lntx.config.loading import settle
+from lntx.config.loading import KEYS, settle, unknown
 from lntx.config.schema import Data, Evaluate, Export, Pipeline, Section, Train
 from lntx.data.frames import held, is_frame, with_target
 from lntx.data.importing import uses
@@ -23,7 +23,7 @@ from lntx.report.report import draw
 from lntx.runs.run import Run
 from lntx.stages import Stage, select
 from lntx.store.store import Store
-from lntx.text import suggest
+from lntx.text import listed, quoted, suggest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,6 +109,8 @@ def fit(
     for name in options:
         _refuse_option(name)
     table, target = with_target(table, target)
+    if "target" in _keys(data or {}):
+        raise BadInput("give target as an argument of its own, and not in data")
     keys = {**_keys(data or {}), "target": target}
     if features is not None:
         keys["features"] = features
@@ -158,7 +160,22 @@ def run_sweep(
     sections = {"data": data, "train": train, "evaluate": evaluate}
     settings = {name: _keys(section) for name, section in sections.items() if section is not None}
     pipeline = settle(preset=preset, environment=os.environ, overrides=settings)
-    return sweep(pipeline, over, root=_root(root).absolute())
+    return sweep(pipeline, {key: _choices(key, values) for key, values in over.items()}, root=_root(root).absolute())
+
+
+def _choices(key: str, values: Any) -> list[Any]:
+    """Return the values of a key of a sweep. Raises: BadInput: it is no key, or they are no values."""
+    if key not in KEYS:
+        raise BadInput(unknown("key", str(key), KEYS))
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise BadInput(f"the values of {key} are a list, got {quoted(values)}")
+    choices = [value.item() if isinstance(value, np.generic) else value for value in values]
+    if not choices:
+        raise BadInput(f"{key} has no values to try")
+    for value in choices:
+        if isinstance(value, float) and not np.isfinite(value):
+            raise BadInput(f"{key} must be finite, got {value}")
+    return choices
 
 
 def predict(
@@ -185,6 +202,8 @@ def predict(
 
     Raises: BadInput: there is no such model, it takes other features, or it is not trusted.
     """
+    if interval not in (None, *get_args(Interval)):
+        raise BadInput(f"interval is one of {listed(get_args(Interval))}, got {quoted(interval)}")
     if isinstance(run, Run):
         root, run = root or run.root, run.run
     source = find_model(Store(_root(root)), run=run, path=model, trust=[trust] if isinstance(trust, str) else trust)

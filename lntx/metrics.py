@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 from lntx import __version__
 from lntx.canary.nodes import NodesReport
@@ -18,6 +18,7 @@ from lntx.runs.run import Run
 
 _MAX_BYTES = 10_000_000
 _LAST_PASS = "lntx_last_pass_timestamp_seconds"
+_LAST_PASS_LINE = re.compile(_LAST_PASS + r'\{kind="([^"\\\n]+)"\} ([0-9.]+(?:e[+-]?[0-9]+)?)$', re.MULTILINE)
 
 
 class Metrics:
@@ -52,8 +53,7 @@ class Metrics:
 
     def add_run(self, run: Run, kind: str = "run") -> None:
         """Add a run: verdict, digits, and seconds by stage."""
-        end = datetime.datetime.fromisoformat(run.created_at).timestamp()
-        self.add_end(kind, end, passed=run.verdict == "pass")
+        self.add_end(kind, ended_at(run), passed=run.verdict == "pass")
         if run.digits is not None:
             self._digits.labels(kind).set(run.digits)
         self._add_seconds(kind, ((name, stage.seconds) for name, stage in run.stages.items()))
@@ -99,12 +99,16 @@ def write_metrics(result: Run | Canary | NodesReport, path: Path) -> None:
 
 
 def _last_passes(path: Path) -> dict[str, float]:
-    """Return when the last one of each kind passed, as an earlier file says; nothing if it cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        families = text_string_to_metric_families(read_regular(path, most=_MAX_BYTES).decode())
-        samples = [sample for family in families if family.name == _LAST_PASS for sample in family.samples]
-        return {sample.labels["kind"]: sample.value for sample in samples}
+    """Return when the last one of each kind passed, as an earlier file says; lines that say nothing are left out."""
+    with contextlib.suppress(OSError):
+        text = read_regular(path, most=_MAX_BYTES).decode(errors="replace")
+        return {kind: float(number) for kind, number in _LAST_PASS_LINE.findall(text)}
     return {}
+
+
+def ended_at(run: Run) -> float:
+    """Return when a run ended, in seconds since 1970."""
+    return datetime.datetime.fromisoformat(run.created_at).timestamp()
 
 
 def _now() -> float:

@@ -56,7 +56,9 @@ def refuse_metrics(path: Path | None, common: Common) -> None:
         return
     if path.suffix != ".prom":
         raise BadInput(f"--prom {for_message(path)} must end in .prom: node_exporter reads no other file")
-    refuse_output("--prom", path, Store(common.folder), earlier=METRICS_BEGIN, force=False)
+    if path.is_file() and path.stat().st_size and not _is_earlier(path, METRICS_BEGIN):
+        raise BadInput(f"--prom {for_message(path)} is no file of metrics of lntx: remove it, or choose another")
+    refuse_output("--prom", path, Store(common.folder), force=True)
 
 
 def write_metrics(result: Run | Canary | NodesReport, path: Path | None) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterName,
     FlowRunFilterState,
@@ -16,12 +19,14 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.server.home import Home
-from lntx.metrics import Metrics
+from lntx.metrics import Metrics, ended_at
 from lntx.runs.records import load_runs
 from lntx.store.store import Store
 
 # What the names of the flow runs of each kind of canary begin with.
 _CANARIES = {"canary": "canary, level", "deep canary": "deep canary"}
+# Runs among which the last one that passed is looked for.
+_LATEST = 200
 _PASSED = ["Completed", "Proved"]
 _WITH_FAULT = ["FaultCaught", "FaultMissed"]
 _ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
@@ -30,9 +35,12 @@ _ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
 async def server_metrics(client: PrefectClient, home: Home) -> str:
     """Return the figures of a root and its server."""
     metrics = Metrics()
-    run = next(iter(load_runs(Store(home.root))), None)
-    if run is not None:
-        metrics.add_run(run)
+    latest = [*itertools.islice(load_runs(Store(home.root)), _LATEST)]
+    if latest:
+        metrics.add_run(latest[0])
+    passing = next((run for run in latest if run.verdict == "pass"), None)
+    if passing is not None:
+        metrics.add_pass("run", ended_at(passing))
     for kind, name in _CANARIES.items():
         last, passed = await asyncio.gather(
             _last(client, name, FlowRunFilterStateName(not_any_=_WITH_FAULT)),
@@ -56,7 +64,11 @@ async def _last(client: PrefectClient, name: str, state: FlowRunFilterStateName)
     """Return the flow run that ended last, of those whose name contains a text."""
     states = FlowRunFilterState(type=FlowRunFilterStateType(any_=_ENDED), name=state)
     query = FlowRunFilter(name=FlowRunFilterName(like_=name), state=states)
-    runs = await client.read_flow_runs(flow_run_filter=query, sort=FlowRunSort.END_TIME_DESC, limit=1)
+    # Any flow run may have such a name.
+    flows = FlowFilter(name=FlowFilterName(any_=["lntx-canary"]))
+    runs = await client.read_flow_runs(
+        flow_filter=flows, flow_run_filter=query, sort=FlowRunSort.END_TIME_DESC, limit=1
+    )
     return next(iter(runs), None)
 
 

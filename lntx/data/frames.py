@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from lntx.config.schema import FRAME
@@ -88,23 +89,44 @@ def with_target(table: Any, target: Any) -> tuple[Any, str]:
         raise BadInput(f"name the column to predict: target=COLUMN{known}")
     if isinstance(target, str):
         return table, target
-    values = np.asarray(target)
+    table = table if is_frame(table) or isinstance(table, (str, os.PathLike)) else _as_array(table)
+    values = _as_array(target)
     if not (is_frame(table) or isinstance(table, np.ndarray)) or values.ndim != 1:
         raise BadInput(f"target is the name of a column, or its values, got {type(target).__name__}")
     if isinstance(table, np.ndarray):
         if table.ndim != 2:
             raise BadInput(f"features are an array of two axes, rows and columns, got {table.ndim}")
-        table = pa.table({f"x{j}": np.ascontiguousarray(column) for j, column in enumerate(table.T, start=1)})
-    frame = arrow_table(table)
-    if len(values) != len(frame):
-        raise BadInput(f"target has {len(values):,} values, and the table {len(frame):,} rows")
+        table = pd.DataFrame(table, columns=[f"x{j}" for j in range(1, table.shape[1] + 1)])
+    elif hasattr(table, "index") and hasattr(target, "index") and hasattr(target, "dtype"):
+        if not table.index.equals(target.index):
+            raise BadInput(
+                "the index of target is not that of the table: give target.loc[table.index], or target.to_numpy() to "
+                "take the rows as they come"
+            )
+        table = table.copy(deep=False)
+    else:
+        table = table.copy(deep=False) if isinstance(table, pd.DataFrame) else arrow_table(table).to_pandas()
+    if len(values) != len(table):
+        raise BadInput(f"target has {len(values):,} values, and the table {len(table):,} rows")
     name = str(getattr(target, "name", None) or "y")
-    column = _array(target, name) if hasattr(target, "dtype") else pa.array(values)
-    if name in frame.column_names:
-        if not frame[name].combine_chunks().equals(column):
-            raise BadInput(f"target is called {quoted(name, MAX_NAME)}, as another column of the table is: rename it")
-        return frame, name
-    return frame.append_column(name, column), name
+    if name in table.columns and not (
+        [*table.columns].count(name) == 1 and pd.Series(np.asarray(values)).equals(pd.Series(table[name].to_numpy()))
+    ):
+        raise BadInput(f"target is called {quoted(name, MAX_NAME)}, as another column of the table is: rename it")
+    table[name] = target.array if isinstance(target, pd.Series) else values
+    return table, name
+
+
+def _as_array(values: Any) -> np.ndarray:
+    """Return a tensor, or an array of another kind, as an array of numpy that pandas and Arrow take."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.ma.filled(values.astype(np.float64), np.nan)
+    array = np.asarray(values)
+    if array.dtype.kind == "f":
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("=")) if array.dtype.kind in "iu" else array
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def conclude(
         if run.verdict == "pass" and run.exports:
             keep_other_pointer(store)
             write_json(pointer_path(store), {"run": run.run, "exports": run.exports})
-    run._root = store.root
+    run._root = store.root.absolute()
     return run
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import sys
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,17 +39,29 @@ class Whereabouts:
     """Follows the modules whose forward pass runs, from `begin` to `end`."""
 
     def __init__(self) -> None:
-        self._running: list[torch.nn.Module] = []
+        # Modules run in several threads at once.
+        self._threads = threading.local()
         self._names: dict[int, str] = {}
         self._parameters: dict[int, str] = {}
+        # What is named stays: the id of an object that is gone can be that of another.
+        self._named: list[torch.nn.Module] = []
         # The sequence numbers of autograd's nodes grow: each forward call ends a range of them.
         self._ends: list[int] = []
         self._places: list[Where] = []
         self._hooks: list[Any] = []
 
+    @property
+    def _running(self) -> list[torch.nn.Module]:
+        """The modules of this thread whose forward pass runs, the outermost first."""
+        if not hasattr(self._threads, "running"):
+            self._threads.running = []
+        running: list[torch.nn.Module] = self._threads.running
+        return running
+
     def begin(self) -> None:
         """Begin to follow."""
-        self._running, self._ends, self._places = [], [], []
+        self._threads = threading.local()
+        self._names, self._parameters, self._named, self._ends, self._places = {}, {}, [], [], []
         self._hooks = [
             register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._leave, always_call=True),
@@ -58,7 +71,7 @@ class Whereabouts:
         """Stop following."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
+        self._hooks, self._named = [], []
 
     @property
     def is_following(self) -> bool:
@@ -91,8 +104,10 @@ class Whereabouts:
         return Where(module, *line_of_program())
 
     def _enter(self, module: torch.nn.Module, _arguments: Any) -> None:
-        if not self._running and id(module) not in self._names:
-            self._names = {id(part): name for name, part in module.named_modules()}
+        # A part of a model that runs alone, as in a checkpoint, keeps its name; a model may have other parts by now.
+        if not self._running and not self._names.get(id(module)):
+            self._named += [part for part in module.modules() if id(part) not in self._names]
+            self._names |= {id(part): name for name, part in module.named_modules()}
             self._parameters |= {id(parameter): name for name, parameter in module.named_parameters()}
         self._running.append(module)
 

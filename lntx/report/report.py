@@ -130,7 +130,9 @@ def report_page(report: Report) -> Page:
 def draw(run: Run, name: str | None) -> Figure:
     """Draw a picture of a run's report, the first by default. Raises: BadInput: there is no such picture."""
     pictures = {picture.name: picture for picture in _pictures(gather_report(Store(run.root), run))}
-    name = name or next(iter(pictures), "")
+    if not pictures:
+        raise BadInput(f"run {run.run} has no pictures: it trained nothing")
+    name = name or next(iter(pictures))
     if name not in pictures:
         raise BadInput(f"run {run.run} has no picture {text.quoted(name)}: it has {text.listed(pictures)}")
     drawing = pictures[name].drawing

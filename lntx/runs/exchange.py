@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +25,14 @@ from lntx.files import sha256_of
 from lntx.runs.records import Pointer, load_run, read_run, run_path
 from lntx.runs.run import Run, StoredPath
 from lntx.store.places import is_run_name
-from lntx.store.sealed import DamagedFile
+from lntx.store.sealed import DamagedFile, OtherVersion
 from lntx.store.store import Store
 from lntx.text import for_message, quoted
 
 _PATIENCE_S = 30.0
 _MAX_POINTER_BYTES, _MAX_BYTES = 100_000, 2**31
-_DIGEST = re.compile(r"-[0-9a-f]{16}(?=\.[a-z0-9]+$)")
+_EXPORTED = re.compile(r"(model|card)-[0-9a-f]{16}\.([a-z0-9]+)")
+_S3_OPTIONS = ("region", "scheme", "endpoint_override")
 
 
 class Copied(Section):
@@ -81,6 +83,7 @@ def pull(address: str, folder: Path, name: str | None = None, *, force: bool = F
     the object store cannot be used.
     """
     remote = _Remote(address)
+    is_current = name is None
     if name is None:
         name = _current(remote)
     if not is_run_name(name):
@@ -88,23 +91,46 @@ def pull(address: str, folder: Path, name: str | None = None, *, force: bool = F
     with tempfile.TemporaryDirectory(prefix="lntx-pull-") as temporary:
         store = Store(Path(temporary))
         run = _record(remote, store, name)
-        targets = {folder / _DIGEST.sub("", Path(file.path).name): file for file in _exported(run)}
-        for target in targets:
-            if target.exists() and not force:
-                raise BadInput(f"{for_message(target)} exists: choose another --output, or replace it with --force")
-        received = 0
+        if is_current and run.verdict != "pass":
+            raise Damaged(f"current.json at {remote.shown} names a run that did not pass: push a passing run again")
+        targets = {_name_of(file): file for file in _exported(run)}
+        if len(targets) < len(run.stages["export"].files):
+            raise Damaged(f"the record of run {name} at {remote.shown} names two files alike: push it again")
+        received = {target: Path(temporary) / f"{number}" for number, target in enumerate(targets)}
+        # All of them before the first is put into its place.
+        for target, file in targets.items():
+            if not remote.read(file.path, received[target]) or sha256_of(received[target]) != file.sha256:
+                raise Damaged(f"{file.path} in the object store is not what was pushed: push it again")
+        for target, file in targets.items():
+            place = folder / target
+            is_same = place.is_file() and not place.is_symlink() and sha256_of(place) == file.sha256
+            if place.is_dir() or not (force or is_same or not (place.exists() or place.is_symlink())):
+                raise BadInput(f"{for_message(place)} exists: choose another --output, or replace it with --force")
         folder.mkdir(parents=True, exist_ok=True)
-        for number, (target, file) in enumerate(targets.items()):
-            # Beside its place, so that it is moved there in one step.
-            beside = target.with_name(f".{target.name}-{number}.part")
-            try:
-                received += remote.read(file.path, beside)
-                if not beside.exists() or sha256_of(beside) != file.sha256:
-                    raise Damaged(f"{file.path} in the object store is not what was pushed: push it again")
-                beside.replace(target)
-            finally:
-                beside.unlink(missing_ok=True)
-    return Copied(run=name, address=address, files=tuple(map(str, targets)), num_bytes=received)
+        for target, source in received.items():
+            _put(source.read_bytes(), folder / target)
+        num_bytes = sum(source.stat().st_size for source in received.values())
+        files = tuple(str(folder / target) for target in targets)
+    return Copied(run=name, address=address, files=files, num_bytes=num_bytes)
+
+
+def _name_of(file: StoredPath) -> str:
+    """Return the name of an exported file without its digest. Raises: Damaged: no export has such a name."""
+    match = _EXPORTED.fullmatch(Path(file.path).name)
+    if match is None:
+        raise Damaged(f"{for_message(file.path)} is no exported file: push the run again")
+    return f"{match[1]}.{match[2]}"
+
+
+def _put(content: bytes, place: Path) -> None:
+    """Write a file in one step; its name meanwhile is one that nobody can foresee."""
+    beside = place.with_name(f".{place.name}-{secrets.token_hex(8)}.part")
+    try:
+        with beside.open("xb") as stream:
+            stream.write(content)
+        beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _exported(run: Run) -> tuple[StoredPath, ...]:
@@ -131,6 +157,8 @@ def _record(remote: _Remote, store: Store, name: str) -> Run:
         raise BadInput(f"run {name} was not pushed to {remote.shown}")
     try:
         return load_run(store, name)
+    except OtherVersion:
+        raise LntxError(f"a newer lntx pushed run {name} to {remote.shown}: upgrade lntx") from None
     except DamagedFile as error:
         raise Damaged(f"the record of run {name} at {remote.shown} is damaged: {error}: push it again") from None
 
@@ -139,13 +167,12 @@ class _Remote:
     """A folder in an object store, or on another disk."""
 
     def __init__(self, address: str) -> None:
-        parts = urlsplit(address)
-        if parts.username or parts.password:
-            raise BadInput("the address holds a key, which others can read: set AWS_ACCESS_KEY_ID and its like instead")
         # Many stores that speak S3 refuse the checksums that Amazon's own library adds; the records have digests.
         os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
         try:
             self._system, folder = _open(address)
+        except BadInput:
+            raise
         except (ValueError, OSError, ArrowException) as error:
             raise BadInput(f"{quoted(address)} is no address such as s3://BUCKET/FOLDER: {_line(error)}") from None
         self._folder = folder.rstrip("/")
@@ -168,9 +195,10 @@ class _Remote:
                     stream.write(content)
                 return
             self._system.create_dir(path.rpartition("/")[0], recursive=True)
-            with self._system.open_output_stream(f"{path}.part") as stream:
+            beside = f"{path}-{secrets.token_hex(8)}.part"
+            with self._system.open_output_stream(beside) as stream:
                 stream.write(content)
-            self._system.move(f"{path}.part", path)
+            self._system.move(beside, path)
 
     def content(self, name: str, *, most: int) -> bytes | None:
         """Return the bytes of a file; None if there is none, or it has more than `most`."""
@@ -183,13 +211,12 @@ class _Remote:
                 content: bytes = stream.read()
             return content
 
-    def read(self, name: str, target: Path) -> int:
-        """Copy a file from there; return its number of bytes, 0 if there is none."""
+    def read(self, name: str, target: Path) -> bool:
+        """Copy a file from there; return whether there is one."""
         content = self.content(name, most=_MAX_BYTES)
-        if content is None:
-            return 0
-        target.write_bytes(content)
-        return len(content)
+        if content is not None:
+            target.write_bytes(content)
+        return content is not None
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name}" if self._folder else name
@@ -205,9 +232,18 @@ class _Remote:
 def _open(address: str) -> tuple[FileSystem, str]:
     """Return the file system of an address and the folder in it. Raises: ValueError, OSError, ArrowException."""
     parts = urlsplit(address)
+    if parts.username or parts.password:
+        raise BadInput("the address holds a key, which others can read: set AWS_ACCESS_KEY_ID and its like instead")
     if parts.scheme != "s3":
+        if parts.query or parts.fragment:
+            raise ValueError("it holds ? or #")
         system, folder = FileSystem.from_uri(address)
         return system, folder
+    if not parts.netloc:
+        raise ValueError("it names no bucket")
+    given = dict(parse_qsl(parts.query))
+    for option in set(given) - set(_S3_OPTIONS):
+        raise ValueError(f"its options are {', '.join(_S3_OPTIONS)}, not {for_message(option)}")
     # Small files in one request, and more patience than the three seconds that are its default.
     options: dict[str, Any] = {
         "allow_delayed_open": True,
@@ -215,9 +251,11 @@ def _open(address: str) -> tuple[FileSystem, str]:
         "connect_timeout": _PATIENCE_S,
     }
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
+    if endpoint.path and not endpoint.netloc:
+        raise BadInput("AWS_ENDPOINT_URL must begin with http:// or https://")
     if endpoint.netloc:
         options |= {"scheme": endpoint.scheme, "endpoint_override": endpoint.netloc}
-    return S3FileSystem(**options | dict(parse_qsl(parts.query))), f"{parts.netloc}{parts.path}"
+    return S3FileSystem(**options | given), f"{parts.netloc}{parts.path}"
 
 
 def _line(error: Exception) -> str:

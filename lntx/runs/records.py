@@ -50,7 +50,7 @@ def load_run(store: Store, name: str) -> Run:
         raise OtherVersion(f"{path} was written by a version of lntx with other stages: read it with that version")
     if not _has_shape(run):
         raise DamagedFile("no run writes such figures")
-    run._root = store.root
+    run._root = store.root.absolute()
     return run
 
 

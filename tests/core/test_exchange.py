@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -17,6 +19,7 @@ import lntx
 from lntx.errors import BadInput, Damaged
 from lntx.files import sha256_of
 from lntx.runs.exchange import pull, push
+from lntx.store.sealed import write_sealed
 from lntx.store.store import Store
 
 RCLONE = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
@@ -80,6 +83,8 @@ def test_what_is_damaged_on_the_way_is_refused_and_nothing_is_overwritten(root: 
         pull(address, here)
     push(Store(root), address)
     pull(address, here)
+    pull(address, here)
+    (here / "card.json").write_text("mine")
     before = {path.name: path.read_bytes() for path in here.iterdir()}
     with pytest.raises(BadInput, match=r"exists: choose another --output, or replace it with --force"):
         pull(address, here)
@@ -96,6 +101,37 @@ def test_what_is_damaged_on_the_way_is_refused_and_nothing_is_overwritten(root: 
         pull(address, here, force=True)
 
 
+def test_what_is_made_up_in_a_record_is_refused(root: Path, tmp_path: Path) -> None:
+    """Sealed as lntx seals: two files of one name, a name of no export, a failing run as the current one."""
+    address, store = f"file://{tmp_path}/store", tmp_path / "store"
+    run = push(Store(root), address).run
+    (record,) = (store / "runs").iterdir()
+    values = json.loads(record.read_text())
+    values.pop("digest")
+    files = values["stages"]["export"]["files"]
+    other = {**files[0], "path": "artifacts/export/card-0123456789abcdef.json"}
+    foreign = {**files[0], "path": "artifacts/export/conftest-0123456789abcdef.py"}
+    for change in ({"files": [*files, other]}, {"files": [*files, foreign]}, {"verdict": "fail"}):
+        made_up = json.loads(json.dumps(values))
+        made_up["stages"]["export"] |= {name: value for name, value in change.items() if name == "files"}
+        made_up |= {name: value for name, value in change.items() if name == "verdict"}
+        write_sealed(record, made_up)
+        with pytest.raises(Damaged):
+            pull(address, tmp_path / "here")
+        assert not (tmp_path / "here").exists()
+    assert run
+
+
+def test_pushes_and_pulls_at_once_do_not_meet(root: Path, tmp_path: Path) -> None:
+    address, here = f"file://{tmp_path}/store", tmp_path / "here"
+    push(Store(root), address)
+    with ThreadPoolExecutor(6) as pool:
+        pushes = [pool.submit(push, Store(root), address) for _ in range(30)]
+        pulls = [pool.submit(pull, address, here, force=True) for _ in range(30)]
+        assert {result.result().run for result in (*pushes, *pulls)} == {pulls[0].result().run}
+    assert len([*here.iterdir()]) == len(pulls[0].result().files)
+
+
 def test_a_failing_run_is_pushed_but_is_not_the_current_one(tmp_path: Path) -> None:
     address = f"file://{tmp_path}/store"
     good = lntx.run(root=tmp_path)
@@ -110,6 +146,10 @@ def test_a_failing_run_is_pushed_but_is_not_the_current_one(tmp_path: Path) -> N
     ("address", "message"),
     [
         ("s3://key:secret@bucket/x", "the address holds a key"),
+        ("s3://bucket/x?foo=1", "its options are region, scheme, endpoint_override, not foo"),
+        ("s3://", "it names no bucket"),
+        ("file:///tmp/x?y=1", r"it holds \? or #"),
+        ("file://[bad/x", "is no address such as s3://BUCKET/FOLDER"),
         ("ftp://bucket/x", "is no address such as s3://BUCKET/FOLDER"),
         ("nonsense", "is no address such as s3://BUCKET/FOLDER"),
     ],

@@ -41,8 +41,21 @@ def test_when_the_last_one_passed_outlives_a_failure_and_another_kind(tmp_path: 
     assert (both["lntx_passed", "canary"], both["lntx_last_pass_timestamp_seconds", "run"]) == (1, passed)
 
 
+def test_an_earlier_file_that_is_odd_ends_no_run(tmp_path: Path) -> None:
+    """Empty, or with lines that lntx did not write: what says when the last one passed is kept."""
+    path = tmp_path / "lntx.prom"
+    path.write_text("")
+    assert lntx_here("run", "--local", "--prom", str(path), root=tmp_path).code == 0
+    name = "lntx_last_pass_timestamp_seconds"
+    path.write_text(f'{path.read_text()}{name} 5\n{name}{{kind="canary"}} 7\n{name}{{kind="odd"}} NaN\nnonsense\n')
+    assert lntx_here("run", "--local", "--prom", str(path), root=tmp_path).code == 0
+    samples = _samples(path)
+    assert samples[name, "canary"] == 7
+    assert (name, "odd") not in samples
+
+
 @pytest.mark.parametrize(
-    ("name", "message"), [("x.txt", "must end in .prom"), ("mine.prom", "exists: choose another place")]
+    ("name", "message"), [("x.txt", "must end in .prom"), ("mine.prom", "is no file of metrics of lntx: remove it")]
 )
 def test_a_file_that_is_no_file_of_metrics_is_refused_before_anything_runs(
     tmp_path: Path, name: str, message: str

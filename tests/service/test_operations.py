@@ -86,14 +86,29 @@ def test_what_ran_is_told_by_names_metrics_artifacts_and_a_page(service: Service
     page = httpx.get(link, auth=_login(service), timeout=100)
     assert (page.status_code, done.json["run"] in page.text) == (200, True)
     assert "script" not in page.headers["Content-Security-Policy"]
+    table = service.root / "canary, level 9.csv"
+    table.write_text("x,y\n1,2\n2,4.5\n3,6\n4,7\n")
+    assert lntx("fit", str(table), "--target", "y", root=service.root, env=environment()).code == 0
+    assert ("lntx_passed", "canary") not in _numbers(service), "its name alone makes no canary"
     assert lntx("canary", root=service.root, env=environment()).code == 0
     numbers = _numbers(service)
     assert [numbers["lntx_passed", kind] for kind in ("run", "canary")] == [1, 1]
-    assert numbers["lntx_digits", "run"] == again["digits"]
+    assert lntx("run", "--preset", "tutorial", root=service.root, env=environment()).code == 3
+    failed = _numbers(service)
+    assert failed["lntx_passed", "run"] == 0
+    assert failed["lntx_last_pass_timestamp_seconds", "run"] == numbers["lntx_last_pass_timestamp_seconds", "run"]
     for kind in ("run", "canary"):
         assert 0 <= time.time() - numbers["lntx_last_pass_timestamp_seconds", kind] < 600
     assert lntx("canary", "--inject", "skipped-step", root=service.root, env=environment()).code == 3
     assert _numbers(service)["lntx_passed", "canary"] == 1, "a planted fault that is caught is no verdict"
+
+
+def test_a_run_reads_no_file_of_the_server(service: Service) -> None:
+    """Else a message would hold its password."""
+    for path in ("artifacts/.server/auth", "artifacts/.prefect/prefect.db", "\0"):
+        run = service.ended(service.start("pipeline", data={"path": path, "target": "y"}))
+        assert run["state"]["name"] == "BadInput"
+        assert service.secret.split(":")[1] not in run["state"]["message"]
 
 
 def test_each_stage_has_a_form_of_what_it_reads_and_a_description(service: Service) -> None:
