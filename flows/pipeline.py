@@ -175,7 +175,7 @@ async def _publish(store: Store, run: Run) -> None:
         artifacts.append(acreate_table_artifact(table, key="lntx-coefficients", description=description))
     if REPORTS in os.environ:
         link = f"{os.environ[REPORTS]}/{run.run}.html"
-        artifacts.append(acreate_link_artifact(link, link_text=f"report of run {run.run}", key="lntx-report-page"))
+        artifacts.append(acreate_link_artifact(link, link_text=f"report of run {run.run}", key="lntx-page"))
     await asyncio.gather(*artifacts)
 
 

@@ -109,7 +109,7 @@ def test_the_list_of_runs_tells_them_apart(service: Service, browser: Browser) -
 def test_automations_say_what_they_are_for(service: Service, browser: Browser) -> None:
     browser.open(f"{service.url}/v2/automations")
     browser.wait(lambda: "lntx: wrong answer" in browser.text)
-    for text in ("A run or a canary gave a wrong answer.", "Call a webhook"):
+    for text in ("A run or a canary gave a wrong answer.", "Call webhook using"):
         browser.wait(lambda text=text: text.lower() in browser.text.lower())
     browser.screenshot("automations", height=1150)
 

@@ -79,10 +79,10 @@ def test_what_ran_is_told_by_names_metrics_artifacts_and_a_page(service: Service
     assert service.run(again["flow_run_id"])["name"].endswith(f"PASS {again['digits']:.4g} · cached")
     query = {"artifacts": {"flow_run_id": {"any_": [flow_run]}}}
     artifacts = {artifact["key"]: artifact["data"] for artifact in service.ask("/artifacts/filter", query)}
-    assert set(artifacts) >= {"lntx-report", "lntx-coefficients", "lntx-report-page"}
+    assert set(artifacts) >= {"lntx-report", "lntx-coefficients", "lntx-page"}
     (row,) = json.loads(artifacts["lntx-coefficients"])
     assert (row["coefficient"], row["true"]) == ("x", "3.7")
-    (link,) = re.findall(r"\((http[^)]*)\)", artifacts["lntx-report-page"])
+    (link,) = re.findall(r"\((http[^)]*)\)", artifacts["lntx-page"])
     page = httpx.get(link, auth=_login(service), timeout=100)
     assert (page.status_code, done.json["run"] in page.text) == (200, True)
     assert "script" not in page.headers["Content-Security-Policy"]
