@@ -66,14 +66,14 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_whole(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Atomically replace a file: it has either the old or the new text. Other hard links keep the old text."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Atomically replace a file: it has either the old or the new content. Other hard links keep the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: only the owner may read its files.
     beside = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with beside.open("x", encoding="utf-8") as handle:
-            handle.write(text)
+        with beside.open("xb") as handle:
+            handle.write(content.encode() if isinstance(content, str) else content)
             handle.flush()
             os.fsync(handle.fileno())
         beside.replace(path)

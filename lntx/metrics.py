@@ -85,7 +85,12 @@ class Metrics:
 
 
 def write_metrics(result: Run | Canary | NodesReport, path: Path) -> None:
-    """Write the figures of a result to a file, in one step; when the last one passed is taken over from the file."""
+    """Write the figures of a result to a file, in one step; when the last one passed is taken over from the file.
+    A canary with a planted fault changes nothing.
+    """
+    if isinstance(result, Canary) and result.fault is not None:
+        # What a planted fault does says nothing about the machine.
+        return
     metrics = Metrics()
     for kind, end in _last_passes(path).items():
         metrics.add_pass(kind, end)

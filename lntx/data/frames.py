@@ -6,6 +6,7 @@ A frame has no path: `frame:DIGEST` stands for it in the configuration, and only
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -79,7 +80,8 @@ def with_target(table: Any, target: Any) -> tuple[Any, str]:
 
     Raises: BadInput: the two do not say what to predict from what.
     """
-    if isinstance(table, str) and "~" in table:
+    # A path can hold the sign too, as in ~/rows.csv.
+    if isinstance(table, str) and not isinstance(target, str) and re.search(r"\w\s*~", table):
         raise BadInput(
             f"fit takes no formula, got {quoted(table, MAX_NAME)}: fit(frame, target=COLUMN, features=[COLUMN])"
         )

@@ -1,7 +1,7 @@
 """Copy the exports of runs to an object store and back, for machines that share no folder.
 
-Files are copied before the record that names them, and the record before the pointer to it: whoever reads the pointer
-finds all that it names. Nothing is overwritten but the pointer. Locks and records in use stay on one disk.
+Files are copied before the record that names them, and the record before the pointer to it: a reader of the
+pointer finds all that it names. Nothing is overwritten but the pointer. Locks and records in use stay on one disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pyarrow.fs import FileSystem, FileType, LocalFileSystem, S3FileSystem
 
 from lntx.config.schema import Section
 from lntx.errors import BadInput, Damaged, LntxError
-from lntx.files import sha256_of
+from lntx.files import sha256_of, write_whole
 from lntx.runs.records import Pointer, load_run, read_run, run_path
 from lntx.runs.run import Run, StoredPath
 from lntx.store.places import is_run_name
@@ -106,9 +106,8 @@ def pull(address: str, folder: Path, name: str | None = None, *, force: bool = F
             is_same = place.is_file() and not place.is_symlink() and sha256_of(place) == file.sha256
             if place.is_dir() or not (force or is_same or not (place.exists() or place.is_symlink())):
                 raise BadInput(f"{for_message(place)} exists: choose another --output, or replace it with --force")
-        folder.mkdir(parents=True, exist_ok=True)
         for target, source in received.items():
-            _put(source.read_bytes(), folder / target)
+            write_whole(folder / target, source.read_bytes())
         num_bytes = sum(source.stat().st_size for source in received.values())
         files = tuple(str(folder / target) for target in targets)
     return Copied(run=name, address=address, files=files, num_bytes=num_bytes)
@@ -120,17 +119,6 @@ def _name_of(file: StoredPath) -> str:
     if match is None:
         raise Damaged(f"{for_message(file.path)} is no exported file: push the run again")
     return f"{match[1]}.{match[2]}"
-
-
-def _put(content: bytes, place: Path) -> None:
-    """Write a file in one step; its name meanwhile is one that nobody can foresee."""
-    beside = place.with_name(f".{place.name}-{secrets.token_hex(8)}.part")
-    try:
-        with beside.open("xb") as stream:
-            stream.write(content)
-        beside.replace(place)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _exported(run: Run) -> tuple[StoredPath, ...]:

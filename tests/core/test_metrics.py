@@ -38,6 +38,8 @@ def test_when_the_last_one_passed_outlives_a_failure_and_another_kind(tmp_path: 
     assert failed["lntx_last_timestamp_seconds", "run"] >= failed["lntx_last_pass_timestamp_seconds", "run"] == passed
     assert lntx_here("canary", *words, root=tmp_path).code == 0
     both = _samples(tmp_path / "lntx.prom")
+    assert lntx_here("canary", "--inject", "skipped-step", *words, root=tmp_path).code == 3
+    assert _samples(tmp_path / "lntx.prom") == both, "a planted fault changes nothing"
     assert (both["lntx_passed", "canary"], both["lntx_last_pass_timestamp_seconds", "run"]) == (1, passed)
 
 

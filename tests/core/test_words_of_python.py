@@ -77,6 +77,12 @@ def test_an_argument_of_another_library_is_answered(tmp_path: Path, option: dict
     assert "--" not in str(refusal.value), "no option of a shell"
 
 
+def test_a_path_may_hold_the_sign_of_a_formula(tmp_path: Path) -> None:
+    path = tmp_path / "rows~1.csv"
+    FRAME.to_csv(path, index=False)
+    assert lntx.fit(str(path), "y", root=tmp_path, **OPTIONS).verdict == "pass"
+
+
 def test_a_run_predicts_and_shows_its_residuals_and_pictures(tmp_path: Path) -> None:
     run = lntx.fit(FRAME, target="y", root=tmp_path)
     predictions = run.predict(FRAME[["x", "z"]])
