@@ -37,7 +37,7 @@ def _quick(page: Path) -> bool:
 )
 def test_a_page_shows_what_its_commands_print(page: Path, tmp_path: Path) -> None:
     for command, shown, printed in play(page, tmp_path):
-        assert re.fullmatch(pattern(shown), plain(printed)), f"$ {command}\n{printed}"
+        assert re.fullmatch(pattern(shown), plain(printed) + "\n"), f"$ {command}\n{printed}"
 
 
 def test_the_chinese_readme_shows_the_same() -> None:
@@ -150,4 +150,4 @@ def pattern(shown: str) -> str:
         r"(?:.*\n)*?" if line == "…" else ".*".join(map(re.escape, line.split("…"))) + "\n"
         for line in plain(shown).split("\n")
     ]
-    return "".join(lines).removesuffix("\n")
+    return "".join(lines)
