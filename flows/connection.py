@@ -32,7 +32,7 @@ from prefect.settings import (
 )
 
 from flows.server.home import Home, ServerState, refuse_other_database
-from flows.server.settings import HEARTBEAT_S, link_variables, without_proxy
+from flows.server.settings import HEARTBEAT_S, is_healthy, link_variables, without_proxy
 from lntx.errors import LntxError, ServerUnreachable
 from lntx.store.locks import locked
 from lntx.text import for_message
@@ -71,8 +71,9 @@ def connected(root: Path, *, meanwhile: Callable[[], object]) -> Iterator[bool]:
             PREFECT_UI_URL: links["PREFECT_UI_URL"],
         }
         os.environ.update({**without_proxy(os.environ), **links})
+        if not is_healthy(own.api_url):
+            raise ServerUnreachable(f"the Prefect server at {own.url} does not answer: see {home.logs}, or lntx down")
         with temporary_settings(settings):
-            check(own.api_url)
             yield True
         return
     with _embedded(root, meanwhile):

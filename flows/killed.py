@@ -7,7 +7,8 @@ next `lntx up` and `lntx doctor` look for markers that nothing holds.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from uuid import UUID
 
@@ -34,19 +35,24 @@ def marked() -> Iterator[None]:
         yield
 
 
-async def settle_killed(client: PrefectClient, folder: Path) -> int:
+async def settle_killed(folder: Path, connect: Callable[[], AbstractAsyncContextManager[PrefectClient]]) -> int:
     """Mark the flow runs of killed processes as crashed, and return their number.
 
-    folder: the root. A marker of a run that this server does not know stays: the run may be another server's.
+    folder: the root. connect: opens a client; it is called only if there are such runs. A marker of a run that this
+    server does not know stays: the run may be another server's.
     """
     locks, count = Store(folder).locks, 0
-    for run_id in leases.killed_flows(locks):
-        try:
-            state = (await client.read_flow_run(UUID(run_id))).state
-        except ObjectNotFound:
-            continue
-        if state is not None and not state.is_final():
-            await client.set_flow_run_state(UUID(run_id), Crashed(message="its process was killed"), force=True)
-            count += 1
-        leases.forget_flow(locks, run_id)
+    killed = [*leases.killed_flows(locks)]
+    if not killed:
+        return 0
+    async with connect() as client:
+        for run_id in killed:
+            try:
+                state = (await client.read_flow_run(UUID(run_id))).state
+            except ObjectNotFound:
+                continue
+            if state is not None and not state.is_final():
+                await client.set_flow_run_state(UUID(run_id), Crashed(message="its process was killed"), force=True)
+                count += 1
+            leases.forget_flow(locks, run_id)
     return count

@@ -134,7 +134,6 @@ def _tells_more(record: logging.LogRecord) -> bool:
 
 
 async def _outcome(start: Callable[[], Awaitable[State[Any]]], root: Path) -> object:
-    async with get_client() as client:
-        await settle_killed(client, root)
+    await settle_killed(root, get_client)
     result = await (await start()).aresult(raise_on_failure=False)
     return result.result if isinstance(result, WrongAnswer) else result

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, acreate_table_artifact
 from prefect.client.schemas.objects import State
-from prefect.context import TagsContext
+from prefect.context import SyncClientContext, TagsContext
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
@@ -123,7 +123,9 @@ async def pipeline(
         )
         store = begin(request)
         # Tags of tasks cost a request to the server each, for their concurrency limits; those of the flow run stay.
-        with running(store.locks), marked(), TagsContext(current_tags=set()), working(request.root):
+        # One client for all tasks: each would make its own, with its own certificates and its own token.
+        client = SyncClientContext.get_or_create()
+        with running(store.locks), marked(), TagsContext(current_tags=set()), client, working(request.root):
             return await _run_tasks(store, request)
     except LntxError as error:
         return Failed(name=error.kind, message=str(error), data=error)

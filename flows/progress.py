@@ -8,7 +8,10 @@ import time
 from collections.abc import Iterator
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.runtime import flow_run
 
 from lntx.progress import on_progress
 from lntx.stages import Stage
@@ -58,9 +61,15 @@ class _Bar:
     def _show(self, percent: float, what: str) -> None:
         try:
             if self._artifact is None:
-                made = create_progress_artifact(percent, key=self._key, description=what)
-                assert isinstance(made, UUID)
-                self._artifact = made
+                # Of the flow run: one of the task run would lie over the task's bar.
+                artifact = ArtifactCreate(
+                    type="progress",
+                    key=self._key,
+                    description=what,
+                    data=percent,
+                    flow_run_id=UUID(flow_run.get_id()),
+                )
+                self._artifact = get_client(sync_client=True).create_artifact(artifact).id
             else:
                 update_progress_artifact(self._artifact, percent, description=what)
         except Exception as error:

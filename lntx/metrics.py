@@ -7,14 +7,18 @@ import datetime
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from lntx import __version__
-from lntx.canary.nodes import NodesReport
-from lntx.canary.results import Canary
 from lntx.files import read_regular, write_whole
 from lntx.runs.run import Run
+
+if TYPE_CHECKING:
+    # They import torch, which a server does without.
+    from lntx.canary.nodes import NodesReport
+    from lntx.canary.results import Canary
 
 _MAX_BYTES = 10_000_000
 _LAST_PASS = "lntx_last_pass_timestamp_seconds"
@@ -51,6 +55,18 @@ class Metrics:
         """Add when the last one that passed ended."""
         self._pass.labels(kind).set(end)
 
+    def add(self, result: Run | Canary | NodesReport) -> None:
+        """Add a result of any kind."""
+        if isinstance(result, Run):
+            self.add_run(result)
+            return
+        from lntx.canary.results import Canary
+
+        if isinstance(result, Canary):
+            self._add_canary(result)
+        else:
+            self._add_nodes(result)
+
     def add_run(self, run: Run, kind: str = "run") -> None:
         """Add a run: verdict, digits, and seconds by stage."""
         self.add_end(kind, ended_at(run), passed=run.verdict == "pass")
@@ -58,7 +74,7 @@ class Metrics:
             self._digits.labels(kind).set(run.digits)
         self._add_seconds(kind, ((name, stage.seconds) for name, stage in run.stages.items()))
 
-    def add_canary(self, canary: Canary) -> None:
+    def _add_canary(self, canary: Canary) -> None:
         """Add a canary: verdict, digits of its worst case, and seconds by case."""
         kind = "deep canary" if canary.deep else "canary"
         self.add_end(kind, _now(), passed=canary.verdict == "pass")
@@ -67,7 +83,7 @@ class Metrics:
             self._digits.labels(kind).set(min(digits))
         self._add_seconds(kind, ((case.name, case.seconds) for case in canary.cases))
 
-    def add_nodes(self, nodes: NodesReport) -> None:
+    def _add_nodes(self, nodes: NodesReport) -> None:
         """Add a canary on every node: the verdict of all, and of each place."""
         self.add_end("nodes", _now(), passed=nodes.verdict == "pass")
         for place in nodes.places:
@@ -88,18 +104,13 @@ def write_metrics(result: Run | Canary | NodesReport, path: Path) -> None:
     """Write the figures of a result to a file, in one step; when the last one passed is taken over from the file.
     A canary with a planted fault changes nothing.
     """
-    if isinstance(result, Canary) and result.fault is not None:
+    if getattr(result, "fault", None) is not None:
         # What a planted fault does says nothing about the machine.
         return
     metrics = Metrics()
     for kind, end in _last_passes(path).items():
         metrics.add_pass(kind, end)
-    if isinstance(result, Run):
-        metrics.add_run(result)
-    elif isinstance(result, Canary):
-        metrics.add_canary(result)
-    else:
-        metrics.add_nodes(result)
+    metrics.add(result)
     write_whole(path, metrics.text())
 
 

@@ -50,12 +50,8 @@ def _killed(root: Path) -> Iterator[Finding]:
     from flows.connection import connected
     from flows.killed import settle_killed
 
-    async def settle() -> int:
-        async with get_client() as client:
-            return await settle_killed(client, root)
-
     with connected(root, meanwhile=lambda: None):
-        count = asyncio.run(settle())
+        count = asyncio.run(settle_killed(root, get_client))
     if count:
         yield Finding(name="killed runs", state="ok", said=f"{count} marked as crashed")
 

@@ -22,9 +22,12 @@ def check_schedules(options: ServerOptions) -> None:
 
     Raises: BadInput.
     """
+    crons = (("--cron", options.cron), ("--canary-cron", options.canary_cron), ("--deep-cron", options.deep_cron))
+    if options.timezone == "UTC" and all(cron is None for _, cron in crons):
+        return
+    # Imported here: it takes as long as all else that this command imports.
     from prefect.client.schemas.schedules import CronSchedule
 
-    crons = (("--cron", options.cron), ("--canary-cron", options.canary_cron), ("--deep-cron", options.deep_cron))
     for option, cron in crons:
         if cron is None:
             continue

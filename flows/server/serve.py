@@ -119,19 +119,18 @@ class _Closed(ParameterSchema):
 async def serve(home: Home) -> None:
     """Create the alerts and the deployments, and serve until asked to stop."""
     options = ServerOptions.model_validate(home.read_options())
+    made = await deployments(options)
     while not await asyncio.to_thread(is_healthy, options.api_url):
         # The supervisor ends this process if the server does not come up.
         await asyncio.sleep(0.1)
     async with patient_client() as client:
-        # First, so that a crash that is found now raises an alert.
+        runner = _Runner(limit=_RUNS_AT_ONCE, pause_on_shutdown=False, query_seconds=_POLL_S, prefetch_seconds=_AHEAD_S)
+        # First the alerts, so that a crash that is found now raises one.
         await alerts.install(client, options)
+        ids = {await runner.aadd_deployment(deployment) for deployment in made}
         await settle_orphans(client)
-        await settle_killed(client, home.root)
-        made = await deployments(options)
+        await settle_killed(home.root, patient_client)
         await _drop_old_schedules(client, {entry.name for entry in made})
-    runner = _Runner(limit=_RUNS_AT_ONCE, pause_on_shutdown=False, query_seconds=_POLL_S, prefetch_seconds=_AHEAD_S)
-    ids = {await runner.aadd_deployment(deployment) for deployment in made}
-    async with patient_client() as client:
         await renew_late_runs(client)
     tasks = [asyncio.create_task(_say_when_served(home, ids)), asyncio.create_task(_tell_of_dropped_events(home))]
     await runner.serve()
@@ -188,7 +187,7 @@ async def _say_when_served(home: Home, ids: set[UUID]) -> None:
     async with get_client() as client:
         waiting = set(ids)
         while waiting:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.1)
             with contextlib.suppress(PrefectHTTPStatusError, httpx.HTTPError):
                 for deployment_id in sorted(waiting):
                     if (await client.read_deployment(deployment_id)).status == DeploymentStatus.READY:

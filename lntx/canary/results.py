@@ -9,7 +9,7 @@ from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, mo
 from lntx.canary.drift import Drift
 from lntx.canary.not_run import NotRun
 from lntx.canary.options import Level
-from lntx.canary.oracle.trajectory import PathCheck
+from lntx.canary.oracle.path_check import PathCheck
 from lntx.config.schema import Pipeline, Section
 from lntx.runs.run import Run
 from lntx.stages import Blame

@@ -9,7 +9,7 @@ import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from lntx.canary.baseline import installed_versions
 from lntx.canary.drift import device_kind
@@ -18,8 +18,10 @@ from lntx.canary.options import CanaryOptions
 from lntx.canary.results import Canary, CaseReport, FaultReport, OperatorReport
 from lntx.config.loading import unknown
 from lntx.errors import BadInput
-from lntx.proof.faults import Fault
 from lntx.store.store import Store
+
+if TYPE_CHECKING:
+    from lntx.proof.faults import Fault
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class Case(Protocol):
 
 
 C = TypeVar("C", bound=Case)
-F = TypeVar("F", bound=Fault)
+F = TypeVar("F", bound="Fault")
 
 
 class Suite(ABC, Generic[C, F]):

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lntx.canary.oracle.path_check import PathCheck
 from lntx.canary.oracle.sums import mean_products
-from lntx.canary.oracle.trajectory import PathCheck, follow
+from lntx.canary.oracle.trajectory import follow
 from lntx.config.schema import Pipeline
 from lntx.data.dataset import open_dataset
 from lntx.data.synthetic import feature_names, generate_blocks, generate_dataset

@@ -55,6 +55,13 @@ def test_commands_that_compute_nothing_import_nothing_heavy(tmp_path: Path) -> N
         assert not _modules_after(code) & heavy, words
 
 
+@pytest.mark.parametrize(
+    "code", ["import flows.server.api", "import flows.server.serve, flows.canary, flows.gc, flows.pipeline"]
+)
+def test_a_server_that_waits_holds_no_torch_in_memory(code: str) -> None:
+    assert not _modules_after(code) & {"torch", "pyarrow", "pandas", "matplotlib", "scipy"}
+
+
 def test_importing_lntx_imports_nothing_heavy() -> None:
     assert _modules_after("import lntx").isdisjoint({"numpy", "pydantic", "pyarrow", "torch", "prefect", "cyclopts"})
 

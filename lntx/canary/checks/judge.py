@@ -15,7 +15,8 @@ from lntx.canary.cases import TrainingCase
 from lntx.canary.checks.exports import wrong_export
 from lntx.canary.checks.findings import Finding, blame_of_file, finding, in_words, is_want
 from lntx.canary.checks.training import wrong_training
-from lntx.canary.oracle.trajectory import PathCheck, follow
+from lntx.canary.oracle.path_check import PathCheck
+from lntx.canary.oracle.trajectory import follow
 from lntx.canary.row_plausibility import implausible_rows
 from lntx.data.dataset import open_dataset
 from lntx.data.synthetic import feature_names, generate_blocks

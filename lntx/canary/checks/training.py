@@ -10,7 +10,7 @@ import math
 import torch
 
 from lntx.canary.checks.findings import Finding, finding
-from lntx.canary.oracle.trajectory import PathCheck
+from lntx.canary.oracle.path_check import PathCheck
 from lntx.config.schema import Pipeline
 from lntx.model import LNTXLinearModel
 from lntx.runs.run import Run
