@@ -72,10 +72,17 @@ def _functional(call: Call) -> Any:
     for name in packet.overloads():
         overload = getattr(packet, name)
         types = {argument.name: str(argument.type) for argument in overload._schema.arguments}
-        fits = all(_is_tensor(value) <= ("Tensor" in types[key]) for key, value in call.args.items() if key in types)
+        fits = all(_fits(value, types[key]) for key, value in call.args.items() if key in types)
         if types.keys() == call.args.keys() and fits and not overload._schema.is_mutable:
             return overload
     raise NoFormula("it has no formula")
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Return whether a value may be an argument of a kind of the schema."""
+    if _is_tensor(value):
+        return "Tensor" in kind
+    return kind != "Tensor" and ("List" in kind or not isinstance(value, list | tuple))
 
 
 def _graph(operator: Any, flat: list[Any], structure: Any) -> torch.fx.Graph:
@@ -168,7 +175,8 @@ def _trace(operator: Any, flat: list[Any], structure: Any) -> torch.fx.Graph:
 
     name = plain_name(operator._schema.name.split("::")[1])
     forward = getattr(getattr(torch.ops.aten, name.removesuffix("_backward"), None), "default", None)
-    if name.endswith("_backward") and operator not in _table() and forward in _table():
+    is_adjoint = name.endswith("_backward") and len(operator._schema.returns) == 1
+    if is_adjoint and operator not in _table() and forward in _table():
         operator = functools.partial(_adjoint, forward)
     graph = trace(run, [flat[place] for place in places], may_write=False)
     if any(node.target is operator for node in graph.nodes):
@@ -181,9 +189,12 @@ def _adjoint(forward: Any, **arguments: Any) -> torch.Tensor:
     first, *others = (argument.name for argument in forward._schema.arguments)
     grad = next(value for name, value in arguments.items() if name.startswith("grad"))
     inputs = arguments[first] if first in arguments else grad.new_zeros(arguments["input_size"])
-    with torch.enable_grad():
+    # Within an operator that is being proved, torch would differentiate nothing.
+    with torch._C._PreserveDispatchKeyGuard(), torch.enable_grad():
+        torch._C._dispatch_tls_set_dispatch_key_excluded(torch._C.DispatchKey.AutogradFunctionality, False)
         inputs = inputs.detach().requires_grad_()
-        outputs = _table()[forward](inputs, **{name: arguments[name] for name in others if name in arguments})
+        # By place: decompositions name some arguments otherwise.
+        outputs = _table()[forward](inputs, *(arguments[name] for name in others if name in arguments))
         gradients: tuple[torch.Tensor, ...] = torch.autograd.grad(outputs, inputs, grad)
     return gradients[0]
 

@@ -16,10 +16,10 @@ import torch
 import torch.fx
 
 from lntx.proof.call import Call, in_format_of
-from lntx.proof.formulas import FORMULAS, MOVES
+from lntx.proof.formulas import FORMULAS, is_move
 from lntx.proof.formulas.pointwise import POINTWISE
 from lntx.proof.formulas.selections import SELECTIONS
-from lntx.proof.numbers import EXACT, FORMATS, IN_FLOATS, Bounded
+from lntx.proof.numbers import EXACT, FORMATS, IN_FLOATS, Array, Bounded, as_balls
 from lntx.proof.schema import named, plain_name
 
 # The names that the arguments of torch's primitives have in ATen, in their order.
@@ -31,6 +31,7 @@ _PRIMITIVES = {
 }
 _BY_PLACE = SELECTIONS | {"max", "min", "max_pool2d_with_indices"}
 _CONVERSIONS = frozenset({"_to_copy", "convert_element_type", "copy"})
+_MOST_IN_BALLS = 2**12
 _MORE_MOVES = frozenset({"alias", "detach", "iota", "device_put", "unsafe_split", "_unsafe_index", "new_empty_strided"})
 
 
@@ -44,6 +45,7 @@ def evaluate(
     Raises: NotImplementedError: an operator without a formula, or values that the bounds cannot carry.
     """
     known: dict[torch.fx.Node, Any] = {}
+    constants: set[torch.fx.Node] = set()
     source = iter(inputs)
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -53,7 +55,9 @@ def evaluate(
             known[node] = _with_bound(value) if isinstance(value, torch.Tensor) else value
         elif node.op == "call_function":
             args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), lambda value: known[value])
-            known[node] = _apply(node.target, args, kwargs, node.meta.get("val"), own_format)
+            is_constant = constants.issuperset(node.all_input_nodes)
+            constants.update([node] if is_constant else [])
+            known[node] = _apply(node.target, args, kwargs, node.meta.get("val"), own_format, is_constant=is_constant)
         elif node.op == "output":
             (results,) = node.args
             return [_numbers_of(known[value], value) if isinstance(value, torch.fx.Node) else None for value in results]
@@ -79,8 +83,12 @@ def _numbers_of(value: Any, node: torch.fx.Node) -> Bounded | None:
     return Bounded.exactly(flat.astype(np.float64), EXACT)
 
 
-def _apply(target: Any, args: Any, kwargs: dict[str, Any], result: Any, own_format: torch.dtype | None) -> Any:
-    """Compute one node. result: what it returns in the graph, for its shape and format."""
+def _apply(
+    target: Any, args: Any, kwargs: dict[str, Any], result: Any, own_format: torch.dtype | None, *, is_constant: bool
+) -> Any:
+    """Compute one node. result: what it returns in the graph, for its shape and format. is_constant: whether it depends
+    on no input.
+    """
     if target is operator.getitem or not hasattr(target, "_schema"):
         return target(*args, **kwargs)
     name = plain_name(target._schema.name.split("::")[1])
@@ -90,7 +98,7 @@ def _apply(target: Any, args: Any, kwargs: dict[str, Any], result: Any, own_form
             raise NotImplementedError(f"prims.{name}")
         names = (*_PRIMITIVES[name], *list(arguments)[2:])
         arguments = dict(zip(names, arguments.values(), strict=False))
-    has_bounds = any(isinstance(value, torch.Tensor) and value.is_complex() for value in _flat(arguments.values()))
+    has_bounds = any(map(_is_packed, _flat(arguments.values())))
     kinds = [value.dtype for value in _flat([result]) if isinstance(value, torch.Tensor)]
     if name in _CONVERSIONS and has_bounds and kinds[0] in FORMATS:
         source = arguments["src"] if name == "copy" else next(iter(arguments.values()))
@@ -106,12 +114,12 @@ def _apply(target: Any, args: Any, kwargs: dict[str, Any], result: Any, own_form
     if name == "as_strided":
         # Its strides are those of numbers that lie one after the other.
         return args[0].contiguous().as_strided(*args[1:], **kwargs)
-    if target.is_view or name in MOVES or name in _MORE_MOVES:
+    if target.is_view or is_move(name, arguments) or name in _MORE_MOVES:
         outcome = target(*args, **kwargs)
         return _with_bound(outcome) if isinstance(outcome, torch.Tensor) else outcome
     if name not in FORMULAS:
         raise NotImplementedError(name)
-    return _by_formula(name, arguments, result, own_format)
+    return _by_formula(name, arguments, result, own_format, is_constant=is_constant)
 
 
 def _rounded(source: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
@@ -129,7 +137,9 @@ def _packed(numbers: Bounded, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(whole.reshape(shape))
 
 
-def _by_formula(name: str, arguments: dict[str, Any], result: Any, own_format: torch.dtype | None) -> Any:
+def _by_formula(
+    name: str, arguments: dict[str, Any], result: Any, own_format: torch.dtype | None, *, is_constant: bool
+) -> Any:
     results = list(result) if isinstance(result, tuple | list) else [result]
     if name in _BY_PLACE and any(tensor.dtype == torch.int64 for tensor in results if tensor is not None):
         # Their formulas ask the kernel which of equal numbers it chose.
@@ -139,6 +149,10 @@ def _by_formula(name: str, arguments: dict[str, Any], result: Any, own_format: t
     call = Call(name, arguments, outputs)
     call.is_in_graph = True
     values: list[Any] = [None] * len(outputs)
+    # Places, of which a choice depends, are exact where the format holds them. Kernels may compute with other numbers
+    # in another order.
+    is_exact = is_constant and name in ("add", "sub", "mul") and arguments.get("alpha", 1) == 1
+    is_exact &= all(not tensor.imag.any() for tensor in _flat(arguments.values()) if _is_packed(tensor))
     for slot, flat, numbers in FORMULAS[name](call):
         place = int(slot)
         output = outputs[place]
@@ -147,11 +161,31 @@ def _by_formula(name: str, arguments: dict[str, Any], result: Any, own_format: t
         rounded = in_format_of(output, numbers, call)
         rounded = rounded if own_format is None else rounded.rounded(FORMATS[own_format])
         value[flat], error[flat] = rounded.value.reshape(-1), rounded.error.reshape(-1)
+        if is_exact and output.dtype in FORMATS:
+            is_held = _is_held(call, value, own_format or output.dtype)
+            error = np.where(is_held, 0.0, error)
         if output.dtype in FORMATS:
             values[place] = _packed(Bounded(value, error, rounded.format), tuple(output.shape))
         else:
             values[place] = torch.from_numpy(value.reshape(tuple(output.shape))).to(output.dtype)
     return tuple(values) if isinstance(result, tuple | list) else values[0]
+
+
+def _is_held(call: Call, value: Array, kind: torch.dtype) -> Array:
+    """Return which results of a sum, difference or product of exact numbers a format holds without rounding."""
+    if kind != torch.float64:
+        held = torch.from_numpy(value)
+        return np.asarray((held == held.to(kind)).numpy())
+    if value.size > _MOST_IN_BALLS:
+        return np.zeros(value.shape, dtype=bool)
+    shape, flat = call.out.shape, np.arange(value.size)
+    left, right = (as_balls(call.at(name, flat, shape).value) for name in ("self", "other"))
+    exact = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[call.name](left, right)
+    return np.asarray(exact == as_balls(value), dtype=bool)
+
+
+def _is_packed(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_complex()
 
 
 def _flat(values: Any) -> list[Any]:

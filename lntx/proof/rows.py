@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from lntx.proof.call import Call, in_format_of
+from lntx.proof.certificates import CERTIFICATES, OF_COMPLEX, Residual
 from lntx.proof.decomposition import by_decomposition
-from lntx.proof.formulas import FORMULAS, MOVES, OWN_FORMAT, bits
+from lntx.proof.formulas import FORMULAS, MOVES, OWN_FORMAT, bits, is_move
 from lntx.proof.numbers import FORMATS, Array, Bounded, as_balls, middle
 from lntx.proof.schema import tensors_of
 from lntx.proof.whole import suspects
@@ -71,8 +72,11 @@ def judge(call: Call) -> Judged:
         raise NotImplementedError("a sparse or nested tensor")
     if call.outputs and not any(tensor.numel() for tensor in tensors_of((*call.outputs, *call.after.values()))):
         return Judged(elements=0, share=0.0, strict=0.0, place=None)
-    if call.name in MOVES:
+    if is_move(call.name, call.args):
         return _compare_bits(call)
+    certificates = OF_COMPLEX if any(tensor.is_complex() for tensor in tensors) else {}
+    if call.name in CERTIFICATES or call.name in certificates:
+        return _certified(call, {**CERTIFICATES, **certificates}[call.name](call))
     has_formula = call.name in FORMULAS
     if call.dtype == torch.float64 and has_formula:
         call = call.again(as_balls=True)
@@ -110,6 +114,32 @@ def _compare(call: Call) -> Judged:
     with np.errstate(all="ignore"):
         numbers = FORMULAS.get(call.name, by_decomposition)(call)
         return judge_numbers(call, _with_poles(call, numbers) if call.as_balls else numbers)
+
+
+def _certified(call: Call, residuals: Iterable[Residual]) -> Judged:
+    """Compare what must be 0 with what rounding explains. The place is one of it, not one of the result."""
+    elements, worst, place = 0, 0.0, None
+    with np.errstate(all="ignore"):
+        for slot, what, residual, bound in residuals:
+            sizes = np.abs(residual)
+            shares = np.where(sizes == 0, 0.0, sizes / bound)
+            is_known = np.isfinite(sizes) & np.isfinite(bound)
+            elements += int(is_known.sum())
+            shares = np.where(is_known, shares, 0.0)
+            if shares.size and (place is None or shares.max() > worst):
+                index = np.unravel_index(int(shares.argmax()), shares.shape)
+                worst = float(shares[index])
+                place = Place(
+                    slot=slot,
+                    index=tuple(int(k) for k in index),
+                    got=float(sizes[index]),
+                    true=0.0,
+                    bound=float(bound[index]),
+                    note=f"not of the result itself, but of {what}",
+                )
+    if not elements and place is not None:
+        raise NotImplementedError(f"{call.name} of numbers that are not finite")
+    return Judged(elements=elements, share=worst, strict=worst, place=place)
 
 
 def _with_poles(call: Call, numbers: Iterable[tuple[str, Array, Bounded]]) -> Iterator[tuple[str, Array, Bounded]]:
@@ -167,15 +197,21 @@ def _compare_bits(call: Call) -> Judged:
     expected, got = MOVES[call.name](call), bits(call.out)
     if expected.shape != got.shape:
         expected = np.broadcast_to(expected, got.shape)
-    wrong = np.flatnonzero(expected.reshape(-1) != got.reshape(-1))
+    # Of numbers of 128 bits, all that are no number are the same.
+    is_same = (expected == got) | (np.isnan(expected) & np.isnan(got))
+    wrong = np.flatnonzero(~is_same.reshape(-1))
     if not len(wrong):
         return Judged(elements=got.size, share=0.0, strict=0.0, place=None)
     first = int(wrong[0])
     as_number = torch.from_numpy(np.ascontiguousarray(expected).reshape(-1)[first : first + 1].copy())
     as_number = as_number.bool() if call.out.dtype == torch.bool else as_number.view(call.out.dtype)
     index = tuple(int(amount) for amount in np.unravel_index(first, got.shape)) if got.shape else ()
-    value = float(call.got("0", np.array([first]))[0])
-    place = Place(slot="0", index=index, got=value, true=float(as_number), bound=0.0)
+    got_number, true = call.out.detach().reshape(-1)[first], as_number[0]
+    if call.out.is_complex():
+        # That of the two parts which differs.
+        part = torch.real if got_number.real != true.real else torch.imag
+        got_number, true = part(got_number.resolve_conj()), part(true)
+    place = Place(slot="0", index=index, got=float(got_number), true=float(true), bound=0.0)
     return Judged(elements=got.size, share=float("inf"), strict=float("inf"), place=place)
 
 

@@ -56,16 +56,16 @@ def test_a_run_prints_stages_weights_and_the_verdict_last(process: Cli) -> None:
     assert told == again.json
 
 
-def test_the_tutorial_exits_3_with_json_and_with_text(process: Cli) -> None:
-    done = process("run", "--local", "--preset", "tutorial", "--json")
+def test_the_tutorial_exits_3_with_json_and_with_text(cli: Cli) -> None:
+    done = cli("run", "--local", "--preset", "tutorial", "--json")
     assert done.code == 3
     assert (done.json["verdict"], done.json["blame"]) == ("fail", "training")
     assert done.json["learned_bias"] is not None
-    text = process("run", "--local", "--preset", "tutorial")
+    text = cli("run", "--local", "--preset", "tutorial")
     assert text.code == 3
     assert text.out.splitlines()[-1].startswith("FAIL  training: ")
     advice = done.json["reason"].split("add ")[1].split()
-    assert process("run", "--local", "--preset", "tutorial", *advice).code == 0
+    assert cli("run", "--local", "--preset", "tutorial", *advice).code == 0
 
 
 def test_lists_repeat_the_flag_and_booleans_are_negated(cli: Cli) -> None:

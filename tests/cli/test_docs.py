@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import os
 import re
@@ -58,9 +59,15 @@ def test_every_command_is_shown_somewhere() -> None:
     assert {use.split()[0] for use in _shown(everything)} >= COMMANDS
 
 
+@functools.cache
+def _pages() -> dict[str, str]:
+    made: dict[str, str] = runpy.run_path(str(ROOT / "docs" / "reference.py"))["pages"]()
+    return made
+
+
 def test_the_reference_is_what_the_code_says() -> None:
     """Every command, option, configuration key, JSON key and exit code."""
-    pages = runpy.run_path(str(ROOT / "docs" / "reference.py"))["pages"]()
+    pages = _pages()
     for name, text in pages.items():
         assert text == (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8"), "run: python docs/reference.py"
     parts = dict(re.findall(r"^## lntx (.*?)\n(.*?)(?=^## |\Z)", pages["commands.md"], re.M | re.S))
@@ -77,7 +84,7 @@ def test_the_reference_is_what_the_code_says() -> None:
 
 
 def test_what_commands_print_as_json_stands_in_the_reference(cli: Cli) -> None:
-    pages = runpy.run_path(str(ROOT / "docs" / "reference.py"))["pages"]()
+    pages = _pages()
     parts = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", pages["json.md"], re.M | re.S))
     for seed in ("0", "1"):
         run = cli("run", "--local", "--train.seed", seed, "--json").json["run"]

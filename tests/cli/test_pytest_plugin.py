@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 RIGHT = "import torch\ndef test_it(proof):\n    assert torch.ones(3).exp().sum() > 8\n"
@@ -44,6 +45,7 @@ def test_a_canary_passes_before_the_tests_and_the_fixture_proves_them(tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} <= {"test_right.py", "__pycache__"}, "nothing is left behind"
 
 
+@pytest.mark.slow
 def test_a_wrong_operator_fails_the_test_and_a_wrong_canary_the_session(tmp_path: Path) -> None:
     (tmp_path / "test_wrong.py").write_text(WRONG)
     done = _pytest(tmp_path)
@@ -55,6 +57,7 @@ def test_a_wrong_operator_fails_the_test_and_a_wrong_canary_the_session(tmp_path
     assert "lntx canary: training: " in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_step_of_the_action_writes_a_junit_file(tmp_path: Path) -> None:
     action = yaml.safe_load((Path(__file__).parents[2] / "action.yml").read_text())
     step = action["runs"]["steps"][-1]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -298,6 +299,22 @@ def sums() -> Iterator[Case]:
             "arange.start_step", args, lambda start, step, **_: d.balls([arb(start) + k * arb(step) for k in range(8)])
         )
     yield Case("cumsum", {"self": one, "dim": 0}, lambda self, dim: self)
+    yield Case(
+        "logcumsumexp",
+        {"self": X, "dim": 1},
+        lambda self, dim: by_place(self.shape, lambda i, j: d.total(x.exp() for x in self[i, : j + 1]).log()),
+    )
+
+
+def ranges() -> Iterator[Case]:
+    for start, end, steps in ((-1.5, 2.25, 7), (3.0, 3.0, 1), (0.1, -0.7, 2)):
+        yield Case(
+            "linspace",
+            {"start": start, "end": end, "steps": steps, "dtype": torch.float64},
+            lambda start, end, steps, **_: by_place(
+                (steps,), lambda k: arb(start) + (arb(end) - arb(start)) * k / max(steps - 1, 1)
+            ),
+        )
 
 
 def products() -> Iterator[Case]:
@@ -314,6 +331,26 @@ def products() -> Iterator[Case]:
         yield Case("addmm", {"self": W, "mat1": left, "mat2": right, **scales}, added)
         args = {"self": normal(2, 1, 2), "batch1": normal(2, 3, 4), "batch2": normal(2, 4, 2), **scales}
         yield Case("baddbmm", args, added)
+
+        def added_up(self: Array, beta: float = 1, alpha: float = 1, **a: Array) -> Array:
+            return arb(beta) * self + arb(alpha) * d.product(*a.values()).sum(axis=0)
+
+        yield Case("addbmm", {**args, "self": normal(1, 2)}, added_up)
+    yield Case(
+        "_trilinear",
+        {
+            "i1": normal(2, 3),
+            "i2": normal(2, 4),
+            "i3": normal(3, 4),
+            "expand1": [2],
+            "expand2": [1],
+            "expand3": [0],
+            "sumdim": [1],
+        },
+        lambda i1, i2, i3, **_: by_place(
+            (2, 4), lambda i, k: d.total(i1[i, j] * i2[i, k] * i3[j, k] for j in range(3))
+        ),
+    )
     for bias in (None, normal(3)):
         args = {"input": normal(2, 2, 4), "weight": left, "bias": bias}
         yield Case(
@@ -350,6 +387,96 @@ def places() -> Iterator[Case]:
         yield Case("index_add", args, d.index_add)
     args = {"self": given, "dim": 1, "index": whole(0, 4, 2, 5, 2), "src": normal(3, 5, 2)}
     yield Case("scatter_add", args, partial(d.scattered, add=True))
+    yield Case("put", {"self": given, "index": across, "source": normal(3), "accumulate": True}, _put)
+    for include_self, reduce in ((True, "sum"), (False, "mean"), (True, "prod"), (False, "amax"), (True, "amin")):
+        # A product is computed in float64.
+        tolerance = SAVED if reduce == "prod" else EXACT
+        more = {"reduce": reduce, "include_self": include_self}
+        yield Case("scatter_reduce.two", {**args, **more}, _reduced, tolerance)
+        if reduce != "sum":
+            rows = {"self": given, "dim": 1, "index": across % 4, "source": normal(3, 3, 2)}
+            yield Case("index_reduce", {**rows, **more}, _reduced_rows, tolerance)
+
+
+def _put(self: Array, index: Array, source: Array, **_: Any) -> Array:
+    result = self.copy()
+    for place, number in zip(index, source, strict=True):
+        result.flat[place] += number
+    return result
+
+
+def _reduced(self: Array, index: Array, src: Array, reduce: str, *, include_self: bool, **_: Any) -> Array:
+    """Along the middle one of three axes."""
+    groups: dict[tuple[int, ...], list[arb]] = {}
+    for i, j, k in np.ndindex(index.shape):
+        groups.setdefault((i, int(index[i, j, k]), k), []).append(src[i, j, k])
+    result = self.copy()
+    for place, numbers in groups.items():
+        every = [*numbers, *([self[place]] if include_self else [])]
+        total = every[0]
+        for number in every[1:]:
+            total = total * number if reduce == "prod" else total + number
+        result[place] = {"mean": total / len(every), "amax": max(every), "amin": min(every)}.get(reduce, total)
+    return result
+
+
+def _reduced_rows(self: Array, index: Array, source: Array, **more: Any) -> Array:
+    return _reduced(self, np.broadcast_to(index[None, :, None], source.shape), source, **more)
+
+
+def chosen() -> Iterator[Case]:
+    """Return the operators that find, count and split numbers."""
+    numbers, limits = torch.tensor([3.0, -1.0, 2.0, 2.0, 2.5, -1.0]).double(), torch.tensor([-1.0, 2.0, 2.25]).double()
+    for right in (False, True):
+        below = (lambda a, b: a <= b) if right else (lambda a, b: a < b)
+        yield Case(
+            "bucketize.Tensor",
+            {"self": numbers, "boundaries": limits, "right": right},
+            lambda self, boundaries, below=below, **_: by_place(
+                self.shape, lambda i: arb(sum(bool(below(limit, self[i])) for limit in boundaries))
+            ),
+        )
+    yield Case("bincount", {"self": whole(0, 6, 20), "minlength": 8}, _counted)
+    for every in (True, False):
+        more = {"return_inverse": True, "return_counts": True}
+        yield Case("unique_consecutive", {"self": numbers, **more}, partial(_unique, by_order=False))
+        yield Case(
+            "_unique", {"self": numbers, "return_inverse": True}, lambda self, **_: _unique(self, by_order=True)[:2]
+        )
+        yield Case("_unique2", {"self": numbers, "sorted": every, **more}, partial(_unique, by_order=True))
+    yield Case(
+        "mode", {"self": numbers[None, :4], "dim": 1}, lambda self, dim: (self[:, 2], by_place((1,), lambda i: 3))
+    )
+    yield Case("frexp.Tensor", {"self": FIVE}, _split)
+    yield Case(
+        "nextafter",
+        {"self": X, "other": Y},
+        lambda self, other: by_place(self.shape, lambda *i: arb(np.nextafter(float(self[i]), float(other[i])))),
+    )
+    turned = Case(
+        "angle", {"self": X}, lambda self: by_place(self.shape, lambda *i: arb.pi() if self[i] < 0 else arb(0))
+    )
+    yield replace(turned, tolerance=SAVED)
+
+
+def _counted(self: Array, minlength: int) -> Array:
+    return by_place((minlength,), lambda i: arb(int((self == i).sum())))
+
+
+def _unique(self: Array, *, by_order: bool, **_: Any) -> tuple[Array, ...]:
+    numbers = [float(number) for number in self]
+    groups = sorted({*numbers}) if by_order else [x for k, x in enumerate(numbers) if k == 0 or x != numbers[k - 1]]
+    if not by_order:
+        firsts = [k for k, x in enumerate(numbers) if k == 0 or x != numbers[k - 1]]
+        inverse = [sum(first <= k for first in firsts) - 1 for k in range(len(numbers))]
+    else:
+        inverse = [groups.index(x) for x in numbers]
+    counts = [inverse.count(k) for k in range(len(groups))]
+    return tuple(by_place((len(row),), lambda i, row=row: arb(row[i])) for row in (groups, inverse, counts))
+
+
+def _split(self: Array) -> tuple[Array, ...]:
+    return tuple(by_place(self.shape, lambda i, k=k: arb(math.frexp(float(self[i]))[k])) for k in range(2))
 
 
 def indexed_pools() -> Iterator[Case]:
@@ -393,8 +520,82 @@ def put_in(shape: Any, grad: Array, place: Callable[..., Any]) -> Array:
     return found
 
 
+def _written(self: Array, numbers: Array, place: Callable[..., Any]) -> Array:
+    result = self.copy()
+    for index in np.ndindex(numbers.shape):
+        result[place(*index)] = numbers[index]
+    return result
+
+
+def _filled_by(mask: Array, numbers: Array, start: Array) -> Array:
+    result, rest = start.copy(), iter(numbers.flat)
+    for index in np.ndindex(mask.shape):
+        if mask[index]:
+            result[index] = next(rest)
+    return result
+
+
+def placements() -> Iterator[Case]:
+    """Return the operators that write numbers, or take them, where indexes or a mask say."""
+    x, row = normal(3, 4).float(), torch.tensor([2, 0])
+    mask, other = FLAGS[:, :4], normal(12).float()
+    yield Case(
+        "index_put",
+        {"self": x, "indices": [row, torch.tensor([1, 3])], "values": other[:2]},
+        lambda self, indices, values: _written(self, values, lambda i: (indices[0][i], indices[1][i])),
+    )
+    yield Case(
+        "put",
+        {"self": x, "index": torch.tensor([5, -1]), "source": other[:2]},
+        lambda self, index, source: _written(self, source, lambda i: divmod(int(index[i]) % 12, 4)),
+    )
+    yield Case(
+        "masked_scatter",
+        {"self": x, "mask": mask, "source": other},
+        lambda self, mask, source: _filled_by(mask, source, self),
+    )
+    yield Case(
+        "masked_select",
+        {"self": x, "mask": mask},
+        lambda self, mask: np.array([v for v, m in zip(self.flat, mask.flat, strict=True) if m]),
+    )
+    yield Case(
+        "masked_scatter_backward",
+        {"grad_output": x, "mask": mask, "sizes": [3, 5]},
+        lambda grad_output, mask, sizes: np.array(
+            ([v for v, m in zip(grad_output.flat, mask.flat, strict=True) if m] + [0.0] * 15)[:15]
+        ).reshape(sizes),
+    )
+    index = torch.tensor([[7, 0], [-1, 3]])
+    yield Case(
+        "take", {"self": x, "index": index}, lambda self, index: by_place((2, 2), lambda i, j: self.flat[index[i, j]])
+    )
+    yield Case(
+        "repeat_interleave.Tensor",
+        {"repeats": torch.tensor([2, 0, 3])},
+        lambda repeats: np.array([k for k, count in enumerate(repeats) for _ in range(count)]),
+    )
+    yield Case("nonzero", {"self": mask}, lambda self: np.array([i for i in np.ndindex(self.shape) if self[i]]))
+    yield Case(
+        "diagonal_scatter",
+        {"self": x, "src": other[:3], "offset": 1},
+        lambda self, src, **_: _written(self, src, lambda i: (i, i + 1)),
+    )
+    yield Case(
+        "diagonal_backward",
+        {"grad_output": other[:3], "input_sizes": [4, 3], "offset": -1, "dim1": 0, "dim2": 1},
+        lambda grad_output, **_: put_in((4, 3), grad_output, lambda i: (i + 1, i)),
+    )
+    yield Case(
+        "as_strided_scatter",
+        {"self": x, "src": normal(2, 2).float(), "size": [2, 2], "stride": [5, 2], "storage_offset": 1},
+        lambda self, src, **_: _written(self, src, lambda i, j: divmod(1 + 5 * i + 2 * j, 4)),
+    )
+
+
 def moves() -> Iterator[Case]:
     """Return the operators that only move or fill numbers, here in float32, whole numbers and truth values."""
+    yield from placements()
     x, y, n = normal(3, 4).float(), normal(3, 2).float(), whole(-9, 9, 3, 4)
     for one in (x.t(), n, FLAGS, torch.tensor([-0.0, torch.inf])):
         yield Case("clone", {"self": one}, lambda self: self)

@@ -227,6 +227,53 @@ def pools() -> Iterator[Case]:
         yield Case("_adaptive_avg_pool2d_backward", args, d.gradient(forward, "self"))
 
 
+def pools_in_space() -> Iterator[Case]:
+    """Return pools of three axes, and the adaptive ones that take the largest."""
+
+    def window(i: int, axis: int) -> range:
+        return range(2 * i - (axis != 1), 2 * i - (axis != 1) + 2 + (axis == 2))
+
+    way = {"kernel_size": [2, 2, 3], "stride": [2, 2, 2], "padding": [1, 0, 1]}
+    args: dict[str, Any] = {"self": normal(2, 3, 4, 5), **way}
+    out = run("avg_pool3d", args).shape[-3:]
+
+    def mean(self: Array, **_: Any) -> Array:
+        return layers.pool_in_space(self, out, window, lambda inside: d.total(inside) / len(inside))
+
+    def largest(self: Array, **_: Any) -> Array:
+        return layers.pool_in_space(self, out, window, max)
+
+    yield Case("max_pool3d_with_indices", {**args, "dilation": [1, 1, 1]}, largest)
+    args |= {"ceil_mode": False, "count_include_pad": False, "divisor_override": None}
+    yield Case("avg_pool3d", args, mean)
+    yield Case("avg_pool3d_backward", {"grad_output": normal(2, *out), **args}, d.gradient(mean, "self"))
+    for axes in (2, 3):
+        given, size = normal(2, *(3, 5, 4)[:axes]), [2, 3, 3][:axes]
+
+        def part(i: int, axis: int, given: Any = given, size: Any = size) -> range:
+            n, m = ((1, *given.shape)[-3:][axis], [1, *size][-3:][axis])
+            return range(i * n // m, -((-(i + 1) * n) // m))
+
+        def adaptive(self: Array, output_size: Any, part: Any = part) -> Array:
+            deep = self if self.ndim == 4 else self[:, None]
+            found = layers.pool_in_space(deep, [1, *output_size][-3:], part, max)
+            return found if self.ndim == 4 else found[:, 0]
+
+        yield Case(f"adaptive_max_pool{axes}d", {"self": given, "output_size": size}, adaptive)
+    deep, size = normal(2, 3, 5, 4), [2, 3, 3]
+
+    def part_in_space(i: int, axis: int) -> range:
+        n, m = deep.shape[1:][axis], size[axis]
+        return range(i * n // m, -((-(i + 1) * n) // m))
+
+    def averaged(self: Array, **_: Any) -> Array:
+        return layers.pool_in_space(self, size, part_in_space, lambda inside: d.total(inside) / len(inside))
+
+    yield Case("_adaptive_avg_pool3d", {"self": deep, "output_size": size}, averaged)
+    args = {"grad_output": normal(2, *size), "self": deep}
+    yield Case("_adaptive_avg_pool3d_backward", args, d.gradient(averaged, "self"))
+
+
 def recurrent() -> Iterator[Case]:
     # The kernel has no float64.
     for reverse, biases in ((False, True), (True, True), (True, False)):

@@ -183,6 +183,16 @@ def adaptive_pool(self: Array, out: Any, **_: Any) -> Array:
     return pooled(self, out, window, lambda x, *_: total(x) / len(x))
 
 
+def pool_in_space(self: Array, out: Any, window: Any, reduce: Any) -> Array:
+    """Pool three axes. window: the range of an axis for a place in the result; places beyond the input are left out."""
+    found = zeros((*self.shape[:-3], *out))
+    for *lead, z, y, x in np.ndindex(found.shape):
+        ranges = [[at for at in window(i, axis) if 0 <= at < self.shape[axis - 3]] for axis, i in enumerate((z, y, x))]
+        places = [(*lead, a, b, c) for a in ranges[0] for b in ranges[1] for c in ranges[2]]
+        found[*lead, z, y, x] = reduce([self[place] for place in places])
+    return found
+
+
 # Recurrent layers, and the steps of optimisers.
 
 

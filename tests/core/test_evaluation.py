@@ -248,6 +248,7 @@ def test_a_diverged_fit_has_figures_all_the_same(tmp_path: Path) -> None:
     assert np.isfinite(found.mse)
 
 
+@pytest.mark.slow
 def test_the_joint_test_raises_false_alarms_as_often_as_it_says() -> None:
     """2,000 datasets at a stated rate of 5 %: the observed rate is within four standard deviations of it."""
     generator = np.random.Generator(np.random.PCG64(3))

@@ -59,6 +59,29 @@ SECOND: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "xlogy": (special.xlogy, (X, Y)),
 }
 
+DEGREES = np.arange(12)
+SECOND |= {
+    f"special_{prefix}{name}": (getattr(special, f"eval_{second}"), (DEGREES, Y - 1))
+    for prefix, name, second in (
+        ("", "chebyshev_polynomial_t", "chebyt"),
+        ("", "chebyshev_polynomial_u", "chebyu"),
+        ("shifted_", "chebyshev_polynomial_t", "sh_chebyt"),
+        ("shifted_", "chebyshev_polynomial_u", "sh_chebyu"),
+        ("", "hermite_polynomial_h", "hermite"),
+        ("", "hermite_polynomial_he", "hermitenorm"),
+        ("", "laguerre_polynomial_l", "laguerre"),
+        ("", "legendre_polynomial_p", "legendre"),
+    )
+}
+# By their relation to those of the second kind (DLMF 18.7): V_n = U_n - U_(n-1), W_n = U_n + U_(n-1).
+SECOND |= {
+    f"special_{prefix}chebyshev_polynomial_{kind}": (
+        lambda n, x, u=second, sign=sign: u(n, x) + sign * np.where(n > 0, u(np.maximum(n - 1, 0), x), 0.0),
+        (DEGREES, Y - 1),
+    )
+    for prefix, second in (("", special.eval_chebyu), ("shifted_", special.eval_sh_chebyu))
+    for kind, sign in (("v", -1), ("w", 1))
+}
 OVERLOADS = {"xlogy": "xlogy.Tensor"}
 
 
@@ -66,7 +89,7 @@ OVERLOADS = {"xlogy": "xlogy.Tensor"}
 def test_a_function_is_that_of_scipy(name: str) -> None:
     ctx.prec = BALL_BITS
     function, arguments = SECOND[name]
-    arrays = np.broadcast_arrays(*arguments)
+    arrays = np.broadcast_arrays(*(arguments[::-1] if "polynomial" in name else arguments))
     found = [float(FUNCTIONS[name](*numbers)) for numbers in zip(*map(as_balls, map(np.float64, arrays)), strict=True)]
     np.testing.assert_allclose(found, function(*arguments), rtol=1e-11)
 
@@ -76,6 +99,7 @@ def test_a_function_is_that_of_scipy(name: str) -> None:
 def test_a_wrong_function_is_caught_and_a_right_one_is_not(name: str, dtype: torch.dtype) -> None:
     """A result moved by ten times its bound."""
     _, arguments = SECOND[name]
+    arguments = arguments[::-1] if "polynomial" in name else arguments
     tensors = [value if isinstance(value, int) else torch.from_numpy(value).to(dtype) for value in arguments]
     names = [argument.name for argument in cases.of_torch(OVERLOADS.get(name, name))._schema.arguments]
     call = None
@@ -135,6 +159,7 @@ def test_what_is_taken_apart_has_the_value_of_its_definition(case: Case) -> None
             assert abs(value - trues[int(slot)].reshape(-1)[k]) <= error + case.tolerance * abs(value) + 1e-80
 
 
+@pytest.mark.slow
 def test_a_decomposition_gives_what_the_formula_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where an operator has both: the true values of one are within the bounds of the other."""
     compared = set()
@@ -194,7 +219,7 @@ def test_a_wrong_kernel_without_a_formula_is_caught(monkeypatch: pytest.MonkeyPa
 # docs/findings.md has each of them.
 FOUND = ("div (bfloat16", "div (float16", "bessel", "airy", "polygamma", "digamma", "hardsigmoid", "soft_margin_loss")
 # Entries of which every computing call is checked, in percent, as last measured with torch 2.13.
-LEAST = {torch.float32: 74, torch.float64: 74, torch.bfloat16: 84, torch.float16: 84, torch.int64: 85}
+LEAST = {torch.float32: 95, torch.float64: 95, torch.bfloat16: 95, torch.float16: 95, torch.int64: 98}
 
 
 @pytest.mark.slow

@@ -90,7 +90,8 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[str]]
     return bits(done), done.json["stages"]["train"]["seconds"]
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
 def test_a_killed_training_goes_on_and_ends_in_the_same_bits(
     long: tuple[dict[str, list[str]], float], tmp_path: Path, seed: int
 ) -> None:

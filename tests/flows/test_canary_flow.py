@@ -64,6 +64,7 @@ def test_bad_parameters_fail_the_flow_in_words(client: SyncPrefectClient, tmp_pa
     assert (state.name, str(error)) == ("BadInput", "unknown fault nix (--inject list names all)")
 
 
+@pytest.mark.slow
 def test_the_command_runs_the_flow_with_its_tags(server: Server, client: SyncPrefectClient, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "canary", "--json", "--inject", "wrong-bias", "--root", str(tmp_path)],

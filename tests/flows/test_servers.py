@@ -17,6 +17,7 @@ from prefect_server import Server
 pytestmark = pytest.mark.flow
 
 
+@pytest.mark.slow
 def test_a_configured_server_gets_the_run(process: Cli, client: SyncPrefectClient, server: Server) -> None:
     done = process("run", "--until", "evaluate", "--json", env=server.env)
     assert done.code == 0
@@ -40,6 +41,7 @@ def test_bad_input_exits_2_through_prefect_in_one_line(process: Cli, server: Ser
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_is_an_error_and_no_fallback(process: Cli, server: Server) -> None:
     done = process("run", "--json", env={**server.env, "PREFECT_API_AUTH_STRING": "wrong:word"})
     assert done.code == 1
@@ -73,6 +75,7 @@ def test_without_a_server_an_embedded_one_keeps_its_database_under_the_root(
         assert connection.execute("select count(*) from task_run").fetchone() == (4,)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_on_an_embedded_server_in_order(tmp_path: Path) -> None:
     """A terminal sends it to all processes of the command: the server must outlive the run."""
     process = subprocess.Popen(

@@ -23,6 +23,7 @@ _HUGE = '{"train": {"max_epochs": 1000000000000000000000000000000}}'
 _BROKEN = '{"data": {"path": "\\ud800"}}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("deployment", "parameters"),
     [
@@ -54,6 +55,7 @@ def test_the_server_refuses_what_it_could_not_give_back(
     assert isinstance(service.ask("/flow_runs/filter"), list)
 
 
+@pytest.mark.slow
 def test_a_table_outside_the_root_is_not_read(service: Service, tmp_path: Path) -> None:
     """Its content is not in the state's message either, nor by way of a link."""
     outside = tmp_path / "secret.csv"

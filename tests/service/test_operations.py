@@ -39,11 +39,13 @@ def _numbers(service: Service) -> dict[tuple[str, str], float]:
     return {(sample.name, sample.labels.get("kind", "")): sample.value for sample in samples}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/metrics", "/lntx/reports/x.html", "/api/docs"])
 def test_no_page_but_the_ui_is_shown_without_the_password(service: Service, path: str) -> None:
     assert httpx.get(f"{service.url}{path}", timeout=60).status_code == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("host", "status"), [("evil.example", 400), ("localhost", 200), ("127.0.0.1", 200)])
 def test_requests_under_another_name_of_the_host_are_refused(service: Service, host: str, status: int) -> None:
     """Else a page of a browser could reach the server under a name of its own."""
@@ -52,6 +54,7 @@ def test_requests_under_another_name_of_the_host_are_refused(service: Service, h
         assert httpx.get(f"{service.url}{path}", headers=headers, timeout=60).status_code == status
 
 
+@pytest.mark.slow
 def test_submissions_of_many_clients_at_once_wait_for_each_other(service: Service) -> None:
     """Not one is refused: SQLite's writers wait."""
     deployment = service.deployment("pipeline")["id"]
@@ -70,6 +73,7 @@ def test_submissions_of_many_clients_at_once_wait_for_each_other(service: Servic
         assert [*pool.map(submit, range(48))] == [201] * 48
 
 
+@pytest.mark.slow
 def test_what_ran_is_told_by_names_metrics_artifacts_and_a_page(service: Service) -> None:
     done = lntx("run", "--json", "--data.noise", "0.5", root=service.root, env=environment())
     assert done.code == 0, done.err
@@ -103,6 +107,7 @@ def test_what_ran_is_told_by_names_metrics_artifacts_and_a_page(service: Service
     assert _numbers(service)["lntx_passed", "canary"] == 1, "a planted fault that is caught is no verdict"
 
 
+@pytest.mark.slow
 def test_a_run_reads_no_file_of_the_server(service: Service) -> None:
     """Else a message would hold its password."""
     for path in ("artifacts/.server/auth", "artifacts/.prefect/prefect.db", "\0"):
@@ -111,6 +116,7 @@ def test_a_run_reads_no_file_of_the_server(service: Service) -> None:
         assert service.secret.split(":")[1] not in run["state"]["message"]
 
 
+@pytest.mark.slow
 def test_each_stage_has_a_form_of_what_it_reads_and_a_description(service: Service) -> None:
     shown = {"generate": ["data"], "train": ["train", "data"], "evaluate": ["evaluate", "data", "train"]}
     shown["export"] = ["export", "evaluate", "data", "train"]
@@ -143,6 +149,7 @@ def _kill_in_training(root: Path) -> None:
     until(lambda: len([*killed_flows(locks)]) == 1, seconds=60, every=0.2)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_marked_as_crashed_by_doctor(service: Service) -> None:
     _kill_in_training(service.root)
     (flow_run,) = killed_flows(Store(service.root).locks)
@@ -155,6 +162,7 @@ def test_a_killed_run_is_marked_as_crashed_by_doctor(service: Service) -> None:
     assert not [*killed_flows(Store(service.root).locks)]
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_marked_as_crashed_by_the_next_run_without_a_server(tmp_path: Path) -> None:
     """Its server died with it; the next run starts another on the same database."""
     _kill_in_training(tmp_path)
@@ -169,6 +177,7 @@ def test_a_killed_run_is_marked_as_crashed_by_the_next_run_without_a_server(tmp_
     assert not [*killed_flows(Store(tmp_path).locks)]
 
 
+@pytest.mark.slow
 def test_dropped_events_raise_an_alert(service: Service) -> None:
     Home(service.root).count_dropped_events(25)
     alert = service.told_until("events dropped")[-1]

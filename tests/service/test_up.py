@@ -93,6 +93,7 @@ def test_a_killed_run_is_retried_from_where_it_was(service: Service) -> None:
     service.wait_for_tasks(run_id, ended)
 
 
+@pytest.mark.slow
 def test_up_twice_a_taken_port_and_bad_options_are_said(service: Service, tmp_path: Path) -> None:
     again = lntx("up", root=service.root)
     assert again.code == 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from lntx.proof.call import Call
 from lntx.proof.formulas import attention, images, losses, norms, optimizers, recurrent, selections, sums
-from lntx.proof.formulas.moves import MOVES, bits
+from lntx.proof.formulas.moves import MOVES, bits, is_move
 from lntx.proof.formulas.pointwise import POINTWISE, Found, element_by_element
 
 FORMULAS: Mapping[str, Callable[[Call], Found]] = {
@@ -22,22 +22,36 @@ FORMULAS: Mapping[str, Callable[[Call], Found]] = {
     "max": sums.extreme_of,
     "min": sums.extreme_of,
     "cumsum": sums.cumulative_sum,
+    "logcumsumexp": sums.cumulative_log_sum,
     "prod": sums.product_along,
     "cumprod": sums.product_along,
     **dict.fromkeys(selections.SELECTIONS, selections.selection_of),
+    "bucketize": selections.bucket_of,
+    "bincount": selections.counts_of,
+    "frexp": selections.parts_of,
+    "mode": selections.mode_of,
+    "_unique": selections.unique_of,
+    "_unique2": selections.unique_of,
+    "unique_consecutive": selections.unique_of,
     "arange": sums.range_of,
+    "linspace": sums.spaced,
     "mm": sums.product_of,
     "bmm": sums.product_of,
     "mv": sums.product_of,
     "dot": sums.product_of,
     "addmm": sums.sum_and_product_of,
+    "addbmm": sums.sum_and_product_of,
     "baddbmm": sums.sum_and_product_of,
     "linear": sums.linear_of,
+    "_trilinear": sums.trilinear_of,
     "embedding_dense_backward": sums.embedding_gradient,
     "index_put": sums.added_at,
     "_unsafe_masked_index_put_accumulate": sums.added_at,
     "index_add": sums.added_at,
+    "put": sums.added_at,
     "scatter_add": sums.added_at,
+    "scatter_reduce": sums.reduced_at,
+    "index_reduce": sums.reduced_at,
     **dict.fromkeys(
         [f"{kind}_max_pool{axes}d_backward" for kind in ("adaptive", "fractional") for axes in (2, 3)], sums.added_at
     ),
@@ -63,12 +77,15 @@ FORMULAS: Mapping[str, Callable[[Call], Found]] = {
     "_scaled_dot_product_flash_attention_for_cpu_backward": attention.attention_gradient,
     "convolution": images.convolution,
     "convolution_backward": images.convolution_gradient,
-    "max_pool2d_with_indices": images.max_pool,
+    **dict.fromkeys([f"max_pool{axes}d_with_indices" for axes in (2, 3)], images.max_pool),
+    **dict.fromkeys([f"adaptive_max_pool{axes}d" for axes in (2, 3)], images.max_pool),
     "max_pool2d_with_indices_backward": images.max_pool_gradient,
     "avg_pool2d": images.average_pool,
+    "avg_pool3d": images.average_pool,
     "avg_pool2d_backward": images.average_pool_gradient,
-    "_adaptive_avg_pool2d": images.adaptive_average_pool,
-    "_adaptive_avg_pool2d_backward": images.adaptive_average_pool_gradient,
+    "avg_pool3d_backward": images.average_pool_gradient,
+    **dict.fromkeys([f"_adaptive_avg_pool{axes}d" for axes in (2, 3)], images.adaptive_average_pool),
+    **dict.fromkeys([f"_adaptive_avg_pool{axes}d_backward" for axes in (2, 3)], images.adaptive_average_pool_gradient),
     "mkldnn_rnn_layer": recurrent.lstm,
     "mkldnn_rnn_layer_backward": recurrent.lstm_gradient,
     "_fused_adam": optimizers.fused_adam,
@@ -80,29 +97,36 @@ FORMULAS: Mapping[str, Callable[[Call], Found]] = {
 OWN_FORMAT = frozenset(
     {
         "_adaptive_avg_pool2d_backward",
+        "_adaptive_avg_pool3d_backward",
         "_fused_rms_norm",
         "_log_softmax",
         "_log_softmax_backward_data",
         "_native_batch_norm_legit",
         "_softmax",
+        "_trilinear",
         "_unsafe_masked_index_put_accumulate",
         "add",
+        "addbmm",
         "addmv",
         "addr",
         "arange",
         "avg_pool2d_backward",
         "batch_norm_backward",
+        "binary_cross_entropy",
         "binary_cross_entropy_backward",
         "binary_cross_entropy_with_logits",
         "convolution",
         "convolution_backward",
         "embedding_dense_backward",
         "glu_backward",
+        "grid_sampler_2d",
         "huber_loss",
         "huber_loss_backward",
         "index_add",
         "index_put",
+        "index_reduce",
         "linalg_cross",
+        "linspace",
         "logit",
         "logit_backward",
         "max_pool2d_with_indices_backward",
@@ -121,6 +145,7 @@ OWN_FORMAT = frozenset(
         "prod",
         "rsqrt",
         "rsub",
+        "scatter_reduce",
         "sigmoid_backward",
         "smooth_l1_loss",
         "soft_margin_loss",
@@ -139,4 +164,4 @@ OWN_FORMAT = frozenset(
 )
 """Operators whose kernels for formats of 16 bits add up in that format, where the others do in float32."""
 
-__all__ = ["FORMULAS", "MOVES", "OWN_FORMAT", "bits"]
+__all__ = ["FORMULAS", "MOVES", "OWN_FORMAT", "bits", "is_move"]

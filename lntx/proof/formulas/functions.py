@@ -23,6 +23,34 @@ def _polygamma(n: arb, x: arb) -> arb:
     return sign * (n + 1).gamma() * (n + 1).zeta(x)
 
 
+def _polynomial(first: Callable[[arb], arb], step: Callable[[int, arb, arb, arb], arb]) -> Callable[[arb, arb], arb]:
+    """Return orthogonal polynomials of x and degree. step: of k, x, P_k and P_(k-1), gives P_(k+1) (DLMF 18.9)."""
+
+    def polynomial(x: arb, degree: arb) -> arb:
+        count = int(float(degree))
+        if count > _MOST_DEGREES:
+            return _NONE
+        before, value = arb(0 if count < 0 else 1), first(x)
+        for k in range(1, count):
+            before, value = value, step(k, x, value, before)
+        return value if count > 0 else before
+
+    return polynomial
+
+
+def _chebyshev(first: Callable[[arb], arb], *, is_shifted: bool) -> Callable[[arb, arb], arb]:
+    polynomial = _polynomial(first, lambda k, x, value, before: 2 * x * value - before)
+    return (lambda x, degree: polynomial(2 * x - 1, degree)) if is_shifted else polynomial
+
+
+_MOST_DEGREES = 100
+_CHEBYSHEV: Mapping[str, Callable[[arb], arb]] = {
+    "t": lambda x: x,
+    "u": lambda x: 2 * x,
+    "v": lambda x: 2 * x - 1,
+    "w": lambda x: 2 * x + 1,
+}
+
 ULPS = {"special_airy_ai": 64.0}
 """The error of torch's own function in unit roundoffs, where it is more than 16."""
 
@@ -52,6 +80,18 @@ FUNCTIONS: Mapping[str, Callable[..., arb]] = {
     "special_log_ndtr": lambda x: ((-_half(x)).erfc() / 2).log(),
     "special_ndtri": lambda p: arb(2).sqrt() * (2 * p - 1).erfinv(),
     "special_spherical_bessel_j0": methodcaller("sinc"),
+    **{f"special_chebyshev_polynomial_{kind}": _chebyshev(f, is_shifted=False) for kind, f in _CHEBYSHEV.items()},
+    **{
+        f"special_shifted_chebyshev_polynomial_{kind}": _chebyshev(f, is_shifted=True) for kind, f in _CHEBYSHEV.items()
+    },
+    "special_hermite_polynomial_h": _polynomial(lambda x: 2 * x, lambda k, x, p, q: 2 * (x * p - k * q)),
+    "special_hermite_polynomial_he": _polynomial(lambda x: x, lambda k, x, p, q: x * p - k * q),
+    "special_laguerre_polynomial_l": _polynomial(
+        lambda x: 1 - x, lambda k, x, p, q: ((2 * k + 1 - x) * p - k * q) / (k + 1)
+    ),
+    "special_legendre_polynomial_p": _polynomial(
+        lambda x: x, lambda k, x, p, q: ((2 * k + 1) * x * p - k * q) / (k + 1)
+    ),
     "atan2": arb.atan2,
     "hypot": lambda x, y: (x * x + y * y).sqrt(),
     "logaddexp": lambda x, y: (x.exp() + y.exp()).log(),

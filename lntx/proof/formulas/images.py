@@ -4,7 +4,6 @@ arithmetic for deep learning, 2016.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -160,17 +159,43 @@ class _Pool(_Window):
         self.dilation = _full(call.args.get("dilation") or [1], dims)
 
 
+class _Adaptive:
+    """The window of an adaptive pool: from floor(i n / m) to ceil((i + 1) n / m)."""
+
+    def __init__(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        self.sizes = [-(-n // m) + 1 for n, m in zip(inputs, outputs, strict=True)]
+        self._outputs = outputs
+
+    def inputs(
+        self, outputs: Sequence[Array], kernel: Sequence[Array], limits: Sequence[int]
+    ) -> tuple[list[Array], Array]:
+        """Return what `_Window.inputs` does."""
+        shares = [*zip(outputs, limits, self._outputs, strict=True)]
+        places = [at * n // m + offset for (at, n, m), offset in zip(shares, kernel, strict=True)]
+        ends = [place < -(-(at + 1) * n // m) for (at, n, m), place in zip(shares, places, strict=True)]
+        places, inside = _within(places, limits)
+        return places, inside & np.logical_and.reduce(ends)
+
+
+def _dims(call: Call) -> int:
+    return 3 if "3d" in call.name else 2
+
+
 def max_pool(call: Call) -> Found:
-    """max_pool2d_with_indices: exact, and the input at each returned index is that maximum."""
-    inputs = call["self"]
-    window = _Pool(call)
+    """max_pool2d_with_indices, adaptive_max_pool2d and for three axes: exact, and the input at each returned index is
+    that maximum.
+    """
+    inputs, dims = call["self"], _dims(call)
+    is_adaptive = call.name.startswith("adaptive")
+    window = _Adaptive(inputs.shape[-dims:], call.out.shape[-dims:]) if is_adaptive else _Pool(call, dims)
     picked = call.pick(terms=math.prod(window.sizes))
-    *lead, row, column = (position.numpy() for position in unravel(picked, call.out.shape))
-    places, inside = window.inputs(_columns(row, column), _grid(*window.sizes), inputs.shape[-2:])
+    positions = [position.numpy() for position in unravel(picked, call.out.shape)]
+    lead, place = positions[:-dims], positions[-dims:]
+    places, inside = window.inputs(_columns(*place), _grid(*window.sizes), inputs.shape[-dims:])
     value = middle(_read(call, inputs, *_columns(*lead), *places).value)
     yield "0", picked, Bounded.exactly(np.where(inside, value, -np.inf).max(axis=-1), call.inner)
     index = call.outputs[1][unravel(picked, call.out.shape)]
-    flat = inputs.reshape(*inputs.shape[:-2], -1)
+    flat = inputs.reshape(*inputs.shape[:-dims], -1)
     named = call.read(flat, (*(torch.from_numpy(position) for position in lead), index))
     yield "0", picked, Bounded.exactly(middle(named.value), call.inner)
 
@@ -188,15 +213,13 @@ def max_pool_gradient(call: Call) -> Found:
     yield "0", picked, _read(call, grad, *key).where(hits, 0.0).sum(terms=hits.sum(axis=-1))
 
 
-def _divisor(call: Call, window: _Pool, row: Array, column: Array, shape: Sequence[int]) -> Array:
+def _divisor(call: Call, window: _Pool, place: Sequence[Array], shape: Sequence[int]) -> Array:
     """Return the number of inputs that an average is divided by."""
     if call["divisor_override"]:
-        return np.full(row.shape, float(call["divisor_override"]))
-    value = np.ones(row.shape)
-    for place, size, stride, pad, limit in zip(
-        (row, column), window.sizes, window.stride, window.padding, shape, strict=True
-    ):
-        start = place * stride - pad
+        return np.full(place[0].shape, float(call["divisor_override"]))
+    value = np.ones(place[0].shape)
+    for at, size, stride, pad, limit in zip(place, window.sizes, window.stride, window.padding, shape, strict=True):
+        start = at * stride - pad
         end = np.minimum(start + size, limit + pad)
         if not call.args.get("count_include_pad", True):
             start, end = np.maximum(start, 0), np.minimum(end, limit)
@@ -205,59 +228,56 @@ def _divisor(call: Call, window: _Pool, row: Array, column: Array, shape: Sequen
 
 
 def average_pool(call: Call) -> Found:
-    """avg_pool2d: the mean over the window."""
-    inputs = call["self"]
-    window = _Pool(call)
+    """avg_pool2d, avg_pool3d: the mean over the window."""
+    inputs, dims = call["self"], _dims(call)
+    window = _Pool(call, dims)
     picked = call.pick(terms=math.prod(window.sizes))
-    *lead, row, column = (index.numpy() for index in unravel(picked, call.out.shape))
-    places, inside = window.inputs(_columns(row, column), _grid(*window.sizes), inputs.shape[-2:])
+    positions = [index.numpy() for index in unravel(picked, call.out.shape)]
+    lead, place = positions[:-dims], positions[-dims:]
+    places, inside = window.inputs(_columns(*place), _grid(*window.sizes), inputs.shape[-dims:])
     total = _read(call, inputs, *_columns(*lead), *places).where(inside, 0.0).sum()
-    yield "0", picked, total / _exact(call, _divisor(call, window, row, column, inputs.shape[-2:]))
+    yield "0", picked, total / _exact(call, _divisor(call, window, place, inputs.shape[-dims:]))
 
 
 def average_pool_gradient(call: Call) -> Found:
-    """avg_pool2d_backward: each input gets its share of the outputs that saw it."""
-    inputs, grad = call["self"], call["grad_output"]
-    window = _Pool(call)
+    """avg_pool2d_backward, avg_pool3d_backward: each input gets its share of the outputs that saw it."""
+    inputs, grad, dims = call["self"], call["grad_output"], _dims(call)
+    window = _Pool(call, dims)
     picked = call.pick(terms=math.prod(window.sizes))
-    *lead, row, column = (index.numpy() for index in unravel(picked, inputs.shape))
-    places, inside = window.outputs(_columns(row, column), _grid(*window.sizes), grad.shape[-2:])
-    down, across = np.broadcast_arrays(*places)
-    shares = _exact(call, _divisor(call, window, down, across, inputs.shape[-2:]))
+    positions = [index.numpy() for index in unravel(picked, inputs.shape)]
+    lead, place = positions[:-dims], positions[-dims:]
+    places, inside = window.outputs(_columns(*place), _grid(*window.sizes), grad.shape[-dims:])
+    shares = _exact(call, _divisor(call, window, np.broadcast_arrays(*places), inputs.shape[-dims:]))
     value = _read(call, grad, *_columns(*lead), *places) / shares
     yield "0", picked, value.where(inside, 0.0).sum(terms=inside.sum(axis=-1))
 
 
 def adaptive_average_pool(call: Call) -> Found:
-    """_adaptive_avg_pool2d: the mean over the inputs from floor(i n / m) to ceil((i + 1) n / m)."""
-    inputs = call["self"]
-    picked = call.pick(terms=max(inputs[0].numel() // max(call.out[0].numel(), 1), 1))
-    *lead, row, column = unravel(picked, call.out.shape)
-    bounds = [
-        (place * n // m, -((-(place + 1) * n) // m))
-        for place, n, m in zip((row, column), inputs.shape[-2:], call.out.shape[-2:], strict=True)
-    ]
-    windows = [
-        call.read(
-            inputs, (*(window[k] for window in lead), slice(top[k], bottom[k]), slice(left[k], right[k]))
-        ).reshape(1, -1)
-        for k, ((top, bottom), (left, right)) in enumerate(itertools.repeat(bounds, len(picked)))
-    ]
-    means = [window.mean() for window in windows]
-    value = np.concatenate([window.value for window in means])
-    yield "0", picked, means[0].like(value, np.concatenate([window.error for window in means]))
+    """_adaptive_avg_pool2d, _adaptive_avg_pool3d: the mean over the window."""
+    inputs, dims = call["self"], _dims(call)
+    window = _Adaptive(inputs.shape[-dims:], call.out.shape[-dims:])
+    picked = call.pick(terms=math.prod(window.sizes))
+    positions = [index.numpy() for index in unravel(picked, call.out.shape)]
+    lead, place = positions[:-dims], positions[-dims:]
+    places, inside = window.inputs(_columns(*place), _grid(*window.sizes), inputs.shape[-dims:])
+    count = inside.sum(axis=-1)
+    total = _read(call, inputs, *_columns(*lead), *places).where(inside, 0.0).sum(terms=count)
+    yield "0", picked, total / _exact(call, count)
 
 
 def adaptive_average_pool_gradient(call: Call) -> Found:
-    """_adaptive_avg_pool2d_backward."""
-    inputs, grad = call["self"], call["grad_output"]
-    picked = call.pick(terms=grad.shape[-1] * grad.shape[-2])
-    *lead, row, column = (index.numpy() for index in unravel(picked, inputs.shape))
-    places = _grid(*grad.shape[-2:])
+    """_adaptive_avg_pool2d_backward, _adaptive_avg_pool3d_backward: each input gets its share of the outputs that saw
+    it.
+    """
+    inputs, grad, dims = call["self"], call["grad_output"], _dims(call)
+    picked = call.pick(terms=math.prod(grad.shape[-dims:]))
+    positions = [index.numpy() for index in unravel(picked, inputs.shape)]
+    lead, place = positions[:-dims], positions[-dims:]
+    places = _grid(*grad.shape[-dims:])
     inside = np.ones((len(picked), places[0].shape[1]), dtype=bool)
     count = np.ones(places[0].shape)
-    for at, place, n, m in zip((row, column), places, inputs.shape[-2:], grad.shape[-2:], strict=True):
-        start, end = place * n // m, -((-(place + 1) * n) // m)
+    for at, out, n, m in zip(place, places, inputs.shape[-dims:], grad.shape[-dims:], strict=True):
+        start, end = out * n // m, -((-(out + 1) * n) // m)
         inside &= (at[:, None] >= start) & (at[:, None] < end)
         count = count * (end - start)
     value = _read(call, grad, *_columns(*lead), *places) / _exact(call, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,10 +16,10 @@ _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64
 
 
 def bits(tensor: torch.Tensor) -> Array:
-    """Return the bits of a tensor's numbers as whole numbers of the same shape and width."""
+    """Return the bits of a tensor's numbers as whole numbers of the same shape and width; 128 bits as they are."""
     content = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     if content.element_size() not in _WHOLE_NUMBERS:
-        raise NotImplementedError("a number of 128 bits")
+        return np.asarray(content.numpy())
     kind = _WHOLE_NUMBERS[content.element_size()]
     array: Array = (
         content.reshape(-1).view(kind) if content.dtype != torch.bool else content.reshape(-1).byte()
@@ -116,6 +117,78 @@ def _scatter(call: Call) -> Array:
     return content.reshape(call.out.shape)
 
 
+def _index_put(call: Call) -> Array:
+    content = bits(call["self"]).copy()
+    key = tuple(slice(None) if index is None else _as_index(index) for index in call["indices"])
+    return _replaced(content, np.arange(content.size).reshape(content.shape)[key], bits(call["values"]))
+
+
+def _put(call: Call) -> Array:
+    content = bits(call["self"]).copy()
+    return _replaced(
+        content, np.arange(content.size)[_as_index(call["index"]).reshape(-1)], bits(call["source"]).reshape(-1)
+    )
+
+
+def _replaced(content: Array, places: Array, values: Array) -> Array:
+    """Write numbers to flat places. Raises: NotImplementedError: which of several numbers stays is left open."""
+    if len(np.unique(places)) < places.size:
+        raise NotImplementedError("numbers that go to one place")
+    content.reshape(-1)[places] = np.broadcast_to(values, places.shape)
+    return content
+
+
+def _masked_scatter(call: Call) -> Array:
+    shape = tuple(call.out.shape)
+    content, mask = (np.broadcast_to(numbers, shape) for numbers in (bits(call["self"]), _as_index(call["mask"])))
+    content = content.copy()
+    content[mask] = bits(call["source"]).reshape(-1)[: int(mask.sum())]
+    return content
+
+
+def _masked_select(call: Call) -> Array:
+    numbers, mask = np.broadcast_arrays(bits(call["self"]), _as_index(call["mask"]))
+    return np.asarray(numbers[mask])
+
+
+def _masked_scatter_backward(call: Call) -> Array:
+    picked = np.zeros(math.prod(call["sizes"]), dtype=bits(call["grad_output"]).dtype)
+    numbers, mask = np.broadcast_arrays(bits(call["grad_output"]), _as_index(call["mask"]))
+    picked[: int(mask.sum())] = numbers[mask]
+    return picked.reshape(tuple(call["sizes"]))
+
+
+def _diagonal(call: Call) -> Array:
+    """Return zeros, or what was there, with other numbers on a diagonal."""
+    is_gradient = "input_sizes" in call.args
+    source = bits(call["grad_output" if is_gradient else "src"])
+    content = np.zeros(tuple(call["input_sizes"]), dtype=source.dtype) if is_gradient else bits(call["self"]).copy()
+    places = np.arange(content.size).reshape(content.shape)
+    axes = call.args.get("dim1", 0), call.args.get("dim2", 1)
+    return _replaced(content, np.diagonal(places, call.args.get("offset", 0), *axes), source)
+
+
+def _as_strided_scatter(call: Call) -> Array:
+    if not call["self"].is_contiguous() or call["self"].storage_offset():
+        raise NotImplementedError("writing through strides of strides")
+    content = bits(call["self"]).copy()
+    places = np.asarray(call.args.get("storage_offset") or 0)
+    for size, stride in zip(call["size"], call["stride"], strict=True):
+        places = places[..., None] + np.arange(size) * stride
+    return _replaced(content, places, bits(call["src"]))
+
+
+def _repeated(call: Call) -> Array:
+    repeats = _as_index(call["repeats"])
+    return np.repeat(np.arange(len(repeats)), repeats)
+
+
+def _nonzero(call: Call) -> Array:
+    is_there = _as_index(call["self"] != 0)
+    places = np.argwhere(is_there) if is_there.ndim else np.zeros((int(is_there), 0))
+    return places.astype(np.int64)
+
+
 MOVES: Mapping[str, Callable[[Call], Array]] = {
     "clone": lambda call: bits(call["self"]),
     "_unsafe_view": lambda call: bits(call["self"]).reshape(tuple(call.out.shape)),
@@ -148,6 +221,22 @@ MOVES: Mapping[str, Callable[[Call], Array]] = {
     "full_like": lambda call: _filled(call, call["fill_value"]),
     "new_full": lambda call: _filled(call, call["fill_value"]),
     "scalar_tensor": lambda call: _filled(call, call["s"]),
+    "index_put": _index_put,
+    "put": _put,
+    "take": lambda call: np.take(bits(call["self"]).reshape(-1), _as_index(call["index"])),
+    "repeat_interleave": _repeated,
+    "masked_scatter": _masked_scatter,
+    "masked_scatter_backward": _masked_scatter_backward,
+    "masked_select": _masked_select,
+    "diagonal_backward": _diagonal,
+    "diagonal_scatter": _diagonal,
+    "nonzero": _nonzero,
+    "as_strided_scatter": _as_strided_scatter,
     "fill": lambda call: _filled(call, call["value"]),
 }
 """The expected bits of the first result."""
+
+
+def is_move(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Return whether a call only moves numbers: what adds to those that are there does more."""
+    return name in MOVES and not arguments.get("accumulate")

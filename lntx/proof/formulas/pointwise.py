@@ -141,7 +141,11 @@ def _compare(holds: Callable[[Array, Array], Array]) -> Callable[[Read, Call], B
 
 
 def _of_flint(x: Read, call: Call) -> Bounded:
-    return apply(FUNCTIONS[call.name], *_arguments(x, call), ulps=ULPS.get(call.name, 16.0))
+    ulps, arguments = ULPS.get(call.name, 16.0), _arguments(x, call)
+    if "polynomial" in call.name:
+        # By the cosine of a multiple of an angle, which is not known to more than a rounding of 1.
+        arguments[0] = arguments[0].widened(np.array(ulps * arguments[0].format.u))
+    return apply(FUNCTIONS[call.name], *arguments, ulps=ulps)
 
 
 def _arguments(x: Read, call: Call) -> list[Bounded]:
@@ -163,9 +167,30 @@ def _exactly(function: Callable[..., Array]) -> Callable[[Read, Call], Bounded]:
 
 
 def _round(x: Read, call: Call) -> Bounded:
-    if call.args.get("decimals"):
-        raise NotImplementedError("rounding to decimals")
-    return _exactly(np.rint)(x, call)
+    if not call.args.get("decimals"):
+        return _exactly(np.rint)(x, call)
+    scale = 10.0 ** int(call["decimals"])
+    scaled = x("self") * scale if scale > 1 else x("self") / (1 / scale)
+    if (np.abs(np.mod(middle(scaled.value), 1.0) - 0.5) <= scaled.error).any():
+        raise NotImplementedError("a choice that rounding can decide")
+    whole = scaled.like(np.rint(middle(scaled.value)) + 0 * scaled.value, np.zeros(scaled.shape))
+    return whole / scale if scale > 1 else whole * (1 / scale)
+
+
+def _next_after(x: Read, call: Call) -> Bounded:
+    kinds = {torch.float32: np.float32, torch.float64: np.float64}
+    if call.out.dtype not in kinds or x("self").error.any() or x("other").error.any():
+        raise NotImplementedError(f"nextafter in {str(call.out.dtype).removeprefix('torch.')}")
+    value = np.nextafter(*(middle(x(name).value).astype(kinds[call.out.dtype]) for name in ("self", "other")))
+    exact = value.astype(np.float64)
+    return x("self").like(as_balls(exact) if x("self").value.dtype == object else exact, np.zeros(value.shape))
+
+
+def _half_turns(inputs: Bounded) -> tuple[Array, Array]:
+    """Return the angle of real numbers, 0 or pi, and its rounding."""
+    value = np.where(np.signbit(middle(inputs.value)) & (middle(inputs.value) != 0), np.pi, 0.0)
+    value = np.where(np.isnan(middle(inputs.value)), np.nan, value)
+    return value, 2 * inputs.format.u * value
 
 
 def _relu(x: Read, call: Call) -> Bounded:
@@ -262,6 +287,8 @@ POINTWISE: Mapping[str, Callable[[Read, Call], Bounded]] = {
     "fmax": _exactly(np.fmax),
     "fmin": _exactly(np.fmin),
     "copysign": _exactly(np.copysign),
+    "nextafter": _next_after,
+    "angle": lambda x, call: x("self").like(*_half_turns(x("self"))),
     "heaviside": _exactly(np.heaviside),
     "logical_or": _exactly(np.logical_or),
     "logical_xor": _exactly(np.logical_xor),

@@ -6,6 +6,7 @@ Source: the documentation of torch. Which of equal numbers is chosen is left ope
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -47,6 +48,81 @@ _VALUES: Mapping[str, Callable[[Array, Call], Array]] = {
 
 SELECTIONS = frozenset(_VALUES)
 """Their names."""
+
+
+def bucket_of(call: Call) -> Found:
+    """bucketize: how many boundaries lie below each number, or not above it."""
+    picked = call.pick()
+    numbers, boundaries = call.at("self", picked, call.out.shape), call.read(call["boundaries"])
+    if numbers.error.any():
+        raise NotImplementedError("a choice that rounding can decide")
+    side: Literal["left", "right"] = "right" if call["right"] else "left"
+    places = np.searchsorted(middle(boundaries.value), middle(numbers.value), side=side)
+    yield "0", picked, Bounded.exactly(places.astype(np.float64), EXACT)
+
+
+def unique_of(call: Call) -> Found:
+    """_unique, _unique2, unique_consecutive: each number once, where it went, and how often."""
+    if call["dim"] is not None:
+        raise NotImplementedError("rows that are unique")
+    numbers = middle(call.read(call["self"]).value).reshape(-1)
+    if np.isnan(numbers).any():
+        raise NotImplementedError("numbers that equal nothing")
+    is_first = np.ones(len(numbers), dtype=bool)
+    is_first[1:] = numbers[1:] != numbers[:-1]
+    if call.name != "unique_consecutive":
+        values, inverse, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    else:
+        inverse = np.cumsum(is_first) - 1
+        values, counts = numbers[is_first], np.bincount(inverse, minlength=0)
+    if call["sorted"] is False and call.out.numel() == len(values):
+        # In any order: that of the kernel.
+        order = np.argsort(np.argsort(call.got("0", np.arange(len(values)))))
+        values, counts, inverse = values[order], counts[order], np.argsort(order)[inverse]
+    for slot, expected in enumerate((values, inverse, counts)[: len(call.outputs)]):
+        count = call.result(str(slot)).numel()
+        # The places and the counts are empty if they are not asked for.
+        if count or not slot:
+            # Where there are more or fewer, no number is the expected one.
+            true = (
+                expected.reshape(-1)
+                if count == len(expected.reshape(-1))
+                else np.full(count, -1.0 if slot else -np.inf)
+            )
+            yield str(slot), np.arange(count), Bounded.exactly(true.astype(np.float64), EXACT)
+
+
+def mode_of(call: Call) -> Found:
+    """mode: one of the numbers that are there most often, and where one of them stands."""
+    inputs, dim = call["self"], call["dim"]
+    numbers = np.moveaxis(middle(call.read(inputs).value).reshape(tuple(inputs.shape) or (1,)), dim, -1)
+    values, places = (call.got(slot, np.arange(call.out.numel())).reshape((*numbers.shape[:-1], 1)) for slot in "01")
+    counts = (numbers[..., :, None] == numbers[..., None, :]).sum(axis=-1)
+    is_one = np.where(numbers == values, counts, 0).max(axis=-1) == counts.max(axis=-1)
+    named = np.take_along_axis(numbers, np.clip(places.astype(np.int64), 0, numbers.shape[-1] - 1), axis=-1)
+    picked = np.arange(call.out.numel())
+    largest = np.take_along_axis(numbers, counts.argmax(axis=-1)[..., None], axis=-1)
+    true = np.where(is_one[..., None], values, largest)
+    yield "0", picked, Bounded.exactly(true.reshape(-1), EXACT)
+    yield "1", picked, Bounded.exactly(np.where(named == values, places, -1.0).reshape(-1), EXACT)
+
+
+def parts_of(call: Call) -> Found:
+    """frexp: mantissa and exponent."""
+    numbers = call.read(call["self"])
+    if numbers.error.any():
+        raise NotImplementedError("a choice that rounding can decide")
+    for slot, part in enumerate(np.frexp(middle(numbers.value))):
+        yield str(slot), np.arange(call.out.numel()), Bounded.exactly(part.reshape(-1).astype(np.float64), EXACT)
+
+
+def counts_of(call: Call) -> Found:
+    """bincount: how often each whole number is there, or the sum of its weights."""
+    if call["weights"] is not None:
+        raise NotImplementedError("weights")
+    counts = np.bincount(call["self"].cpu().numpy(), minlength=call["minlength"])
+    true = counts if len(counts) == call.out.numel() else np.full(call.out.numel(), -1)
+    yield "0", np.arange(call.out.numel()), Bounded.exactly(true.astype(np.float64), EXACT)
 
 
 def selection_of(call: Call) -> Found:

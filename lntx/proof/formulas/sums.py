@@ -12,6 +12,8 @@ from lntx.proof.call import Call, unravel
 from lntx.proof.formulas.pointwise import Found
 from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, magnitude, middle
 
+_MOST_PRODUCTS = 2**22
+
 
 def axes_of(tensor: torch.Tensor, dims: Sequence[int] | int | None) -> list[int]:
     """Return the axes of a reduction, from 0; all for None and for none."""
@@ -104,7 +106,8 @@ def product_along(call: Call) -> Found:
         picked = call.pick(terms=_count(inputs, axes))
         factors = terms(call, inputs, axes, picked)
     value, size, largest = (array.prod(axis=-1) for array in (factors.value, magnitude(factors.value), factors.size))
-    partial = np.maximum(1 / factors.size, factors.size).prod(axis=-1)
+    # A product with an exact zero is zero.
+    partial = np.where(factors.size == 0, 1.0, np.maximum(1 / factors.size, factors.size)).prod(axis=-1)
     if (partial * factors.format.tiny > 1).any():
         raise NotImplementedError("a product that may leave the range")
     growth = np.expm1((factors.shape[1] - 1) * np.log1p(factors.format.u))
@@ -154,9 +157,13 @@ def product_of(call: Call) -> Found:
 
 
 def sum_and_product_of(call: Call) -> Found:
-    """addmm, baddbmm: beta self + alpha (mat1 @ mat2)."""
+    """addmm, baddbmm, addbmm: beta self + alpha (mat1 @ mat2); addbmm adds the products of a batch, too."""
     left, right = (call["mat1"], call["mat2"]) if call.name == "addmm" else (call["batch1"], call["batch2"])
-    beta, alpha = float(call.args.get("beta", 1)), float(call.args.get("alpha", 1))
+    if call.name == "addbmm":
+        left, right = left.transpose(0, 1).flatten(1), right.flatten(0, 1)
+    # Whole numbers are scaled by whole numbers.
+    as_factor = float if call.dtype in FORMATS else int
+    beta, alpha = (float(as_factor(call.args.get(name, 1))) for name in ("beta", "alpha"))
     picked = call.pick(terms=left.shape[-1])
     first = call.at("self", picked, call.out.shape)
     first = first if beta == 1 else first * beta
@@ -178,6 +185,26 @@ def linear_of(call: Call) -> Found:
     flat = inputs.reshape(-1, inputs.shape[-1])
     first = call.at("bias", picked, call.out.shape) if call["bias"] is not None else None
     yield "0", picked, _dots(call, flat, weight.t(), first, picked)
+
+
+def trilinear_of(call: Call) -> Found:
+    """_trilinear: the product of three tensors, each with new axes, added up along some."""
+    factors = []
+    for name, axes in (("i1", "expand1"), ("i2", "expand2"), ("i3", "expand3")):
+        factor = call[name]
+        for axis in sorted(call[axes]):
+            factor = factor.unsqueeze(axis)
+        factors.append(factor)
+    shape = torch.broadcast_shapes(*(factor.shape for factor in factors))
+    if math.prod(shape) > _MOST_PRODUCTS:
+        raise NotImplementedError(f"{math.prod(shape):,} products")
+    left, middle_factor, right = (call.read(factor.expand(shape)) for factor in factors)
+    total = (
+        (left * middle_factor * right).sum(axis=tuple(call["sumdim"]))
+        if call["sumdim"]
+        else left * middle_factor * right
+    )
+    yield "0", np.arange(call.out.numel()), total.reshape(-1)
 
 
 def embedding_gradient(call: Call) -> Found:
@@ -219,6 +246,18 @@ def cumulative_sum(call: Call) -> Found:
     yield "0", picked, rows.sum(terms=before.sum(axis=-1))
 
 
+def cumulative_log_sum(call: Call) -> Found:
+    """logcumsumexp: the logarithm of the sum of the powers of e, in steps of two numbers."""
+    picked, rows, before = _before(call, 0.0)
+    top = np.where(before, middle(rows.value), -np.inf).max(axis=-1)
+    if rows.error.any() or not np.isfinite(top).all():
+        raise NotImplementedError("infinite powers")
+    powers = rows.like(rows.value - top[:, None], np.zeros(rows.shape)).exp()
+    total = powers.where(before, 0.0).sum().log()
+    steps = 8 * before.sum(axis=-1) * rows.format.u * (np.abs(top) + magnitude(total.value) + 1)
+    yield "0", picked, total.like(total.value + top, total.error).widened(steps)
+
+
 def range_of(call: Call) -> Found:
     """arange: start + k step. Whole numbers are exact; else vectors of a kernel start from a rounded number."""
     start, step = (float(call.args.get(name, other)) for name, other in (("start", 0), ("step", 1)))
@@ -234,6 +273,18 @@ def range_of(call: Call) -> Found:
     else:
         value = value.widened(2 * value.format.u * (first.size + (count * by).size))
     yield "0", picked, value
+
+
+def spaced(call: Call) -> Found:
+    """linspace: start + k (end - start) / (steps - 1), from either end."""
+    start, end, last = float(call["start"]), float(call["end"]), max(int(call["steps"]) - 1, 1)
+    picked = call.pick()
+    if call.out.dtype not in FORMATS and ((end - start) / last) % 1:
+        raise NotImplementedError("a range of whole numbers from fractions")
+    place = call.read(torch.from_numpy(picked))
+    first, final = place.constant(start), place.constant(end)
+    value = (first * (last - place) + final * place) / last
+    yield "0", picked, value.widened(8 * value.format.u * np.array(abs(start) + abs(end)))
 
 
 def scattered_to(call: Call) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
@@ -265,14 +316,14 @@ def scattered_to(call: Call) -> tuple[torch.Tensor | None, torch.Tensor, torch.T
     elif call.name == "index_put":
         key = tuple(slice(None) if indices is None else indices.cpu() for indices in call["indices"])
         places, values = flat[key], call["values"]
-        if not call["accumulate"]:
-            raise NotImplementedError("index_put without accumulate")
     elif call.name.endswith("_backward"):
         # A pooling that kept where each maximum stood.
         axes = 2 if "2d" in call.name else 3
         planes, taken = flat.reshape(*inputs.shape[:-axes], -1), call["indices"].cpu()
         places = planes.gather(-1, taken.reshape(*taken.shape[:-axes], -1))
         values, start = call["grad_output"].reshape(places.shape), None
+    elif call.name == "put":
+        places, values = call["index"].cpu().reshape(-1) % max(inputs.numel(), 1), call["source"].reshape(-1)
     elif call.name == "index_add":
         places, values = flat.index_select(call["dim"], call["index"].cpu()), call["source"]
     else:
@@ -294,3 +345,49 @@ def added_at(call: Call) -> Iterator[tuple[str, Array, Bounded]]:
     total = added.where(hits, 0.0).sum(terms=hits.sum(axis=-1))
     start = call.read(torch.zeros_like(call.out) if inputs is None else inputs, unravel(picked, call.out.shape))
     yield "0", picked, (total + start).widened(hits.sum(axis=-1) * total.format.u * start.size)
+
+
+def reduced_at(call: Call) -> Found:
+    """scatter_reduce, index_reduce: the sum, mean, product or extreme of all that goes to a place, and of what is there
+    if that is asked for or nothing else goes there.
+    """
+    inputs, reduce = call["self"], call["reduce"]
+    flat, dim = torch.arange(inputs.numel()).reshape(inputs.shape), call["dim"]
+    index = call["index"].cpu()
+    if call.name == "index_reduce":
+        places, values = flat.index_select(dim, index), call["source"]
+    else:
+        places, values = flat.gather(dim, index), call["src"][tuple(slice(n) for n in index.shape)]
+    picked = call.pick(terms=places.numel() + 1)
+    hits = places.reshape(-1).numpy()[None, :] == picked[:, None]
+    counts = hits.sum(axis=-1)
+    with_start = call["include_self"] | (counts == 0)
+    added, start = call.read(values.reshape(-1))[None], call.read(inputs, unravel(picked, inputs.shape))
+    if reduce in ("amax", "amin"):
+        pick, nothing = (np.max, -np.inf) if reduce == "amax" else (np.min, np.inf)
+        both = np.concatenate(
+            [middle(start.where(with_start, nothing).value)[:, None], _where(hits, added, nothing)], 1
+        )
+        yield "0", picked, Bounded.exactly(pick(both, axis=-1), call.inner)
+    elif reduce in ("prod", "multiply"):
+        factors = np.concatenate([middle(start.where(with_start, 1.0).value)[:, None], _where(hits, added, 1.0)], 1)
+        if (np.maximum(1 / np.abs(factors), np.abs(factors)).prod(axis=-1) * call.inner.tiny > 1).any():
+            raise NotImplementedError("a product that may leave the range")
+        value = factors.prod(axis=-1)
+        yield (
+            "0",
+            picked,
+            Bounded(value, np.abs(value) * np.expm1(2 * (counts + 1) * np.log1p(call.inner.u)), call.inner),
+        )
+    else:
+        if reduce == "mean" and not call.inner.u:
+            raise NotImplementedError("a mean of whole numbers")
+        first = start.where(with_start, 0.0)
+        total = added.where(hits, 0.0).sum(terms=counts)
+        value = (total + first).widened(counts * total.format.u * first.size)
+        count = call.read(torch.from_numpy((counts + with_start).astype(np.float64)))
+        yield "0", picked, value / count if reduce == "mean" else value
+
+
+def _where(hits: Array, added: Bounded, nothing: float) -> Array:
+    return np.where(hits, middle(added.value), nothing)
