@@ -436,6 +436,11 @@ def chosen() -> Iterator[Case]:
                 self.shape, lambda i: arb(sum(bool(below(limit, self[i])) for limit in boundaries))
             ),
         )
+    yield Case(
+        "histc",
+        {"self": numbers, "bins": 3, "min": -2.0, "max": 4.0},
+        lambda self, **_: by_place((3,), lambda k: arb(sum(-2 + 2 * k <= x < 2 * k for x in self))),
+    )
     yield Case("bincount", {"self": whole(0, 6, 20), "minlength": 8}, _counted)
     for every in (True, False):
         more = {"return_inverse": True, "return_counts": True}

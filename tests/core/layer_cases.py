@@ -132,6 +132,8 @@ def batch_norms() -> Iterator[Case]:
             yield Case(name, {**args, **running}, layers.batch_norm, SAVED)
         if training:
             yield Case("_native_batch_norm_legit.no_stats", args, layers.batch_norm)
+            updated = {name: value for name, value in args.items() if name != "training"} | running
+            yield Case("_batch_norm_with_update", updated, partial(layers.batch_norm, training=True), SAVED)
         _, mean, rstd = run("native_batch_norm", {**args, **running})
         args = {
             "grad_out": normal(*shape),

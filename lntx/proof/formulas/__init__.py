@@ -28,6 +28,7 @@ FORMULAS: Mapping[str, Callable[[Call], Found]] = {
     **dict.fromkeys(selections.SELECTIONS, selections.selection_of),
     "bucketize": selections.bucket_of,
     "bincount": selections.counts_of,
+    "histc": selections.histogram_of,
     "frexp": selections.parts_of,
     "mode": selections.mode_of,
     "_unique": selections.unique_of,
@@ -61,6 +62,7 @@ FORMULAS: Mapping[str, Callable[[Call], Found]] = {
     "_fused_rms_norm": norms.rms_norm,
     "native_batch_norm": norms.batch_norm,
     "_native_batch_norm_legit": norms.batch_norm,
+    "_batch_norm_with_update": norms.batch_norm,
     "native_batch_norm_backward": norms.batch_norm_gradient,
     "native_group_norm": norms.group_norm,
     "native_group_norm_backward": norms.group_norm_gradient,
@@ -97,10 +99,12 @@ FORMULAS: Mapping[str, Callable[[Call], Found]] = {
 OWN_FORMAT = frozenset(
     {
         "_adaptive_avg_pool2d_backward",
+        "_adaptive_avg_pool3d",
         "_adaptive_avg_pool3d_backward",
         "_fused_rms_norm",
         "_log_softmax",
         "_log_softmax_backward_data",
+        "_batch_norm_with_update",
         "_native_batch_norm_legit",
         "_softmax",
         "_trilinear",

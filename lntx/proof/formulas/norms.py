@@ -122,15 +122,15 @@ def _by_channel(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def batch_norm(call: Call) -> Found:
-    """native_batch_norm: over all axes but the channels; also the running statistics that it writes."""
+    """native_batch_norm, _batch_norm_with_update: over all axes but the channels; and the running statistics."""
     inputs = _by_channel(call["input"])
     count = inputs.shape[1]
-    eps = float(call["eps"])
-    picked = call.pick(terms=count if call["training"] else 1)
+    eps, is_training = float(call["eps"]), call.args.get("training", True)
+    picked = call.pick(terms=count if is_training else 1)
     place = unravel(picked, call.out.shape)
     channel = place[1]
     values = call.read(call["input"], place)
-    if not call["training"]:
+    if not is_training:
         mean = call.read(call["running_mean"], channel)
         rstd = (call.read(call["running_var"], channel) + eps).rsqrt()
         yield "0", picked, _folded(call, values, mean, rstd, channel)

@@ -12,7 +12,7 @@ import numpy as np
 
 from lntx.proof.call import Call
 from lntx.proof.formulas.pointwise import Found
-from lntx.proof.numbers import EXACT, Array, Bounded, middle
+from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, middle
 
 
 def _sorted(numbers: Array, call: Call) -> Array:
@@ -123,6 +123,24 @@ def counts_of(call: Call) -> Found:
     counts = np.bincount(call["self"].cpu().numpy(), minlength=call["minlength"])
     true = counts if len(counts) == call.out.numel() else np.full(call.out.numel(), -1)
     yield "0", np.arange(call.out.numel()), Bounded.exactly(true.astype(np.float64), EXACT)
+
+
+def histogram_of(call: Call) -> Found:
+    """histc: how many numbers are in each of equal bins; those at an edge may be counted on either side."""
+    read, bins = call.read(call["self"]), int(call["bins"])
+    if read.error.any():
+        raise NotImplementedError("a choice that rounding can decide")
+    numbers, (low, high) = middle(read.value).reshape(-1), (float(call[name]) for name in ("min", "max"))
+    if low == high:
+        low, high = (numbers.min(), numbers.max()) if len(numbers) else (low, high)
+        low, high = (low - 1, high + 1) if low == high else (low, high)
+    places = (numbers[(numbers >= low) & (numbers <= high)] - low) / (high - low) * bins
+    counts = np.bincount(np.clip(np.floor(places).astype(np.int64), 0, bins - 1), minlength=bins)
+    edges = np.rint(places).astype(np.int64)
+    size = max(abs(low), abs(high)) / (high - low) + 1
+    at_edge = (np.abs(places - edges) <= 4 * FORMATS[call.dtype].u * bins * size) & (edges > 0) & (edges < bins)
+    doubts = np.bincount(edges[at_edge], minlength=bins + 1)
+    yield "0", np.arange(bins), Bounded(counts.astype(np.float64), 1.0 * (doubts[:-1] + doubts[1:]), EXACT)
 
 
 def selection_of(call: Call) -> Found:
