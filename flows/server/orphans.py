@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,6 +35,7 @@ logger = logging.getLogger("lntx.serving")
 _UNENDED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 # Names of the states of a run that was never started: a retried run is scheduled too, under another name.
 _DUE = ["Scheduled", "Late"]
+_NOT_FIRST = "an earlier run of the schedule was due too"
 _VARIABLE = b"PREFECT__FLOW_RUN_ID="
 # Largest page that the server returns.
 _PAGE = 1000
@@ -77,12 +79,27 @@ async def cancel_all(client: PrefectClient) -> None:
         await _hold_slots(client, deployment, 0)
 
 
+async def cancel_late_runs(client: PrefectClient) -> None:
+    """Cancel all late runs of each schedule except the first. Call it before anything else reads them: after a long
+    outage they are many, and what serves would fetch them a page at a time and start one of each page.
+    """
+    now = datetime.now(UTC).isoformat()
+    for deployment in await served(client):
+        due = _auto_scheduled({"expected_start_time": {"before_": now}})
+        late = [*await _runs(client, deployment, [StateType.SCHEDULED], due, sort="EXPECTED_START_TIME_ASC")]
+        await _end(client, late[1:], Cancelled(message=_NOT_FIRST))
+
+
 async def renew_late_runs(client: PrefectClient) -> None:
     """Give late scheduled runs the current settings. Prefect itself recreates the runs that are not due yet."""
     for deployment in await served(client):
-        late: dict[str, dict[str, Any]] = {"tags": {"all_": ["auto-scheduled"]}, "state": {"name": {"any_": _DUE}}}
-        for run_id in await _runs(client, deployment, [StateType.SCHEDULED], late):
+        for run_id in await _runs(client, deployment, [StateType.SCHEDULED], _auto_scheduled()):
             await client.update_flow_run(run_id, parameters=deployment.parameters)
+
+
+def _auto_scheduled(more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the filter of runs that a schedule made and nobody started."""
+    return {"tags": {"all_": ["auto-scheduled"]}, "state": {"name": {"any_": _DUE}}, **(more or {})}
 
 
 async def one_per_schedule(client: PrefectClient, runs: list[FlowRun]) -> list[FlowRun]:
@@ -97,7 +114,7 @@ async def one_per_schedule(client: PrefectClient, runs: list[FlowRun]) -> list[F
         if run.auto_scheduled and "scheduled" in run.tags and run.state_name in _DUE
         if first.setdefault(run.deployment_id, run.id) != run.id
     ]
-    await _end(client, extra, Cancelled(message="an earlier run of the schedule was due too"))
+    await _end(client, extra, Cancelled(message=_NOT_FIRST))
     return [run for run in runs if run.id not in extra]
 
 
@@ -116,10 +133,11 @@ async def _runs(
     deployment: DeploymentResponse,
     types: list[StateType],
     more: Mapping[str, Mapping[str, Any]] | None = None,
+    sort: str = "ID_DESC",
 ) -> dict[UUID, StateType]:
-    """Return the runs of a deployment in states of the given types, readable or not, and their types.
+    """Return the runs of a deployment in states of the given types, readable or not, and their types, in order.
 
-    more: additional filter of flow runs; its filter of states is merged.
+    more: additional filter of flow runs; its filter of states is merged. sort: by what, as Prefect names it.
     """
     query: dict[str, Any] = {**(more or {})}
     query["state"] = {**query.get("state", {}), "type": {"any_": [kind.value for kind in types]}}
@@ -129,7 +147,7 @@ async def _runs(
             "POST",
             "/ui/flow_runs/history",
             json={
-                "sort": "ID_DESC",
+                "sort": sort,
                 "limit": _PAGE,
                 "offset": len(states),
                 "deployments": {"id": {"any_": [str(deployment.id)]}},

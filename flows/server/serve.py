@@ -33,7 +33,15 @@ from flows.killed import settle_killed
 from flows.server import alerts
 from flows.server.deployments import DEPLOYMENTS, Deployment
 from flows.server.home import Home
-from flows.server.orphans import cancel_all, one_per_schedule, patient_client, renew_late_runs, served, settle_orphans
+from flows.server.orphans import (
+    cancel_all,
+    cancel_late_runs,
+    one_per_schedule,
+    patient_client,
+    renew_late_runs,
+    served,
+    settle_orphans,
+)
 from flows.server.settings import LAST_WORDS_S, ServerOptions, is_healthy
 from lntx.pipeline.table import sections_for
 from lntx.stages import Stage
@@ -128,6 +136,7 @@ async def serve(home: Home) -> None:
         # First the alerts, so that a crash that is found now raises one.
         await alerts.install(client, options)
         ids = {await runner.aadd_deployment(deployment) for deployment in made}
+        await cancel_late_runs(client)
         await settle_orphans(client)
         await settle_killed(home.root, patient_client)
         await _drop_old_schedules(client, {entry.name for entry in made})

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import signal
+import sqlite3
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,58 @@ def test_they_survive_a_restart_and_do_not_pile_up(tmp_path: Path) -> None:
         wait(lambda: len([run for run in _run(service) if run["expected_start_time"] > back]) >= 2)
         late = [run for run in _run(service) if down < run["expected_start_time"] < back]
         assert len(late) == 1, "of late runs one is of use"
+
+
+def test_of_hundreds_of_late_runs_one_executes(tmp_path: Path) -> None:
+    """More than what serves fetches at once: an outage of hours with a run a minute."""
+    root = tmp_path / "root"
+    settings = ("--interval", "3600", "--no-canary", "--data.num-rows", "200")
+    with serving(root, *settings) as service:
+        assert lntx("down", root=root).code == 0
+        _insert_late(root, 300)
+        again = up(root, *settings, port=service.port)
+        assert again.code == 0, again.err
+        wait(lambda: _late(root) == {"COMPLETED": 1, "CANCELLED": 299})
+
+
+def _late(root: Path) -> dict[str, int]:
+    """The number of late runs by type of state; one that has started has another name."""
+    with sqlite3.connect(root / "artifacts" / ".prefect" / "prefect.db") as database:
+        query = "SELECT state_type, count(*) FROM flow_run WHERE idempotency_key LIKE 'late-%' GROUP BY 1"
+        return dict(database.execute(query).fetchall())
+
+
+def _insert_late(root: Path, count: int) -> None:
+    """Copy the next run of the schedule, a minute earlier each, into the database of a server that is down."""
+    with sqlite3.connect(root / "artifacts" / ".prefect" / "prefect.db") as database:
+        database.row_factory = sqlite3.Row
+        query = (
+            "SELECT flow_run.* FROM flow_run JOIN deployment ON deployment.id = deployment_id WHERE deployment.name = ?"
+        )
+        run = dict(database.execute(f"{query} LIMIT 1", ("pipeline-scheduled",)).fetchone())
+        state = dict(database.execute("SELECT * FROM flow_run_state WHERE id = ?", (run["state_id"],)).fetchone())
+        for k in range(count):
+            due = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=k + 2)
+            new, its_state = str(uuid.uuid4()), str(uuid.uuid4())
+            details = {**json.loads(state["state_details"]), "scheduled_time": due.isoformat(), "flow_run_id": new}
+            time_text = due.strftime("%Y-%m-%d %H:%M:%S.%f")
+            times = {"expected_start_time": time_text, "next_scheduled_start_time": time_text}
+            _insert(
+                database,
+                "flow_run",
+                {**run, **times, "id": new, "state_id": None, "name": f"late-{k}", "idempotency_key": f"late-{k}"},
+            )
+            _insert(
+                database,
+                "flow_run_state",
+                {**state, "id": its_state, "flow_run_id": new, "state_details": json.dumps(details)},
+            )
+            database.execute("UPDATE flow_run SET state_id = ? WHERE id = ?", (its_state, new))
+
+
+def _insert(database: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
+    places = ", ".join("?" * len(row))
+    database.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", [*row.values()])
 
 
 def test_what_runs_when_it_is_told_to_end_is_cancelled_and_blocks_nothing(tmp_path: Path) -> None:
