@@ -12,12 +12,21 @@ from lntx.proof.call import Call, unravel
 from lntx.proof.formulas import optimizers
 from lntx.proof.numbers import FORMATS, Array, Bounded
 
-_ADAM = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 _FORMULAS: Mapping[type[torch.optim.Optimizer], tuple[Callable[..., dict[str, Bounded]], tuple[str, ...]]] = {
     torch.optim.SGD: (optimizers.sgd, ("momentum_buffer",)),
-    torch.optim.Adam: (optimizers.adam, _ADAM),
-    torch.optim.AdamW: (optimizers.adam, _ADAM),
+    torch.optim.Adam: (optimizers.adam, (*_MOMENTS, "max_exp_avg_sq")),
+    torch.optim.AdamW: (optimizers.adam, (*_MOMENTS, "max_exp_avg_sq")),
+    torch.optim.RMSprop: (optimizers.rmsprop, ("square_avg", "grad_avg", "momentum_buffer")),
+    torch.optim.Adagrad: (optimizers.adagrad, ("sum",)),
+    torch.optim.Adadelta: (optimizers.adadelta, ("square_avg", "acc_delta")),
+    torch.optim.Adamax: (optimizers.adamax, ("exp_avg", "exp_inf")),
+    torch.optim.NAdam: (optimizers.nadam, _MOMENTS),
+    torch.optim.RAdam: (optimizers.radam, _MOMENTS),
+    torch.optim.ASGD: (optimizers.asgd, ("ax",)),
+    torch.optim.Rprop: (optimizers.rprop, ("prev", "step_size")),
 }
+"""The formula of the whole step of an optimiser, and the names of what it keeps for each parameter."""
 
 
 class Before:
@@ -53,10 +62,11 @@ class Before:
                     name: _at(tensor, picked)
                     for name, tensor in {"param": param, "grad": param.grad, **tensors}.items()
                 }
-                for name in names if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW) else ():
+                for name in names if not isinstance(optimizer, torch.optim.SGD) else ():
                     if name != "max_exp_avg_sq" or group.get("amsgrad"):
-                        # The moments start from 0.
-                        taken.setdefault(name, torch.zeros_like(taken["param"]))
+                        # All start from 0 but the step sizes of Rprop.
+                        first = float(group["lr"]) if name == "step_size" else 0.0
+                        taken.setdefault(name, torch.full_like(taken["param"], first))
                 self._parts.append((settings, param, picked, taken, int(state.get("step", 0)) + 1))
 
     def after(self) -> Iterator[tuple[Call, str, Array, Bounded]]:

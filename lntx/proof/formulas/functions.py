@@ -18,6 +18,11 @@ def _half(x: arb) -> arb:
 _NONE = arb("nan")
 
 
+def _nothing_times(y: arb) -> arb:
+    """Return 0 times a logarithm: 0 even of 0, but no number if y is none."""
+    return _NONE if y.is_nan() else arb(0)
+
+
 def _polygamma(n: arb, x: arb) -> arb:
     sign = 2 * (int(float(n)) % 2) - 1
     return sign * (n + 1).gamma() * (n + 1).zeta(x)
@@ -100,7 +105,7 @@ FUNCTIONS: Mapping[str, Callable[..., arb]] = {
     "special_zeta": lambda s, q: s.zeta(q) if s > 1 and q > 0 else _NONE,
     "igamma": lambda a, x: x.gamma_lower(a, 1) if a > 0 and x >= 0 else _NONE,
     "igammac": lambda a, x: x.gamma_upper(a, 1) if a > 0 and x >= 0 else _NONE,
-    "special_xlog1py": lambda x, y: x * y.log1p() if x != 0 else arb(0),
-    "xlogy": lambda x, y: x * y.log() if x != 0 else arb(0),
+    "special_xlog1py": lambda x, y: _nothing_times(y) if x == 0 else x * y.log1p(),
+    "xlogy": lambda x, y: _nothing_times(y) if x == 0 else x * y.log(),
 }
 """The function of each operator, of its arguments in the order of its schema."""

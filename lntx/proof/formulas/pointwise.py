@@ -177,6 +177,11 @@ def _round(x: Read, call: Call) -> Bounded:
     return whole / scale if scale > 1 else whole * (1 / scale)
 
 
+def _sign(numbers: Array) -> Array:
+    """Return the signs; of what is no number, 0, as torch does."""
+    return np.where(np.isnan(numbers), 0.0, np.sign(numbers))
+
+
 def _next_after(x: Read, call: Call) -> Bounded:
     kinds = {torch.float32: np.float32, torch.float64: np.float64}
     if call.out.dtype not in kinds or x("self").error.any() or x("other").error.any():
@@ -281,8 +286,8 @@ POINTWISE: Mapping[str, Callable[[Read, Call], Bounded]] = {
     "ceil": _exactly(np.ceil),
     "trunc": _exactly(np.trunc),
     "round": _round,
-    "sign": _exactly(np.sign),
-    "sgn": _exactly(np.sign),
+    "sign": _exactly(_sign),
+    "sgn": _exactly(_sign),
     "fmod": _exactly(np.fmod),
     "fmax": _exactly(np.fmax),
     "fmin": _exactly(np.fmin),
