@@ -108,7 +108,8 @@ def optimizers(dtype: torch.dtype, samples: int) -> Entries:
     """Return the optimisers, two steps of each, on dense gradients."""
     for entry in optim_db:
         if not entry.only_supports_sparse_grads:
-            yield entry.optim_cls.__name__, _of_optimizer(entry, dtype, samples)
+            kind: Any = entry.optim_cls
+            yield kind.__name__, _of_optimizer(entry, dtype, samples)
 
 
 def _of_optimizer(entry: Any, dtype: torch.dtype, samples: int) -> Iterator[Proof]:
