@@ -25,7 +25,7 @@ from lntx.errors import BadInput, LntxError
 from lntx.text import quoted
 
 _DEFAULTS = ServerOptions()
-_UP_WITHIN_S = 400.0
+_UP_WITHIN_S = 800.0
 _DOWN_WITHIN_S = 60.0
 
 

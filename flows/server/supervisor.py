@@ -36,7 +36,8 @@ logger = logging.getLogger("lntx.supervisor")
 
 _LOG_BYTES, _LOG_FILES = 10_000_000, 5
 _HEALTHY_WITHIN_S = 180.0
-_SERVED_WITHIN_S = 180.0
+# Long after an outage: each late run is cancelled first.
+_SERVED_WITHIN_S = 600.0
 _END_WITHIN_S = LAST_WORDS_S + 5
 _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)

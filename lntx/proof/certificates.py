@@ -182,10 +182,10 @@ def _lu_solve(call: Call) -> Iterator[Residual]:
 
 def _inverse(call: Call) -> Iterator[Residual]:
     matrix = _numbers(call["A"])
-    # |L| |U| is at most n max |A| for each element, as long as pivots do not grow.
-    sizes = np.broadcast_to(
-        matrix.shape[-1] * np.abs(matrix).max(axis=(-1, -2), keepdims=True, initial=0), matrix.shape
-    )
+    # Its factors only scale the bound.
+    packed, pivots, _ = torch.linalg.lu_factor_ex(torch.from_numpy(matrix))
+    lower, upper = _lower_upper(packed.numpy())
+    sizes = _permutation(pivots, matrix.shape[-1]) @ (np.abs(lower) @ np.abs(upper))
     yield _solution("1 - A x", matrix, 3 * sizes, call, np.eye(matrix.shape[-1]), left=True)
 
 

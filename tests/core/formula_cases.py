@@ -580,6 +580,7 @@ def placements() -> Iterator[Case]:
         {"repeats": torch.tensor([2, 0, 3])},
         lambda repeats: np.array([k for k, count in enumerate(repeats) for _ in range(count)]),
     )
+    yield Case("eye.m", {"n": 3, "m": 2}, lambda n, m: by_place((n, m), lambda i, j: float(i == j)))
     yield Case("nonzero", {"self": mask}, lambda self: np.array([i for i in np.ndindex(self.shape) if self[i]]))
     yield Case(
         "diagonal_scatter",

@@ -214,6 +214,7 @@ MOVES: Mapping[str, Callable[[Call], Array]] = {
     "zeros_like": lambda call: _filled(call, 0),
     "new_zeros": lambda call: _filled(call, 0),
     "zero": lambda call: _filled(call, 0),
+    "eye": lambda call: bits(torch.from_numpy(np.eye(*call.out.shape)).to(call.out.dtype)),
     "ones": lambda call: _filled(call, 1),
     "ones_like": lambda call: _filled(call, 1),
     "new_ones": lambda call: _filled(call, 1),

@@ -14,6 +14,8 @@ from lntx.proof.call import Call
 from lntx.proof.formulas.pointwise import Found
 from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, middle
 
+_MOST_PAIRS = 2**24
+
 
 def _sorted(numbers: Array, call: Call) -> Array:
     return np.flip(np.sort(numbers, axis=-1), axis=-1) if call["descending"] else np.sort(numbers, axis=-1)
@@ -96,6 +98,8 @@ def mode_of(call: Call) -> Found:
     """mode: one of the numbers that are there most often, and where one of them stands."""
     inputs, dim = call["self"], call["dim"]
     numbers = np.moveaxis(middle(call.read(inputs).value).reshape(tuple(inputs.shape) or (1,)), dim, -1)
+    if numbers.size * numbers.shape[-1] > _MOST_PAIRS:
+        raise NotImplementedError(f"{numbers.size * numbers.shape[-1]:,} pairs of numbers")
     values, places = (call.got(slot, np.arange(call.out.numel())).reshape((*numbers.shape[:-1], 1)) for slot in "01")
     counts = (numbers[..., :, None] == numbers[..., None, :]).sum(axis=-1)
     is_one = np.where(numbers == values, counts, 0).max(axis=-1) == counts.max(axis=-1)
