@@ -448,6 +448,23 @@ CERTIFICATES: Mapping[str, Callable[[Call], Iterator[Residual]]] = {
 }
 """The certificate of each operator that has one."""
 
+MAY_BE_INFINITE = frozenset(
+    {
+        "linalg_solve_triangular",
+        "triangular_solve",
+        "_linalg_solve_ex",
+        "linalg_lu_solve",
+        "linalg_inv_ex",
+        "_linalg_det",
+        "_linalg_slogdet",
+        "linalg_lstsq",
+        "div",
+        "exp",
+        "reciprocal",
+    }
+)
+"""Operators whose results may be infinite, or no number, of moderate arguments: they divide, or multiply many."""
+
 OF_COMPLEX: Mapping[str, Callable[[Call], Iterator[Residual]]] = {
     "add": _of_complex(np.add, "self", "other", units=4),
     "sub": _of_complex(np.subtract, "self", "other", units=4),

@@ -6,13 +6,13 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from lntx.proof.call import Call, in_format_of
-from lntx.proof.certificates import CERTIFICATES, OF_COMPLEX, Residual
+from lntx.proof.certificates import CERTIFICATES, MAY_BE_INFINITE, OF_COMPLEX, Residual
 from lntx.proof.decomposition import by_decomposition
 from lntx.proof.formulas import FORMULAS, MOVES, OWN_FORMAT, bits, is_move
 from lntx.proof.numbers import FORMATS, Array, Bounded, as_balls, middle
@@ -118,7 +118,9 @@ def _compare(call: Call) -> Judged:
 
 def _certified(call: Call, residuals: Iterable[Residual]) -> Judged:
     """Compare what must be 0 with what rounding explains. The place is one of it, not one of the result."""
-    elements, worst, place = 0, 0.0, None
+    elements, worst, place = 0, 0.0, _infinite(call)
+    if place is not None:
+        return Judged(elements=call.result(place.slot).numel(), share=np.inf, strict=np.inf, place=place)
     with np.errstate(all="ignore"):
         for slot, what, residual, bound in residuals:
             sizes = np.abs(residual)
@@ -140,6 +142,32 @@ def _certified(call: Call, residuals: Iterable[Residual]) -> Judged:
     if not elements and place is not None:
         raise NotImplementedError(f"{call.name} of numbers that are not finite")
     return Judged(elements=elements, share=worst, strict=worst, place=place)
+
+
+def _infinite(call: Call) -> Place | None:
+    """Return the first number of a result that is not finite, where it must be: no residual would show it."""
+    reports_failure = call.name.endswith("_ex") and bool(call.outputs[-1].any())
+    if call.name in MAY_BE_INFINITE or reports_failure:
+        return None
+    largest = [tensor.abs().max() / torch.finfo(tensor.dtype).max ** 0.25 for tensor in _fractions(call.args.values())]
+    # One that is no number is not smaller either.
+    if not all(bool(size < 1) for size in largest):
+        return None
+    for slot, result in enumerate(call.outputs):
+        for tensor in _fractions([result]):
+            if not torch.isfinite(tensor).all():
+                index = tuple(int(k) for k in torch.nonzero(~torch.isfinite(tensor))[0])
+                note = "not of the result itself, but of what is no finite number in it"
+                return Place(slot=str(slot), index=index, got=np.inf, true=0.0, bound=0.0, note=note)
+    return None
+
+
+def _fractions(values: Iterable[Any]) -> list[torch.Tensor]:
+    return [
+        tensor
+        for tensor in tensors_of(values)
+        if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex())
+    ]
 
 
 def _with_poles(call: Call, numbers: Iterable[tuple[str, Array, Bounded]]) -> Iterator[tuple[str, Array, Bounded]]:

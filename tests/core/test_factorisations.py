@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import lntx
 from lntx.proof.call import Call
-from lntx.proof.certificates import CERTIFICATES, OF_COMPLEX
+from lntx.proof.certificates import CERTIFICATES, MAY_BE_INFINITE, OF_COMPLEX
 from lntx.proof.rows import judge
 
 KINDS = {torch.float32: 1e-3, torch.float64: 1e-9, torch.complex64: 1e-3}
@@ -132,6 +132,19 @@ def test_a_result_that_is_moved_in_one_number_is_wrong(name: str, dtype: torch.d
             call.outputs[slot] = right
             caught += 1
     assert caught
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", sorted({*NAMES} - MAY_BE_INFINITE))
+def test_a_number_that_is_lost_is_wrong(name: str, number: float) -> None:
+    call = called(name, torch.float32, 4, 2)
+    for slot, right in enumerate(call.outputs):
+        if right.is_floating_point() or right.is_complex():
+            lost = right.clone()
+            lost[(0,) * lost.dim()] = number
+            call.outputs[slot] = lost
+            assert judge(call).share > 1, slot
+            call.outputs[slot] = right
 
 
 @pytest.mark.parametrize("name", NAMES)
