@@ -10,8 +10,8 @@ import sys
 import torch
 from torch import nn
 
-from lntx.model import LNTXLinearModel
 from lntx.training.gradients import Part, backward, gradient
+from lntx.training.model import LNTXLinearModel
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from kernel_cases import CASES
 
-from lntx.canary.kernels import KERNELS, Kernel, prove_liger
+from lntx.canary.operators.kernels import KERNELS, Kernel, prove_liger
 from lntx.proof.hard_inputs import Case, hard_inputs
 from lntx.proof.kernels import prove_kernel
 

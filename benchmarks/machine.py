@@ -8,8 +8,8 @@ import platform
 import numpy as np
 import torch
 
-from lntx import __version__
-from lntx.canary.drift import device_kind
+from lntx.base.version import __version__
+from lntx.canary.suite.baseline import device_kind
 
 
 def described() -> str:

@@ -52,8 +52,8 @@ def _run(settings: dict[str, str]) -> list[str]:
 
 def _child() -> None:
     """Run the canaries in this process, and print a line for each."""
-    from lntx.canary.options import CanaryOptions
     from lntx.canary.run import run_canary
+    from lntx.canary.suite.options import CanaryOptions
 
     wrong = []
     for seed in SEEDS:

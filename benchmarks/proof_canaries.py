@@ -15,9 +15,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from benchmarks.machine import described
-from lntx.canary.options import CanaryOptions
-from lntx.canary.results import Canary, OperatorReport
 from lntx.canary.run import run_canary
+from lntx.canary.suite.options import CanaryOptions
+from lntx.canary.suite.results import Canary, OperatorReport
 
 PAGE = Path(__file__).parent / "results" / "proof_canaries.md"
 

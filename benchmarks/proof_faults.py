@@ -11,7 +11,7 @@ from pathlib import Path
 from more_proof_faults import MORE_FAULTS, is_caught
 
 from benchmarks.machine import described
-from lntx.proof.faults import PROOF_FAULTS, ProofFault, prove_with
+from lntx.canary.operators.faults import PROOF_FAULTS, ProofFault, prove_with
 
 PAGE = Path(__file__).parent / "results" / "proof_faults.md"
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-import lntx.workers
+import lntx.base.workers
 from benchmarks.machine import described
 from lntx.config.loading import settle
 from lntx.data.dataset import Dataset, open_dataset, read_blocks
@@ -87,7 +87,7 @@ def _stages(folder: Path, num_rows: int, num_features: int, rounds: int) -> None
     warm = _Stages(folder, max(2**24 // (num_features + 1), 10**5), num_features)
     for work in (warm.generate, warm.train, warm.evaluate):
         work()
-    stages, cores = _Stages(folder, num_rows, num_features), lntx.workers.cores()
+    stages, cores = _Stages(folder, num_rows, num_features), lntx.base.workers.cores()
     taken: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
         for count in sorted({1, cores}):
@@ -166,7 +166,7 @@ def _against_others(folder: Path, num_rows: int, rounds: int) -> None:
 
 def with_cores(count: int) -> None:
     """Let passes over the rows use a number of cores."""
-    lntx.workers.cores = lambda: count
+    lntx.base.workers.cores = lambda: count
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -16,11 +16,11 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from flows.cli.app import app, command
-from lntx.canary.nodes import NodeReport, NodesReport
-from lntx.canary.results import Canary, CaseReport, FaultReport, OperatorReport
+from lntx.base.errors import KINDS
+from lntx.canary.suite.results import Canary, CaseReport, FaultReport, OperatorReport
+from lntx.cluster.nodes import NodeReport, NodesReport
 from lntx.config.schema import Pipeline
 from lntx.doctor import Finding
-from lntx.errors import KINDS
 from lntx.runs.exchange import Copied
 from lntx.runs.garbage import Collection
 from lntx.runs.history import Difference, RunSummary

@@ -13,18 +13,18 @@ from pydantic import Field
 from flows.engines import working
 from flows.killed import marked
 from flows.tasks import name_run, root, send_core_logs, wrong_answer
-from lntx.canary.nodes import NodeReport, nodes_page, report_of, summarize_nodes, work_for
-from lntx.canary.not_run import NotRun
-from lntx.canary.options import CanaryOptions, Device, Level, settle_options
+from lntx.base.errors import BadInput, LntxError
+from lntx.base.text import MAX_MESSAGE, for_message
 from lntx.canary.page import canary_page, summary
-from lntx.canary.results import Canary, CaseReport
 from lntx.canary.run import conclude_canary, open_suite
-from lntx.canary.suite import Result, Suite, keep_first_files, log_if_interrupted
-from lntx.cluster import Cluster, Place
+from lntx.canary.suite.not_run import NotRun
+from lntx.canary.suite.options import CanaryOptions, Device, Level, settle_options
+from lntx.canary.suite.results import Canary, CaseReport
+from lntx.canary.suite.suite import Result, Suite, keep_first_files, log_if_interrupted
+from lntx.cluster.engine import Cluster, Place
+from lntx.cluster.nodes import NodeReport, nodes_page, report_of, summarize_nodes, work_for
 from lntx.config.schema import MAX_SEED
-from lntx.errors import BadInput, LntxError
 from lntx.report.page import Page, to_markdown
-from lntx.text import MAX_MESSAGE, for_message
 
 TAG = "canary"
 """Tag of every run of a canary."""

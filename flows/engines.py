@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from lntx.errors import BadInput
-from lntx.text import quoted, suggest
+from lntx.base.errors import BadInput
+from lntx.base.text import quoted, suggest
 
 if TYPE_CHECKING:
-    from lntx.cluster import Cluster
+    from lntx.cluster.engine import Cluster
 
 logger = logging.getLogger("lntx.engines")
 
@@ -62,11 +62,11 @@ def working(root: Path) -> Iterator[Cluster | None]:
     if not is_ray():
         yield None
         return
-    from lntx.cluster import connected
-    from lntx.files import network_disk
+    from lntx.base.files import network_disk
+    from lntx.base.workers import use_engine
+    from lntx.cluster.engine import connected
     from lntx.pipeline.table import TABLE
     from lntx.store.store import Store
-    from lntx.workers import use_engine
 
     Store(root).prepare()
     kind = network_disk(root)

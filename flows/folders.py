@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from lntx.base.errors import BadInput
+from lntx.base.text import for_message
 from lntx.config.schema import Data
-from lntx.errors import BadInput
-from lntx.text import for_message
 
 _VARIABLE = "LNTX_SERVED_FOLDERS"
 

@@ -9,7 +9,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.tasks import root, send_core_logs
-from lntx.errors import LntxError
+from lntx.base.errors import LntxError
 from lntx.runs.garbage import collect_garbage
 from lntx.store.store import Store
 

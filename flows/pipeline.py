@@ -18,18 +18,18 @@ from flows.engines import is_ray, working
 from flows.folders import refuse_other_folders
 from flows.killed import marked
 from flows.tasks import TASKS, Force, name_run, root, send_core_logs, wrong_answer
+from lntx.base.errors import LntxError
+from lntx.base.stages import STAGES, Stage, select
+from lntx.base.text import MAX_NAME, for_message
 from lntx.config.loading import validate
 from lntx.config.schema import Data, Evaluate, Export, Pipeline, Train, changed_settings
-from lntx.errors import LntxError
 from lntx.pipeline.conclude import conclude
 from lntx.pipeline.outcome import Outcome, Request
 from lntx.pipeline.runner import begin
 from lntx.report.report import coefficients
 from lntx.runs.run import Run
-from lntx.stages import STAGES, Stage, select
 from lntx.store.leases import running
 from lntx.store.store import Store
-from lntx.text import MAX_NAME, for_message
 
 REPORTS = "LNTX_REPORTS_URL"
 """Variable with the address below which the reports of this root are served."""

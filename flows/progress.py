@@ -13,8 +13,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.runtime import flow_run
 
-from lntx.progress import on_progress
-from lntx.stages import Stage
+from lntx.base.progress import on_progress
+from lntx.base.stages import Stage
 
 logger = logging.getLogger(__name__)
 

@@ -21,11 +21,11 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.progress import show_progress
-from lntx.errors import LntxError, WrongAnswer
+from lntx.base.errors import LntxError, WrongAnswer
+from lntx.base.stages import Stage
+from lntx.base.text import EscapedLines
 from lntx.pipeline.outcome import Outcome, Request
 from lntx.pipeline.runner import obtain
-from lntx.stages import Stage
-from lntx.text import EscapedLines
 
 _HOUR = 3600.0
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lntx.base.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from lntx.api import fit, plot, predict, residuals, run, run_canary, run_sweep
     from lntx.export.formats import load_model
-    from lntx.model import LNTXLinearModel
     from lntx.proof.hard_inputs import assert_proved, hard_inputs
     from lntx.proof.kernels import prove_kernel
     from lntx.proof.program import check_program
     from lntx.proof.prove import prove
+    from lntx.training.model import LNTXLinearModel
 
 __all__ = [
     "LNTXLinearModel",
@@ -33,10 +35,9 @@ __all__ = [
     "run_canary",
     "run_sweep",
 ]
-__version__ = "0.1.0"
 
 _HOMES = {
-    "LNTXLinearModel": "lntx.model",
+    "LNTXLinearModel": "lntx.training.model",
     "fit": "lntx.api",
     "assert_proved": "lntx.proof.hard_inputs",
     "check_program": "lntx.proof.program",

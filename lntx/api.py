@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from lntx.base.errors import BadInput
+from lntx.base.stages import Stage, select
+from lntx.base.text import listed, quoted, suggest
 from lntx.config.loading import KEYS, settle, unknown
 from lntx.config.schema import Data, Evaluate, Export, Pipeline, Section, Train
 from lntx.data.frames import held, is_frame, with_target
 from lntx.data.importing import uses
-from lntx.errors import BadInput
 from lntx.evaluation.residuals import each_residual
 from lntx.models import Interval, find_model
 from lntx.pipeline.outcome import Request
 from lntx.pipeline.runner import run_stages
 from lntx.report.report import draw
 from lntx.runs.run import Run
-from lntx.stages import Stage, select
 from lntx.store.store import Store
-from lntx.text import listed, quoted, suggest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lntx.canary.results import Canary
+    from lntx.canary.suite.results import Canary
     from lntx.sweep.sweep import Sweep
 
 Root = str | os.PathLike[str]
@@ -134,8 +134,8 @@ def run_canary(*, root: Root | None = None, **options: Any) -> Canary:
 
     Raises: BadInput: a value is out of range, or two options contradict each other.
     """
-    from lntx.canary.options import settle_options
     from lntx.canary.run import run_canary as run_cases
+    from lntx.canary.suite.options import settle_options
 
     return run_cases(settle_options(**options), root=_root(root))
 

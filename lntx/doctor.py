@@ -22,11 +22,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from lntx import __version__
+from lntx.base.files import network_disk
+from lntx.base.text import listed
+from lntx.base.version import __version__
+from lntx.base.workers import cores
 from lntx.config.schema import Section
-from lntx.files import network_disk
-from lntx.text import listed
-from lntx.workers import cores
 
 State = Literal["ok", "note", "problem"]
 

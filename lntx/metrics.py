@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from lntx import __version__
-from lntx.files import read_regular, write_whole
+from lntx.base.files import read_regular, write_whole
+from lntx.base.version import __version__
 from lntx.runs.run import Run
 
 if TYPE_CHECKING:
     # They import torch, which a server does without.
-    from lntx.canary.nodes import NodesReport
-    from lntx.canary.results import Canary
+    from lntx.canary.suite.results import Canary
+    from lntx.cluster.nodes import NodesReport
 
 _MAX_BYTES = 10_000_000
 _LAST_PASS = "lntx_last_pass_timestamp_seconds"
@@ -60,7 +60,7 @@ class Metrics:
         if isinstance(result, Run):
             self.add_run(result)
             return
-        from lntx.canary.results import Canary
+        from lntx.canary.suite.results import Canary
 
         if isinstance(result, Canary):
             self._add_canary(result)

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from lntx.base.errors import BadInput, Damaged
+from lntx.base.files import MAX_MODEL_BYTES, parse_json, read_regular
+from lntx.base.text import for_message, listed
 from lntx.config.schema import Data, Section
-from lntx.errors import BadInput, Damaged
 from lntx.evaluation.inference import t_quantile
 from lntx.export.formats import Linear, linear_of, predictor_of, read_model
-from lntx.files import MAX_MODEL_BYTES, parse_json, read_regular
 from lntx.numerics.powers import powers
 from lntx.numerics.residuals import residuals
 from lntx.runs.records import pointer_path, read_pointer, read_run
 from lntx.store.sealed import DamagedFile
 from lntx.store.store import Store
-from lntx.text import for_message, listed
 
 if TYPE_CHECKING:
     import pyarrow as pa

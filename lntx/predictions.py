@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lntx.base.errors import BadInput
+from lntx.base.text import for_message, quoted
 from lntx.data.spelling import Spelling
 from lntx.data.tables import Table, open_table
-from lntx.errors import BadInput
 from lntx.models import Interval, Model, columns_of
-from lntx.text import for_message, quoted
 
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 

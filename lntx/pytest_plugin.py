@@ -39,9 +39,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     level = session.config.getoption("--lntx-canary")
     if level is None or hasattr(session.config, "workerinput"):
         return
-    from lntx.canary.options import CanaryOptions
     from lntx.canary.page import summary
     from lntx.canary.run import run_canary
+    from lntx.canary.suite.options import CanaryOptions
 
     options = CanaryOptions(deep=True) if level == "deep" else CanaryOptions(level=int(level))
     with tempfile.TemporaryDirectory(prefix="lntx-canary-") as root:

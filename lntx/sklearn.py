@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from lntx.api import fit
-from lntx.errors import BadInput, WrongAnswer
+from lntx.base.errors import BadInput, WrongAnswer
 from lntx.numerics.residuals import residuals
 from lntx.runs.run import Run
 

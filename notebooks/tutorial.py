@@ -531,8 +531,8 @@ lntx.predict(pd.DataFrame({"distance_km": [3.0, 15.0], "age_years": [10, 40], "a
 # In a terminal, this is `lntx canary --local`; in Python:
 
 # %%
-from lntx.canary.options import CanaryOptions
 from lntx.canary.run import run_canary
+from lntx.canary.suite.options import CanaryOptions
 
 healthy = run_canary(root=folder.name)
 print("verdict", healthy.verdict)

@@ -487,8 +487,8 @@ lntx.predict(pd.DataFrame({"距离_km": [3.0, 15.0], "房龄_年": [10, 40], "�
 # 一条知道正确答案的流水线，可以用来验证整个软件栈的训练结果仍然正确。`lntx canary` 在临时文件夹里重新计算一切，不用任何缓存，并把*每个 epoch* 与第 1 节的闭式解比较，闭式解计算到 60 位。在终端里运行 `lntx canary --local`；在 Python 里：
 
 # %%
-from lntx.canary.options import CanaryOptions
 from lntx.canary.run import run_canary
+from lntx.canary.suite.options import CanaryOptions
 
 healthy = run_canary(root=folder.name)
 print("结论：", healthy.verdict)

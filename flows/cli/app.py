@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from lntx import __version__
+from lntx.base.version import __version__
 
 if TYPE_CHECKING:
     from flows.cli.options import Common

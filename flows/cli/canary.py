@@ -16,14 +16,14 @@ from flows.cli.options import Common, Where, Whole
 from flows.cli.outputs import refuse_metrics, refuse_output, write_metrics
 from flows.cli.printing import print_page
 from flows.engines import is_ray, working
-from lntx.canary.options import CanaryOptions, Device, Level, settle_options
+from lntx.base.errors import BadInput, LntxError, WrongAnswer
+from lntx.canary.suite.options import CanaryOptions, Device, Level, settle_options
 from lntx.config.schema import Section
-from lntx.errors import BadInput, LntxError, WrongAnswer
 from lntx.store.store import Store
 
 if TYPE_CHECKING:
-    from lntx.canary.nodes import NodesReport
-    from lntx.canary.results import Canary
+    from lntx.canary.suite.results import Canary
+    from lntx.cluster.nodes import NodesReport
 
 _EARLIER_JUNIT = b'<?xml version="1.0" encoding="utf-8"?>\n<testsuites>\n\t<testsuite name="lntx canary"'
 
@@ -107,7 +107,7 @@ def _run(options: CanaryOptions, common: Common, *, local: bool) -> Canary:
     open_suite(options, root=common.folder)
     if local:
         return run_canary(options, root=common.folder)
-    from flows.launch import run_canary_flow
+    from flows.client.launch import run_canary_flow
 
     return run_canary_flow(options, common.folder)
 
@@ -173,16 +173,16 @@ def _refuse_engine(options: CanaryOptions, every_node: bool, junit: Path | None)
 def _run_on_nodes(options: CanaryOptions, common: Common, *, local: bool, prom: Path | None) -> int:
     root = common.folder.absolute()
     if local:
-        from lntx.canary.nodes import run_on_every_node
+        from lntx.cluster.nodes import run_on_every_node
 
         with working(root) as cluster:
             assert cluster is not None
             result = run_on_every_node(cluster, options)
     else:
-        from flows.launch import run_nodes_flow
+        from flows.client.launch import run_nodes_flow
 
         result = run_nodes_flow(options, root)
-    from lntx.canary.nodes import nodes_page
+    from lntx.cluster.nodes import nodes_page
 
     print_result(common, result, lambda: print_page(nodes_page(result)))
     write_metrics(result, prom)
@@ -203,9 +203,9 @@ def _list_faults(options: CanaryOptions, common: Common) -> int:
 def _try_faults(options: CanaryOptions, junit: Path | None, common: Common) -> int:
     """Plant every fault in turn, in this process; return 0 if each is caught and blamed on the right part, else 1."""
     from lntx.canary.junit import write_faults_junit
-    from lntx.canary.not_run import NotRun, by_cause
     from lntx.canary.page import count_wrong, faults_page
     from lntx.canary.run import run_faults
+    from lntx.canary.suite.not_run import NotRun, by_cause
 
     with _without_log():
         results = [*run_faults(options)]

@@ -13,8 +13,8 @@ from flows.cli.options import Common
 from flows.cli.printing import print_table, say
 from flows.server.home import Home
 from flows.server.settings import POSTGRESQL, is_healthy
+from lntx.base.errors import ServerUnreachable
 from lntx.doctor import Finding, examine
-from lntx.errors import ServerUnreachable
 from lntx.store.leases import killed_flows
 from lntx.store.store import Store
 
@@ -47,7 +47,7 @@ def _killed(root: Path) -> Iterator[Finding]:
     """Mark the runs of killed processes as crashed."""
     from prefect.client.orchestration import get_client
 
-    from flows.connection import connected
+    from flows.client.connection import connected
     from flows.killed import settle_killed
 
     with connected(root, meanwhile=lambda: None):
@@ -62,7 +62,7 @@ def _server(root: Path) -> Iterator[Finding]:
     own = home.running() if home.folder.is_dir() else None
     if url is not None:
         # Imported here: it imports Prefect.
-        from flows.connection import check
+        from flows.client.connection import check
 
         try:
             check(url)

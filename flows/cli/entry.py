@@ -22,10 +22,10 @@ from flows.cli.app import COMMANDS, app, command, print_json
 from flows.cli.options import SECTIONS, options_of
 from flows.cli.progress import clear_progress, progress_shown
 from flows.cli.signals import ended_by_signals
+from lntx.base.errors import BadInput, LntxError
+from lntx.base.stages import STAGES
+from lntx.base.text import MAX_NAME, EscapedLines, JsonLines, for_message, quoted
 from lntx.config.loading import KEYS, explain, is_list, unknown
-from lntx.errors import BadInput, LntxError
-from lntx.stages import STAGES
-from lntx.text import MAX_NAME, EscapedLines, JsonLines, for_message, quoted
 
 _INTERRUPTED = 130
 _GLOBALS = ("--json", "--root", "--log-format", "-q", "--quiet", "-v", "--verbose")

@@ -20,10 +20,10 @@ from flows.cli.printing import (
     print_runs,
     say,
 )
-from lntx.errors import BadInput, Damaged, LntxError
-from lntx.files import write_whole
+from lntx.base.errors import BadInput, Damaged, LntxError
+from lntx.base.files import write_whole
+from lntx.base.text import for_message, quoted
 from lntx.store.store import Store
-from lntx.text import for_message, quoted
 
 if TYPE_CHECKING:
     from lntx.runs.exchange import Copied

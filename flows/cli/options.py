@@ -15,10 +15,10 @@ from cyclopts import Parameter, Token
 from pydantic import BaseModel, Field, create_model
 
 from flows.engines import Engine, choose
+from lntx.base.stages import Selection, Stage, select
+from lntx.base.text import quoted
 from lntx.config.loading import is_list, parse_text, settle
 from lntx.config.schema import SPELLING_KEYS, Data, Evaluate, Export, Pipeline, Section, Train
-from lntx.stages import Selection, Stage, select
-from lntx.text import quoted
 
 
 def whole(_type: Any, tokens: Sequence[Token]) -> int:

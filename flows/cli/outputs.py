@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.options import Common
-from lntx.errors import BadInput
-from lntx.files import open_regular
+from lntx.base.errors import BadInput
+from lntx.base.files import open_regular
+from lntx.base.text import for_message
 from lntx.store.store import Store
-from lntx.text import for_message
 
 if TYPE_CHECKING:
-    from lntx.canary.nodes import NodesReport
-    from lntx.canary.results import Canary
+    from lntx.canary.suite.results import Canary
+    from lntx.cluster.nodes import NodesReport
     from lntx.runs.run import Run
 
 METRICS_BEGIN = b"# HELP lntx_version_info "

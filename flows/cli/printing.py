@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flows.cli.progress import clear_progress
+from lntx.base.text import MAX_MESSAGE, align, escape, for_message, shorten
 from lntx.config.schema import changed_settings
-from lntx.text import MAX_MESSAGE, align, escape, for_message, shorten
 
 if TYPE_CHECKING:
+    from lntx.base.stages import Stage
     from lntx.pipeline.plan import StagePlan
     from lntx.report.page import Page
     from lntx.runs.garbage import Collection
     from lntx.runs.history import Ancestor, Difference, RunSummary
     from lntx.runs.run import Run
     from lntx.runs.verify import Check
-    from lntx.stages import Stage
     from lntx.sweep.sweep import Sweep
 
 _MAX_COEFFICIENTS = 20

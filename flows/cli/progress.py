@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from lntx.progress import on_progress
+from lntx.base.progress import on_progress
 
 _AFTER_S = 2.0
 _EVERY_S = 0.2

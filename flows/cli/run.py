@@ -14,15 +14,15 @@ from flows.cli.options import Common, Configuration, DialectFlags, Range, Where,
 from flows.cli.outputs import refuse_metrics, refuse_output, write_metrics
 from flows.cli.printing import print_plan, print_run, print_sweep, say
 from flows.engines import is_ray, working
+from lntx.base.errors import BadInput, NotFresh, WrongAnswer
+from lntx.base.stages import Selection
+from lntx.base.text import for_message
 from lntx.config.schema import Pipeline
-from lntx.errors import BadInput, NotFresh, WrongAnswer
 from lntx.export.worker import fresh_process
 from lntx.pipeline.outcome import Request
 from lntx.pipeline.plan import plan as plan_stages
 from lntx.runs.run import Run
-from lntx.stages import Selection
 from lntx.store.store import Store
-from lntx.text import for_message
 
 
 def run(
@@ -217,7 +217,7 @@ def _run(pipeline: Pipeline, range_: Range, common: Common, where: Where, *, loc
         if "export" in work:
             # Its imports overlap those of Prefect.
             fresh_process()
-        from flows.launch import run_flow
+        from flows.client.launch import run_flow
 
         result = run_flow(
             pipeline,

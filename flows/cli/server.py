@@ -20,9 +20,9 @@ from flows.server.home import Home, Running, ServerState, refuse_other_database
 from flows.server.schedule_checks import canary_alert_hours, check_schedules
 from flows.server.settings import ServerOptions, is_healthy, prefect_home
 from flows.server.unit import unit
+from lntx.base.errors import BadInput, LntxError
+from lntx.base.text import quoted
 from lntx.config.loading import explain
-from lntx.errors import BadInput, LntxError
-from lntx.text import quoted
 
 _DEFAULTS = ServerOptions()
 _UP_WITHIN_S = 800.0

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from flows.server.deployments import FLOWS
 from flows.server.settings import SILENT_S, ServerOptions
-from lntx import errors
+from lntx.base import errors
 
 _Action = CallWebhook | SendNotification | DoNothing
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lntx.stages import Stage
+from lntx.base.stages import Stage
 
 _SCHEDULED = "-scheduled"
 

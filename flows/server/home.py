@@ -20,10 +20,10 @@ from typing import Any
 
 from pydantic import Field
 
+from lntx.base.errors import LntxError
+from lntx.base.files import open_regular, read_json, read_regular
+from lntx.base.text import for_message
 from lntx.config.schema import Section
-from lntx.errors import LntxError
-from lntx.files import open_regular, read_json, read_regular
-from lntx.text import for_message
 
 _LOOKS_WITHIN_S = 1.0
 

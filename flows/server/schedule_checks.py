@@ -8,8 +8,8 @@ import itertools
 from typing import TYPE_CHECKING
 
 from flows.server.settings import MAX_HOURS
-from lntx.errors import BadInput
-from lntx.text import quoted
+from lntx.base.errors import BadInput
+from lntx.base.text import quoted
 
 if TYPE_CHECKING:
     from flows.server.settings import ServerOptions

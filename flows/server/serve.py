@@ -43,8 +43,8 @@ from flows.server.orphans import (
     settle_orphans,
 )
 from flows.server.settings import LAST_WORDS_S, ServerOptions, is_healthy
+from lntx.base.stages import Stage
 from lntx.pipeline.table import sections_for
-from lntx.stages import Stage
 
 # A scheduled run that finds another running is cancelled.
 _ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)

@@ -30,7 +30,7 @@ from flows.server.settings import (
     is_healthy,
     server_environment,
 )
-from lntx.errors import LntxError
+from lntx.base.errors import LntxError
 
 logger = logging.getLogger("lntx.supervisor")
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flows.server.home import Home
-from lntx.errors import BadInput
-from lntx.text import quoted
+from lntx.base.errors import BadInput
+from lntx.base.text import quoted
 
 _UNIT = """\
 # ~/.config/systemd/user/lntx.service

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from junitparser import Error, Failure, JUnitXml, Skipped, SystemOut, TestCase, TestSuite
 
-from lntx.canary.not_run import NotRun
+from lntx.base.files import write_whole
 from lntx.canary.page import case_name, fault_line
-from lntx.canary.results import Canary, FaultReport
-from lntx.files import write_whole
+from lntx.canary.suite.not_run import NotRun
+from lntx.canary.suite.results import Canary, FaultReport
 
 SUITE = "lntx canary"
 """Name of the test suite."""

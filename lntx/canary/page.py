@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lntx.canary.not_run import NotRun, count_not_run
-from lntx.canary.results import Canary, CaseReport, FaultReport, OperatorReport
+from lntx.canary.suite.not_run import NotRun, count_not_run
+from lntx.canary.suite.results import Canary, CaseReport, FaultReport, OperatorReport
 from lntx.report import plots
 from lntx.report.page import Page, Picture, Table
 
 if TYPE_CHECKING:
-    from lntx.proof.faults import Fault
+    from lntx.canary.suite.fault import Fault
 
 _SHADES = ((1.0, "█"), (0.3, "▓"), (0.1, "▒"), (0.01, "░"))
 _LEGEND = "share of the rounding bound: ░ 0.01, ▒ 0.1, ▓ 0.3, █ 1 or more; over 1 is wrong"

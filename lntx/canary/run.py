@@ -9,28 +9,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lntx.canary.not_run import NotRun
-from lntx.canary.options import CanaryOptions
+from lntx.base.files import write_whole
+from lntx.base.progress import report_progress
 from lntx.canary.page import canary_page
-from lntx.canary.results import Canary, FaultReport
-from lntx.canary.suite import Result, Suite, keep_first_files, log_if_interrupted
-from lntx.files import write_whole
-from lntx.progress import report_progress
+from lntx.canary.suite.not_run import NotRun
+from lntx.canary.suite.options import CanaryOptions
+from lntx.canary.suite.results import Canary, FaultReport
+from lntx.canary.suite.suite import Result, Suite, keep_first_files, log_if_interrupted
 from lntx.report.page import to_html
 
 if TYPE_CHECKING:
     # What serves a canary does without torch, which only its runs need.
-    from lntx.canary.operators import OperatorSuite
-    from lntx.canary.trainings import TrainingSuite
-    from lntx.proof.faults import Fault
+    from lntx.canary.operators.suite import OperatorSuite
+    from lntx.canary.suite.fault import Fault
+    from lntx.canary.trainings.suite import TrainingSuite
 
 logger = logging.getLogger(__name__)
 
 
 def find_suite(deep: bool) -> type[TrainingSuite] | type[OperatorSuite]:
     """Return the suite that the options choose."""
-    from lntx.canary.operators import OperatorSuite
-    from lntx.canary.trainings import TrainingSuite
+    from lntx.canary.operators.suite import OperatorSuite
+    from lntx.canary.trainings.suite import TrainingSuite
 
     return OperatorSuite if deep else TrainingSuite
 

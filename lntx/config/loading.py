@@ -15,10 +15,10 @@ from typing import Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
+from lntx.base.errors import BadInput
+from lntx.base.files import parse_json, read_regular
+from lntx.base.text import MAX_NAME, for_message, quoted, suggest
 from lntx.config.schema import PRESETS, Pipeline
-from lntx.errors import BadInput
-from lntx.files import parse_json, read_regular
-from lntx.text import MAX_NAME, for_message, quoted, suggest
 
 Layer = Mapping[str, Mapping[str, Any]]
 

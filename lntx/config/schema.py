@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from lntx.text import MAX_NAME, quoted
+from lntx.base.text import MAX_NAME, quoted
 
 Format = Literal["safetensors", "pt2", "onnx"]
 

@@ -19,10 +19,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.csv
 
+from lntx.base.errors import BadInput
+from lntx.base.files import open_regular
+from lntx.base.text import for_message, listed
 from lntx.data.spelling import Spelling
-from lntx.errors import BadInput
-from lntx.files import open_regular
-from lntx.text import for_message, listed
 
 # A cell may be of any size: pyarrow, which reads the rows, has no limit either.
 csv.field_size_limit(2**31 - 1)

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lntx.files import HashingWriter
+from lntx.base.files import HashingWriter
+from lntx.base.progress import report_progress
+from lntx.base.workers import map_in_order
 from lntx.numerics.powers import power_names, powers
-from lntx.progress import report_progress
-from lntx.workers import map_in_order
 
 Result = TypeVar("Result")
 

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from lntx.base.errors import BadInput
+from lntx.base.files import HashingWriter
+from lntx.base.text import MAX_NAME, listed, quoted
 from lntx.config.schema import FRAME
-from lntx.errors import BadInput
-from lntx.files import HashingWriter
-from lntx.text import MAX_NAME, listed, quoted
 
 _BATCH_ROWS = 2**16
 _held: dict[str, list[pa.Table]] = {}

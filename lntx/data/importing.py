@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lntx.base.errors import BadInput
+from lntx.base.files import state_of
+from lntx.base.text import MAX_NAME, for_message, listed, quoted
 from lntx.config.schema import Data
 from lntx.data.columns import labels, numbers, read_terms, terms_of
 from lntx.data.dataset import open_dataset, read_blocks, write_dataset
@@ -18,10 +21,7 @@ from lntx.data.problems import MAX_WEIGHT, MOST_LEVELS, Gaps, Problems, hardly_r
 from lntx.data.spelling import Spelling, classify, is_total
 from lntx.data.suspicions import Suspicions
 from lntx.data.tables import Source, Table, look_at, open_table, readable
-from lntx.errors import BadInput
-from lntx.files import state_of
 from lntx.numerics.collinearity import BIAS, dependences, describe
-from lntx.text import MAX_NAME, for_message, listed, quoted
 
 # Fewer rows rise by one too often by chance.
 _NUMBERED_ROWS = 10

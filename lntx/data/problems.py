@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 import numpy as np
 import pyarrow as pa
 
+from lntx.base.errors import BadInput
+from lntx.base.text import MAX_NAME, example, quoted
 from lntx.config.schema import MAX_MAGNITUDE
 from lntx.data.spelling import Profile
 from lntx.data.tables import Table
-from lntx.errors import BadInput
-from lntx.text import MAX_NAME, example, quoted
 
 _MOST_LINES = 9
 _MOST_PATTERNS = 4096

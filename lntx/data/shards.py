@@ -10,12 +10,12 @@ import json
 import logging
 from pathlib import Path
 
+from lntx.base.files import read_json, sha256_of, sync
+from lntx.base.progress import report_progress
+from lntx.base.workers import map_in_order
 from lntx.config.schema import Data
 from lntx.data.dataset import block_rows
 from lntx.data.synthetic import generate_dataset
-from lntx.files import read_json, sha256_of, sync
-from lntx.progress import report_progress
-from lntx.workers import map_in_order
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lntx.text import MAX_NAME, listed, quoted
+from lntx.base.text import MAX_NAME, listed, quoted
 
 _OUTLYING = 1e6
 # What programs write for a missing value: netCDF, CF conventions, survey and weather data.

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from lntx.base.progress import report_progress
 from lntx.config.schema import Data
 from lntx.data.dataset import block_rows, write_dataset
-from lntx.progress import report_progress
 
 STREAM_ROWS = 2**20
 """Rows of a column that share one random stream: every process that generates this range gets the same rows."""

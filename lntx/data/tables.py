@@ -23,13 +23,13 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lntx.base.errors import BadInput
+from lntx.base.files import open_regular, parse_json, state_of
+from lntx.base.text import MAX_NAME, for_message, listed, quoted, suggest
 from lntx.config.schema import FRAME
 from lntx.data.csv_files import CsvFile, encoding_hint, first_bytes
 from lntx.data.frames import frame_of
 from lntx.data.spelling import Spelling
-from lntx.errors import BadInput
-from lntx.files import open_regular, parse_json, state_of
-from lntx.text import MAX_NAME, for_message, listed, quoted, suggest
 
 _BATCH_ROWS = 2**16
 _PARQUET, _FEATHER = b"PAR1", b"ARROW1"

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from lntx.base.files import sha256_of
 from lntx.config.schema import Data
 from lntx.data.dataset import Block, Dataset, read_blocks
 from lntx.data.row_digest import RowsDigest
 from lntx.data.synthetic import generate_blocks
-from lntx.files import sha256_of
 
 
 class Redrawn:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from lntx.base.stages import Blame
+from lntx.base.text import MAX_NAME, quoted
 from lntx.config.schema import Data, Evaluate
 from lntx.data.dataset import Block, Dataset, pass_over, read_blocks
 from lntx.data.row_digest import RowsDigest
@@ -22,8 +24,6 @@ from lntx.evaluation.residuals import residual_figures
 from lntx.evaluation.rounding import Rounding
 from lntx.evaluation.verdict import Coefficient, Evaluation
 from lntx.numerics.gram import Gram
-from lntx.stages import Blame
-from lntx.text import MAX_NAME, quoted
 from lntx.training.result import Fit
 
 FULL_DIGITS = 15.95

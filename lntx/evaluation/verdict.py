@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from lntx.base.stages import Blame
 from lntx.config.schema import Section
-from lntx.stages import Blame
 
 
 class Coefficient(Section):

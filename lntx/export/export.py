@@ -17,7 +17,7 @@ from lntx.evaluation.verdict import Evaluation
 from lntx.export.formats import FORMATS, load_model
 from lntx.export.readback import ask
 from lntx.export.worker import Refused
-from lntx.model import LNTXLinearModel
+from lntx.training.model import LNTXLinearModel
 from lntx.training.result import Fit
 
 logger = logging.getLogger(__name__)

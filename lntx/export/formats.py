@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from lntx.base.errors import BadInput, LntxError
+from lntx.base.files import MAX_MODEL_BYTES, read_regular
+from lntx.base.text import for_message
 from lntx.config.schema import Format
-from lntx.errors import BadInput, LntxError
-from lntx.files import MAX_MODEL_BYTES, read_regular
-from lntx.text import for_message
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from lntx.model import LNTXLinearModel
+    from lntx.training.model import LNTXLinearModel
 
 Predictor: TypeAlias = "Callable[[np.ndarray], np.ndarray]"
 """Rows, shape (num_rows, num_features), to predictions, shape (num_rows, 1), in the model's dtype."""
@@ -112,7 +112,7 @@ def model_of(content: bytes, file: Path) -> LNTXLinearModel:
     """Return the model in the bytes of a safetensors file. Raises: BadInput: as `linear_of`."""
     import torch
 
-    from lntx.model import LNTXLinearModel
+    from lntx.training.model import LNTXLinearModel
 
     linear = linear_of(content, file)
     dtype: torch.dtype = getattr(torch, linear.dtype)
@@ -272,7 +272,7 @@ def _tensors(message: Any) -> Iterator[Any]:
 
 
 def _write_safetensors(model: LNTXLinearModel) -> bytes:
-    from lntx.model import dump_weights
+    from lntx.training.model import dump_weights
 
     return dump_weights(model)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lntx.base.files import sha256_of
 from lntx.export.formats import load_predictor
 from lntx.export.worker import fresh_process
-from lntx.files import sha256_of
 
 
 def ask(model: Path, rows: Sequence[Path], answers: Sequence[Path]) -> None:

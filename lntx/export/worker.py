@@ -17,7 +17,7 @@ import sys
 import threading
 from typing import Any
 
-from lntx.errors import LntxError
+from lntx.base.errors import LntxError
 
 # A name instead of an import, which would be circular.
 _WARM_UP = "lntx.export.readback:warm_up"

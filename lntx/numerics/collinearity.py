@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from lntx.errors import BadInput
-from lntx.text import MAX_NAME, quoted
+from lntx.base.errors import BadInput
+from lntx.base.text import MAX_NAME, quoted
 
 _LISTED = 5
 # A column this close to a linear combination of others, relative to its length, is one up to rounding.

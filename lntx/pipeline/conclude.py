@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lntx.base.files import write_json
+from lntx.base.stages import STAGES, Stage
 from lntx.config.schema import Format
 from lntx.evaluation.verdict import Evaluation
-from lntx.files import write_json
 from lntx.pipeline.outcome import Outcome, Request, parse_stored
 from lntx.runs.records import keep_other_pointer, pointer_path, write_run
 from lntx.runs.run import Run, StageReport, StoredPath
 from lntx.runs.shifts import shifts
-from lntx.stages import STAGES, Stage
 from lntx.store.store import Store
 
 logger = logging.getLogger(__name__)

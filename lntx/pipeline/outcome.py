@@ -9,10 +9,10 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
+from lntx.base.errors import Damaged
+from lntx.base.stages import STAGES, Blame, Selection, Stage
 from lntx.config.schema import Pipeline, Section
-from lntx.errors import Damaged
 from lntx.evaluation.verdict import Evaluation
-from lntx.stages import STAGES, Blame, Selection, Stage
 from lntx.store.record import Record
 from lntx.store.store import Store
 from lntx.training.result import Fit

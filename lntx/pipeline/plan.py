@@ -9,9 +9,9 @@ import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lntx.base.stages import STAGES, Selection, Stage
 from lntx.config.schema import Pipeline
 from lntx.pipeline.table import TABLE, identify
-from lntx.stages import STAGES, Selection, Stage
 from lntx.store.key import Identity, changes
 from lntx.store.record import Record
 from lntx.store.store import Store

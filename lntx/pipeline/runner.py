@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from lntx.errors import NotFresh
+from lntx.base.errors import NotFresh
+from lntx.base.stages import STAGES, Blame, Stage
 from lntx.pipeline.conclude import conclude
 from lntx.pipeline.outcome import Outcome, Request, find_blame
 from lntx.pipeline.plan import plan, plan_stage, source_digest
 from lntx.pipeline.table import TABLE, identify, stage_of
 from lntx.runs.run import Run
 from lntx.runs.verify import mend_history
-from lntx.stages import STAGES, Blame, Stage
 from lntx.store.key import Identity
 from lntx.store.leases import note, running
 from lntx.store.record import Record

@@ -1,7 +1,7 @@
 """The table of stages: what each reads, what its result depends on, and what computes it.
 
 This is the only definition of stages in the core; `flows/tasks.py` has the settings for Prefect. To add a stage, name
-it in `lntx/stages.py` and add it to both.
+it in `lntx/base/stages.py` and add it to both.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lntx.base.stages import Blame, Stage
 from lntx.config.schema import FILE_KEYS, Pipeline
 from lntx.export.formats import FORMATS
 from lntx.pipeline import work
 from lntx.pipeline.outcome import Outcome, Request
-from lntx.stages import Blame, Stage
 from lntx.store.key import Identity, code_digest, modules_of, version_of
 from lntx.store.store import Store
 
@@ -68,7 +68,7 @@ TABLE: dict[Stage, StageEntry] = {
     "train": StageEntry(
         inputs=("generate",),
         sections=("train",),
-        roots=("training.fit", "model"),
+        roots=("training.fit", "training.model"),
         packages=("numba", "numpy", "pyarrow", "safetensors", "torch"),
         work=work.compute_train,
         leaves=("model.safetensors", "history.parquet", "fit.json"),

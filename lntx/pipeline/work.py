@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from lntx.errors import BadInput
+from lntx.base.errors import BadInput
+from lntx.base.stages import Stage
+from lntx.base.text import for_message
 from lntx.evaluation.verdict import Evaluation
 from lntx.pipeline.outcome import Outcome, Request, parse_stored
-from lntx.stages import Stage
 from lntx.store.key import Identity
 from lntx.store.staging import RESUME
 from lntx.store.store import Store
-from lntx.text import for_message
 
 
 def compute_generate(
@@ -43,8 +43,8 @@ def compute_train(
 ) -> None:
     """Train the model; write the model, its history and its figures."""
     from lntx.data.dataset import open_dataset
-    from lntx.model import dump_weights
     from lntx.training.fit import fit
+    from lntx.training.model import dump_weights
     from lntx.training.result import write_history
 
     dataset = open_dataset(*_rows(store, inputs))

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 import torch.fx
 
-from lntx.proof.call import Call
-from lntx.proof.graph import evaluate
-from lntx.proof.numbers import FORMATS
+from lntx.proof.bounds.call import Call
+from lntx.proof.bounds.numbers import FORMATS
+from lntx.proof.operators.graph import evaluate
+from lntx.proof.operators.rows import Phase, judge_numbers
 from lntx.proof.result import Proof
-from lntx.proof.rows import Phase, judge_numbers
 
 
 def checking_backend(proof: Proof) -> Any:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
-from lntx.errors import BadInput
+from lntx.base.errors import BadInput
+from lntx.proof.bounds.numbers import FORMATS
 from lntx.proof.kernels import Function, KernelProof, prove_kernel
-from lntx.proof.numbers import FORMATS
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

@@ -16,14 +16,14 @@ import torch
 import torch.utils._pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lntx.errors import BadInput
-from lntx.proof.call import Call, in_format_of
-from lntx.proof.decomposition import trace
-from lntx.proof.graph import evaluate
-from lntx.proof.numbers import FORMATS, Bounded, middle
+from lntx.base.errors import BadInput
+from lntx.base.text import align
+from lntx.proof.bounds.call import Call, in_format_of
+from lntx.proof.bounds.numbers import FORMATS, Bounded, middle
+from lntx.proof.operators.decomposition import trace
+from lntx.proof.operators.graph import evaluate
+from lntx.proof.operators.rows import Phase, judge_numbers, share_text
 from lntx.proof.result import Proof
-from lntx.proof.rows import Phase, judge_numbers, share_text
-from lntx.text import align
 
 if TYPE_CHECKING:
     import pandas as pd

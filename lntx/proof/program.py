@@ -20,9 +20,9 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
-from lntx.errors import BadInput
+from lntx.base.errors import BadInput
+from lntx.base.text import align
 from lntx.proof.doubles import Doubles, Widths
-from lntx.text import align
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,16 +14,25 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from lntx.errors import BadInput
-from lntx.proof.call import Call
+from lntx.base.errors import BadInput
+from lntx.proof.bounds.call import Call
+from lntx.proof.bounds.numbers import Array, Bounded
+from lntx.proof.bounds.schema import (
+    calls_of,
+    has_bytes,
+    kept_apart,
+    multiply_adds,
+    named,
+    plain_name,
+    tensors_of,
+    written,
+)
 from lntx.proof.chain import Chain
-from lntx.proof.decomposition import NoFormula, expected_results
-from lntx.proof.numbers import Array, Bounded
+from lntx.proof.operators.decomposition import NoFormula, expected_results
+from lntx.proof.operators.rows import Phase, judge, judge_numbers
+from lntx.proof.operators.views import wrong_view
 from lntx.proof.result import Proof
-from lntx.proof.rows import Phase, judge, judge_numbers
-from lntx.proof.schema import calls_of, has_bytes, kept_apart, multiply_adds, named, plain_name, tensors_of, written
 from lntx.proof.steps import Before, kept_by, lost
-from lntx.proof.views import wrong_view
 from lntx.proof.watch import Watch
 
 _RANDOM = frozenset(

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lntx.errors import BadInput, LntxError, WrongAnswer
+from lntx.base.errors import BadInput, LntxError, WrongAnswer
+from lntx.base.text import align
 from lntx.proof.chain import Change
-from lntx.proof.rows import Judged, Phase, Place, Row, Unchecked, in_order, share_text
+from lntx.proof.operators.rows import Judged, Phase, Place, Row, Unchecked, in_order, share_text
 from lntx.proof.whereabouts import Whereabouts
-from lntx.text import align
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lntx.proof.call import Call, unravel
+from lntx.proof.bounds.call import Call, unravel
+from lntx.proof.bounds.numbers import FORMATS, Array, Bounded
 from lntx.proof.formulas import optimizers
-from lntx.proof.numbers import FORMATS, Array, Bounded
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _FORMULAS: Mapping[type[torch.optim.Optimizer], tuple[Callable[..., dict[str, Bounded]], tuple[str, ...]]] = {

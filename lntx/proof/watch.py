@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from lntx.proof.bounds.schema import has_bytes
 from lntx.proof.chain import digest
-from lntx.proof.schema import has_bytes
 
 
 class _Bits(NamedTuple):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from lntx import __version__, text
+from lntx.base import text
+from lntx.base.version import __version__
 from lntx.report import plots
 
 if TYPE_CHECKING:

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from pydantic import Field
 
-from lntx import text
+from lntx.base import text
+from lntx.base.errors import BadInput
+from lntx.base.files import sha256_of
+from lntx.base.stages import Stage
 from lntx.config.schema import Section, changed_settings
-from lntx.errors import BadInput
 from lntx.evaluation.verdict import Evaluation
-from lntx.files import sha256_of
 from lntx.report import plots
 from lntx.report.page import Page, Picture, Table
 from lntx.runs.records import load_runs
 from lntx.runs.run import Run
 from lntx.runs.tables import HEADER, cells
-from lntx.stages import Stage
 from lntx.store.store import Store
 from lntx.training.result import Epoch, read_history
 

@@ -19,15 +19,15 @@ from urllib.parse import parse_qsl, urlsplit
 from pyarrow import ArrowException
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem, S3FileSystem
 
+from lntx.base.errors import BadInput, Damaged, LntxError
+from lntx.base.files import sha256_of, write_whole
+from lntx.base.text import for_message, quoted
 from lntx.config.schema import Section
-from lntx.errors import BadInput, Damaged, LntxError
-from lntx.files import sha256_of, write_whole
 from lntx.runs.records import Pointer, load_run, read_run, run_path
 from lntx.runs.run import Run, StoredPath
 from lntx.store.places import is_run_name
 from lntx.store.sealed import DamagedFile, OtherVersion
 from lntx.store.store import Store
-from lntx.text import for_message, quoted
 
 _PATIENCE_S = 30.0
 _MAX_POINTER_BYTES, _MAX_BYTES = 100_000, 2**31

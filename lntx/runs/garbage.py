@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from lntx.base.errors import BadInput, LntxError
+from lntx.base.stages import STAGES, Stage
+from lntx.base.text import listed
 from lntx.config.schema import Section
-from lntx.errors import BadInput, LntxError
 from lntx.runs.records import Pointer, load_run, read_pointer, read_run, run_names, run_path
 from lntx.runs.run import Run
-from lntx.stages import STAGES, Stage
 from lntx.store.leases import in_use
 from lntx.store.places import is_run_name
 from lntx.store.record import Record, read_record
 from lntx.store.sealed import DamagedFile, OtherVersion
 from lntx.store.store import Store
-from lntx.text import listed
 
 
 class Removal(Section):

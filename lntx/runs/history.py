@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from lntx.base.stages import STAGES, Stage
 from lntx.config.schema import Section, changed_settings
 from lntx.runs.garbage import pins
 from lntx.runs.records import load_runs, read_run
 from lntx.runs.run import Run, StoredPath
-from lntx.stages import STAGES, Stage
 from lntx.store.key import changes
 from lntx.store.record import Record
 from lntx.store.store import Store

@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from lntx.base.errors import BadInput
+from lntx.base.files import read_json
+from lntx.base.stages import STAGES
+from lntx.base.text import for_message, listed, quoted, suggest
 from lntx.config.schema import Format, Section
-from lntx.errors import BadInput
-from lntx.files import read_json
 from lntx.runs.run import Run
-from lntx.stages import STAGES
 from lntx.store.places import ResultPath, RunName, is_run_name
 from lntx.store.sealed import DamagedFile, OtherVersion, read_sealed, write_sealed
 from lntx.store.store import Store
-from lntx.text import for_message, listed, quoted, suggest
 
 RUN_FORMAT = 1
 """Version of the format of a run's record."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr
 
+from lntx.base.errors import BadInput
+from lntx.base.stages import Blame, Stage
+from lntx.base.text import listed, quoted
 from lntx.config.schema import Format, Pipeline, Section
-from lntx.errors import BadInput
 from lntx.evaluation.inference import Estimate, estimates
 from lntx.runs.tables import HEADER, as_html, cells, coefficient_frame, history_frame, told_apart
-from lntx.stages import Blame, Stage
 from lntx.store.places import ResultPath, RunName, Sha256
-from lntx.text import listed, quoted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lntx.base.files import sha256_of
+from lntx.base.text import escape
 from lntx.evaluation.inference import Estimate
-from lntx.files import sha256_of
-from lntx.text import escape
 
 if TYPE_CHECKING:
     import pandas as pd

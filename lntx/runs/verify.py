@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lntx.base.errors import LntxError
+from lntx.base.progress import report_progress
+from lntx.base.stages import STAGES
 from lntx.config.schema import Section
-from lntx.errors import LntxError
-from lntx.progress import report_progress
 from lntx.runs.records import load_run, pointer_path, read_pointer, run_names, run_path, write_run
 from lntx.runs.run import Run, StoredPath
-from lntx.stages import STAGES
 from lntx.store.record import Record, StoredFile, read_record
 from lntx.store.sealed import DamagedFile
 from lntx.store.store import Store, problem_of

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from lntx.base.files import open_regular, write_whole
 from lntx.config.schema import Section
-from lntx.files import open_regular, write_whole
 from lntx.store.places import OwnPath, Sha256
 
 _MOST_LINE_BYTES = 1000

@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lntx.base.errors import BadInput
+from lntx.base.stages import Stage
 from lntx.config.schema import Section
-from lntx.errors import BadInput
-from lntx.stages import Stage
 
 PACKAGE = Path(__file__).parent.parent
 """The folder of the lntx package."""
 
-_HARMLESS = frozenset({"config.schema", "errors", "progress", "stages", "text"})
+_HARMLESS = frozenset({"config.schema", "base.errors", "base.progress", "base.stages", "base.text", "base.version"})
 _TRIES, _PAUSE_S = 50, 0.01
 
 

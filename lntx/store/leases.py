@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from lntx.files import MAX_JSON_BYTES, open_regular
+from lntx.base.files import MAX_JSON_BYTES, open_regular
 
 _NAME = re.compile(r"run-[0-9]+-[0-9a-f]{8}\.using")
 _FLOW = re.compile(r"flow-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.using")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from lntx.stages import STAGES, Stage
+from lntx.base.stages import STAGES, Stage
 
 # The first versions of lntx ended a run name in hexadecimal digits.
 _RUN = r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from lntx.base.errors import Damaged
 from lntx.config.schema import FRAME, Section
-from lntx.errors import Damaged
 from lntx.store.key import Identity, digest_of
 from lntx.store.places import FileName, ResultPath, Sha256, result_path
 from lntx.store.sealed import DamagedFile, read_sealed

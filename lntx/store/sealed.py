@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from lntx.base.errors import LntxError
+from lntx.base.files import read_json, write_json
 from lntx.config.schema import Section
-from lntx.errors import LntxError
-from lntx.files import read_json, write_json
 from lntx.store.key import digest_of
 
 S = TypeVar("S", bound=Section)

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lntx.errors import LntxError
-from lntx.files import read_regular
+from lntx.base.errors import LntxError
+from lntx.base.files import read_regular
 from lntx.store.locks import locked
 
 ABANDONED_S = 7 * 24 * 3600.0

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from lntx.base.files import read_json, sha256_of, state_of, write_json
 from lntx.config.schema import Section
-from lntx.files import read_json, sha256_of, state_of, write_json
 from lntx.store.places import ResultPath, Sha256
 
 LARGE_BYTES = 2**22

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lntx.errors import BadInput
-from lntx.files import sha256_of, state_of, sync
-from lntx.stages import STAGES, Stage
+from lntx.base.errors import BadInput
+from lntx.base.files import sha256_of, state_of, sync
+from lntx.base.stages import STAGES, Stage
+from lntx.base.text import for_message
 from lntx.store.journal import Journal
 from lntx.store.key import Identity
 from lntx.store.locks import locked
@@ -30,7 +31,6 @@ from lntx.store.record import Record, StoredFile, read_record, record_name
 from lntx.store.sealed import DamagedFile, write_sealed
 from lntx.store.staging import ABANDONED_S, computing, is_folder, modified, remove_abandoned
 from lntx.store.stat_cache import StatCache
-from lntx.text import for_message
 
 
 @dataclass(frozen=True, kw_only=True)

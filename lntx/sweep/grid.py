@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lntx.base.errors import BadInput
+from lntx.base.text import for_message, quoted
 from lntx.config.loading import KEYS, is_list, override, parse_text, unknown
 from lntx.config.schema import Pipeline
-from lntx.errors import BadInput
-from lntx.text import for_message, quoted
 
 Settings = dict[str, Any]
 """Settings of a trial: values by dotted key."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lntx.text import MAX_NAME, for_message
+from lntx.base.text import MAX_NAME, for_message
 
 if TYPE_CHECKING:
     from lntx.sweep.trials import Row

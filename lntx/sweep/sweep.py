@@ -14,17 +14,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lntx.base.errors import BadInput, LntxError
+from lntx.base.files import MAX_MODEL_BYTES, parse_json, read_regular, sha256_of
+from lntx.base.progress import report_progress
+from lntx.base.stages import Stage
+from lntx.base.text import for_message
 from lntx.config.schema import Pipeline, Section
-from lntx.errors import BadInput, LntxError
-from lntx.files import MAX_MODEL_BYTES, parse_json, read_regular, sha256_of
 from lntx.pipeline.table import TABLE, identify
-from lntx.progress import report_progress
-from lntx.stages import Stage
 from lntx.store.key import code_digest, digest_of
 from lntx.store.store import Store
 from lntx.sweep.grid import Settings, configure, trials
 from lntx.sweep.trials import Row, train
-from lntx.text import for_message
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def sweep(pipeline: Pipeline, over: Mapping[str, Sequence[Any]], *, root: Path, 
     """Train every combination of the values.
 
     over: values by dotted key. processes: number of processes for large trainings, by default that of processors; 0:
-    this process, with an engine of `lntx/workers.py`.
+    this process, with an engine of `lntx/base/workers.py`.
 
     Raises: BadInput: too many trials, or a root that cannot be written.
     """

@@ -19,8 +19,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lntx.base.errors import LntxError
 from lntx.config.schema import Pipeline, Section
-from lntx.errors import LntxError
 from lntx.sweep.grid import Settings
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _train_large(
 ) -> Iterator[tuple[int, Row]]:
     """Train each trial in a process; after a crash, retry the affected trials one by one to find the cause.
 
-    processes: 0: in this process, one after the other, each with its rows worked on by the engine of `lntx/workers.py`.
+    processes: 0: in this process, one after the other, each with its rows worked on by the engine of `base/workers`.
     """
     if processes == 0:
         for place, (settings, pipeline) in large.items():
@@ -273,10 +273,10 @@ def _follow(parent: int) -> None:
 
 def run_trial(settings: Settings, pipeline: Pipeline, root: Path) -> Row:
     """Run the stages up to the verdict. A trial is no run: it stores results, but no run record and no report."""
+    from lntx.base.stages import STAGES, Stage, select
     from lntx.pipeline.conclude import gather
     from lntx.pipeline.outcome import Outcome, Request
     from lntx.pipeline.runner import begin, obtain
-    from lntx.stages import STAGES, Stage, select
     from lntx.store.leases import running
 
     try:

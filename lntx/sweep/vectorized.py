@@ -20,11 +20,11 @@ from lntx.data.synthetic import generate_dataset
 from lntx.evaluation.evaluate import UNIT
 from lntx.evaluation.least_squares import Reference, exact_sums, solve
 from lntx.evaluation.rounding import Rounding
-from lntx.model import draw_start
 from lntx.numerics.gram import Gram
 from lntx.training import curvature as curves
 from lntx.training.fit import fit, read_parts, refuse_beyond_float32, sums_over, threads
 from lntx.training.hyperparameters import Descent, Frame, choose_frame, plan_descent
+from lntx.training.model import draw_start
 from lntx.training.moments import Moments
 from lntx.training.stopping import DIVERGED_GROWTH, EXACT_SCALE, STALL_BELOW, STALL_EPOCHS
 

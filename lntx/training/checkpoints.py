@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lntx.files import read_regular, sync
+from lntx.base.files import read_regular, sync
 
 logger = logging.getLogger(__name__)
 

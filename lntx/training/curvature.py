@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from lntx.base.errors import BadInput
 from lntx.config.schema import MAX_MAGNITUDE
 from lntx.data.dataset import Block, Dataset, pass_over, read_blocks
-from lntx.errors import BadInput
 from lntx.numerics.collinearity import BIAS, dependences, refuse, refuse_too_few
 
 Precondition = Literal["none", "standardize", "qr"]

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import torch
 
+from lntx.base.errors import BadInput
+from lntx.base.progress import report_progress
 from lntx.config.schema import MAX_MAGNITUDE, Train
 from lntx.data.dataset import Block, Dataset, fits_in_memory, pass_over, read_blocks
 from lntx.data.row_digest import RowsDigest
-from lntx.errors import BadInput
-from lntx.model import LNTXLinearModel
-from lntx.progress import report_progress
 from lntx.training import curvature as curves
 from lntx.training.checkpoints import Checkpoints
 from lntx.training.gradients import Part, naive_error
 from lntx.training.hyperparameters import Descent, choose_frame, exact_descent, plan_descent
 from lntx.training.loop import TrainingLoop
+from lntx.training.model import LNTXLinearModel
 from lntx.training.moments import Moments, PassSums, add_up, sums_of_part, sums_of_rows
 from lntx.training.result import Epoch, Fit, history_digest
 from lntx.training.steps import by_moments, coefficients_of, full_batch, mini_batches

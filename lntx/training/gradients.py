@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from lntx.model import LNTXLinearModel
 from lntx.numerics.compensated import rounding_error
+from lntx.training.model import LNTXLinearModel
 
 
 class Part(NamedTuple):

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from lntx.base.errors import BadInput
 from lntx.config.schema import Train
 from lntx.data.dataset import Block, block_rows
-from lntx.errors import BadInput
 from lntx.training import curvature as curves
 
 Gradient = Literal["autograd", "moments"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from lntx.base.progress import report_progress
 from lntx.config.schema import MAX_MAGNITUDE
-from lntx.model import LNTXLinearModel
-from lntx.progress import report_progress
 from lntx.training.checkpoints import Checkpoints
+from lntx.training.model import LNTXLinearModel
 from lntx.training.result import Epoch, Stop
 from lntx.training.steps import Steps, coefficients_of
 from lntx.training.stopping import Stopping

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 
 from lntx.config.schema import Train
-from lntx.model import LNTXLinearModel
 from lntx.numerics.doubledouble import two_sum
 from lntx.training.gradients import Part, backward, gradient
 from lntx.training.hyperparameters import Descent
+from lntx.training.model import LNTXLinearModel
 from lntx.training.moments import Moments
 
 

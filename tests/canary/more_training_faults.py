@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from lntx.canary.cases import TrainingCase
-from lntx.canary.faults import (
+from lntx.canary.suite.fault import replaced
+from lntx.canary.trainings.cases import TrainingCase
+from lntx.canary.trainings.faults import (
     EPOCH,
     STEP_LIMIT,
     Columns,
@@ -35,9 +36,8 @@ from lntx.canary.faults import (
     with_written_rows,
 )
 from lntx.config.schema import Data
-from lntx.model import LNTXLinearModel
 from lntx.numerics.gram import Gram
-from lntx.proof.faults import replaced
+from lntx.training.model import LNTXLinearModel
 
 
 def _duplicated(columns: Columns) -> Columns:

@@ -13,19 +13,19 @@ import pytest
 import torch
 
 from flows.cli.canary import exit_code
-from lntx.canary import cases as canary_cases
-from lntx.canary import drift as drifts
-from lntx.canary import trainings
-from lntx.canary.cases import blind_case, fixed_cases
-from lntx.canary.faults import FAULTS, once_stored
-from lntx.canary.options import CanaryOptions
-from lntx.canary.results import Canary, CaseReport
+from lntx.base.errors import BadInput
+from lntx.base.stages import Stage
 from lntx.canary.run import run_canary
-from lntx.canary.trainings import TrainingSuite
+from lntx.canary.suite.options import CanaryOptions
+from lntx.canary.suite.results import Canary, CaseReport
+from lntx.canary.trainings.cases import blind_case, fixed_cases
+from lntx.canary.trainings.faults import FAULTS, once_stored
+from lntx.canary.trainings.suite import TrainingSuite
+from lntx.canary.trainings.suite import cases as canary_cases
+from lntx.canary.trainings.suite import drift as drifts
+from lntx.canary.trainings.suite import suite as trainings
 from lntx.config.loading import validate
-from lntx.errors import BadInput
 from lntx.runs.run import Run
-from lntx.stages import Stage
 
 
 @pytest.fixture(autouse=True)

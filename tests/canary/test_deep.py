@@ -16,13 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lntx.proof.prove as prove_module
 from flows.cli.canary import exit_code
 from lntx.canary.junit import write_junit
-from lntx.canary.operators import OperatorCase, OperatorSuite, no_compiler
-from lntx.canary.options import CanaryOptions
+from lntx.canary.operators.faults import PROOF_FAULTS
+from lntx.canary.operators.nets import pairs
+from lntx.canary.operators.suite import OperatorCase, OperatorSuite, no_compiler
 from lntx.canary.page import canary_page
-from lntx.canary.results import Canary
 from lntx.canary.run import run_canary
-from lntx.proof.faults import PROOF_FAULTS
-from lntx.proof.nets import pairs
+from lntx.canary.suite.options import CanaryOptions
+from lntx.canary.suite.results import Canary
 from lntx.store.key import digest_of
 
 DEEP = ("canary", "--deep", "--local")

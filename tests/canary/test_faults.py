@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 import pytest
 from more_training_faults import MORE_FAULTS
 
-from lntx.canary.faults import FAULTS, TrainingFault
-from lntx.canary.options import CanaryOptions
-from lntx.canary.results import FaultReport
+from lntx.base.errors import BadInput
 from lntx.canary.run import open_suite, run_canary, run_faults
-from lntx.errors import BadInput
+from lntx.canary.suite.options import CanaryOptions
+from lntx.canary.suite.results import FaultReport
+from lntx.canary.trainings.faults import FAULTS, TrainingFault
 
 ALL_FAULTS: dict[str, TrainingFault] = {fault.name: fault for fault in (*FAULTS.values(), *MORE_FAULTS)}
 

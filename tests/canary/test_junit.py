@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from lntx.canary.cases import fixed_cases
-from lntx.canary.faults import FAULTS
 from lntx.canary.junit import write_error_junit, write_junit
-from lntx.canary.options import CanaryOptions
 from lntx.canary.run import run_canary
+from lntx.canary.suite.options import CanaryOptions
+from lntx.canary.trainings.cases import fixed_cases
+from lntx.canary.trainings.faults import FAULTS
 
 
 def test_junit_has_a_test_case_per_case(tmp_path: Path) -> None:

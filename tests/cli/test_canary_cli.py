@@ -36,7 +36,7 @@ def test_a_planted_fault_exits_3_and_a_missed_one_1(cli: Cli, monkeypatch: pytes
     import contextlib
     import dataclasses
 
-    from lntx.canary.trainings import TrainingSuite
+    from lntx.canary.trainings.suite import TrainingSuite
 
     harmless = dataclasses.replace(TrainingSuite.faults["nan"], planted=lambda _case: contextlib.nullcontext())
     monkeypatch.setattr(TrainingSuite, "faults", {"nan": harmless})

@@ -10,7 +10,7 @@ from pathlib import Path
 _WRITE = """
 import sys, torch
 from lntx.export.formats import FORMATS
-from lntx.model import LNTXLinearModel
+from lntx.training.model import LNTXLinearModel
 model = LNTXLinearModel(3, bias=True, generator=torch.Generator().manual_seed(1))
 for name in ("safetensors", "pt2", "onnx"):
     open(f"{sys.argv[1]}.{name}", "wb").write(FORMATS[name].write(model))

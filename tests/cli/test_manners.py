@@ -12,7 +12,7 @@ from commandline import Cli
 
 from flows.cli import progress
 from flows.cli.app import COMMANDS, app, command
-from lntx.progress import report_progress
+from lntx.base.progress import report_progress
 
 
 def test_flags_are_shown_as_they_are_typed(cli: Cli) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from flint import arb
 
-from lntx.proof.call import Call
-from lntx.proof.numbers import FORMATS, Array
-from lntx.proof.schema import calls_of, kept_apart, named, plain_name, written
+from lntx.proof.bounds.call import Call
+from lntx.proof.bounds.numbers import FORMATS, Array
+from lntx.proof.bounds.schema import calls_of, kept_apart, named, plain_name, written
 
 DRAW = np.random.default_rng(7)
 EXACT = 1e-40

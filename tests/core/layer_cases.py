@@ -11,7 +11,7 @@ import layer_definitions as layers
 import torch
 from formula_cases import SAVED, Case, G, W, X, Y, normal, positive, run, whole
 
-from lntx.proof.numbers import Array
+from lntx.proof.bounds.numbers import Array
 
 
 def losses() -> Iterator[Case]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from lntx.proof.faults import (
+from lntx.canary.operators.faults import (
     ATTENTION,
     CONVOLUTIONS,
     GRU,
@@ -28,7 +28,7 @@ from lntx.proof.faults import (
     with_settings,
     wrong_kernel,
 )
-from lntx.proof.nets import Net
+from lntx.canary.operators.nets import Net
 from lntx.proof.result import Proof
 
 

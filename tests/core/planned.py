@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lntx.base.stages import select
 from lntx.config.loading import settle
 from lntx.pipeline.plan import plan
-from lntx.stages import select
 from lntx.store.store import Store
 
 

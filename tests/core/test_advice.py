@@ -21,8 +21,8 @@ from driving import lntx_here
 from messy import messy_table
 
 import lntx
+from lntx.base.errors import BadInput
 from lntx.data.spelling import Spelling, classify, microseconds
-from lntx.errors import BadInput
 from lntx.runs.run import Run
 
 _SQUARES = [k * k for k in range(1, 13)]

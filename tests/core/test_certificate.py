@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import lntx
+from lntx.base.errors import BadInput
 from lntx.data.dataset import open_dataset, write_dataset
-from lntx.errors import BadInput
 from lntx.evaluation.least_squares import exact_sums, solve
 from lntx.evaluation.rounding import Rounding
 from lntx.runs.run import Run

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from lntx.base.errors import BadInput
+from lntx.base.stages import STAGES, select
 from lntx.config.loading import settle
 from lntx.config.schema import PRESETS, Data, Pipeline
-from lntx.errors import BadInput
-from lntx.stages import STAGES, select
 
 
 @pytest.mark.parametrize(

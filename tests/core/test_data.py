@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lntx.base.errors import BadInput
 from lntx.config.schema import Data
 from lntx.data import synthetic as generation
 from lntx.data.dataset import block_rows, open_dataset, read_blocks
 from lntx.data.importing import import_table
 from lntx.data.tables import look_at
-from lntx.errors import BadInput
 
 
 def _rows(data: Data) -> tuple[np.ndarray, np.ndarray]:

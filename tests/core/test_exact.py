@@ -10,8 +10,8 @@ from exact import least_squares
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lntx.base.errors import BadInput
 from lntx.data.dataset import Block
-from lntx.errors import BadInput
 from lntx.evaluation.least_squares import solve, sum_rows
 from lntx.numerics.exact_matrix import ExactMatrix, exactly, exponents, split
 from lntx.numerics.gram import Gram

@@ -16,8 +16,8 @@ import pytest
 from prefect_server import free_port
 
 import lntx
-from lntx.errors import BadInput, Damaged
-from lntx.files import sha256_of
+from lntx.base.errors import BadInput, Damaged
+from lntx.base.files import sha256_of
 from lntx.runs.exchange import pull, push
 from lntx.store.sealed import write_sealed
 from lntx.store.store import Store

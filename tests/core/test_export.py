@@ -16,12 +16,12 @@ import pytest
 import safetensors.numpy
 import torch
 
+from lntx.base.errors import BadInput
+from lntx.base.files import sha256_of
 from lntx.config.schema import Format
-from lntx.errors import BadInput
 from lntx.export.export import prove
 from lntx.export.formats import FORMATS, load_model, load_predictor
-from lntx.files import sha256_of
-from lntx.model import LNTXLinearModel
+from lntx.training.model import LNTXLinearModel
 
 
 def _model(*weights: float, bias: float | None = None, dtype: torch.dtype = torch.float64) -> LNTXLinearModel:

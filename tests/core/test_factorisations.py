@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lntx
-from lntx.proof.call import Call
-from lntx.proof.certificates import CERTIFICATES, MAY_BE_INFINITE, OF_COMPLEX
-from lntx.proof.rows import judge
+from lntx.proof.bounds.call import Call
+from lntx.proof.formulas.certificates import CERTIFICATES, MAY_BE_INFINITE, OF_COMPLEX
+from lntx.proof.operators.rows import judge
 
 KINDS = {torch.float32: 1e-3, torch.float64: 1e-9, torch.complex64: 1e-3}
 """The relative error of one number of a result that is caught, for small matrices."""

@@ -19,11 +19,11 @@ from formula_cases import Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lntx.proof.bounds.functions import FUNCTIONS as OF_FLINT
+from lntx.proof.bounds.numbers import BALL_BITS, FORMATS, Array, Bounded
 from lntx.proof.formulas import FORMULAS, MOVES, bits
-from lntx.proof.formulas.functions import FUNCTIONS as OF_FLINT
 from lntx.proof.formulas.selections import SELECTIONS
-from lntx.proof.numbers import BALL_BITS, FORMATS, Array, Bounded
-from lntx.proof.rows import judge
+from lntx.proof.operators.rows import judge
 
 TABLES = (
     (cases.pointwise, cases.activations, cases.choices, cases.slopes, cases.conversions),

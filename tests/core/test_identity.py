@@ -13,9 +13,9 @@ import pytest
 from planned import planned as _planned
 
 import lntx
-from lntx.errors import LntxError
+from lntx.base.errors import LntxError
+from lntx.base.stages import STAGES, Stage
 from lntx.pipeline.table import TABLE
-from lntx.stages import STAGES, Stage
 from lntx.store import key
 from lntx.sweep.sweep import CODE
 
@@ -63,7 +63,7 @@ def test_what_a_stage_imports_decides_its_result(stage: Stage) -> None:
     ).stdout.split()
     files = {name.removeprefix("lntx.") for name in loaded if name.startswith("lntx.")}
     deciding = {name for name in files if (key.PACKAGE / f"{name.replace('.', '/')}.py").is_file()}
-    harmless = {"config.schema", "errors", "progress", "stages", "text"}
+    harmless = {"config.schema", "base.errors", "base.progress", "base.stages", "base.text", "base.version"}
     assert deciding - harmless == set(modules)
     assert not {name.split(".")[0] for name in modules} & {"pipeline", "store", "runs", "report", "canary", "sweep"}
 

@@ -11,7 +11,7 @@ from kernel_cases import CASES, KernelCase
 from torch import Tensor
 
 import lntx
-from lntx.errors import BadInput
+from lntx.base.errors import BadInput
 from lntx.proof.hard_inputs import Case, assert_proved, strategy
 from lntx.proof.kernels import KernelProof
 

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lntx.base.workers import map_in_order
 from lntx.config.loading import settle
 from lntx.data.dataset import Dataset, open_dataset, parts_of, read_blocks
 from lntx.data.synthetic import generate_dataset
@@ -25,7 +26,6 @@ from lntx.training.fit import fit
 from lntx.training.gradients import Part
 from lntx.training.moments import add_up, sums_of_part, sums_of_rows
 from lntx.training.result import Fit
-from lntx.workers import map_in_order
 
 NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False)
 
@@ -65,7 +65,7 @@ def test_no_bit_depends_on_the_threads(tmp_path: Path, many: pytest.MonkeyPatch,
     assert [part.first for part in parts] == [65_536 * k for k in range(5)]
     found = []
     for threads in (1, 2, 5):
-        many.setattr("lntx.workers.cores", lambda threads=threads: threads)
+        many.setattr("lntx.base.workers.cores", lambda threads=threads: threads)
         found.append(_answer(config, dataset))
     assert found[0] == found[1] == found[2]
     assert found[0][1].verdict == "pass"
@@ -154,7 +154,7 @@ def test_the_sums_of_training_have_thirty_digits(tmp_path: Path, many: pytest.Mo
 
 
 def test_results_come_in_order_and_an_error_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lntx.workers.cores", lambda: 3)
+    monkeypatch.setattr("lntx.base.workers.cores", lambda: 3)
     assert list(map_in_order(lambda k: k * k, range(50))) == [k * k for k in range(50)]
     begun: list[int] = []
 

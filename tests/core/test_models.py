@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lntx
-from lntx.errors import BadInput, Damaged
+from lntx.base.errors import BadInput, Damaged
 from lntx.models import find_model
 from lntx.predictions import write_predictions
 from lntx.store.store import Store

@@ -22,12 +22,12 @@ from scipy import special
 from test_formulas import COMPUTED, WITH_FORMULA
 
 import lntx
-from lntx.proof import decomposition
+from lntx.proof.bounds.functions import FUNCTIONS
+from lntx.proof.bounds.numbers import BALL_BITS, as_balls, middle
 from lntx.proof.formulas import FORMULAS, OWN_FORMAT
-from lntx.proof.formulas.functions import FUNCTIONS
 from lntx.proof.formulas.selections import SELECTIONS
-from lntx.proof.numbers import BALL_BITS, as_balls, middle
-from lntx.proof.rows import judge, judge_numbers
+from lntx.proof.operators import decomposition
+from lntx.proof.operators.rows import judge, judge_numbers
 
 X = np.random.default_rng(11).uniform(0.05, 0.95, 12)
 Y = np.random.default_rng(12).uniform(0.05, 4.0, 12)

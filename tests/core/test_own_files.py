@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lntx
+from lntx.base.errors import BadInput
 from lntx.config.loading import settle
-from lntx.errors import BadInput
 from lntx.pipeline.conclude import write_report_file
 from lntx.pipeline.table import TABLE
 from lntx.pipeline.work import compute_generate

@@ -18,11 +18,11 @@ from commandline import DATA
 from planned import planned as _planned
 
 import lntx
+from lntx.base.errors import BadInput, NotFresh
+from lntx.base.stages import STAGES
 from lntx.config.loading import parse_text
 from lntx.config.schema import Data
-from lntx.errors import BadInput, NotFresh
 from lntx.runs.run import Run
-from lntx.stages import STAGES
 from lntx.store.store import Store
 
 

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lntx
+from lntx.base.stages import STAGES, Stage, select
 from lntx.config.loading import settle
 from lntx.config.schema import Pipeline
 from lntx.pipeline.plan import StagePlan, plan
-from lntx.stages import STAGES, Stage, select
 from lntx.store.store import Store
 
 CONFIGURATIONS = st.fixed_dictionaries(

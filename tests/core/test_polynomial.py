@@ -10,7 +10,7 @@ import pytest
 from commandline import Cli
 
 import lntx
-from lntx.errors import BadInput
+from lntx.base.errors import BadInput
 
 
 def _write(path: Path, x: np.ndarray, y: np.ndarray) -> Path:

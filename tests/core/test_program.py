@@ -10,7 +10,7 @@ import torch
 from program_faults import FAULTS, RIGHT, Program
 
 import lntx
-from lntx.errors import BadInput
+from lntx.base.errors import BadInput
 from lntx.proof.program import ProgramProof, check_program
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import lntx
+from lntx.base.progress import on_progress, report_progress
 from lntx.data import dataset
-from lntx.progress import on_progress, report_progress
 
 Told = list[tuple[int, int, str]]
 

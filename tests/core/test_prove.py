@@ -17,8 +17,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lntx
-from lntx.errors import BadInput, LntxError, WrongAnswer
-from lntx.proof.faults import PROOF_FAULTS, prove_with
+from lntx.base.errors import BadInput, LntxError, WrongAnswer
+from lntx.canary.operators.faults import PROOF_FAULTS, prove_with
 
 
 def _model() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import lntx
-from lntx.errors import BadInput
+from lntx.base.errors import BadInput
 from lntx.pipeline.conclude import write_report_file
 from lntx.report import page as pages
 from lntx.report.report import Report, gather_report, report_page

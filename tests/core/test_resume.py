@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from lntx.base.files import sha256_of
 from lntx.config.loading import settle
 from lntx.config.schema import Data
 from lntx.data import shards as parts
 from lntx.data.dataset import open_dataset, read_blocks
 from lntx.data.synthetic import generate_dataset
-from lntx.files import sha256_of
 from lntx.training import checkpoints
 from lntx.training import fit as training
 from lntx.training.result import Fit
@@ -109,7 +109,7 @@ def test_a_generation_that_was_killed_goes_on_and_makes_the_same_files(
     tmp_path: Path, distribution: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "_PART_NUMBERS", 2**18)
-    monkeypatch.setattr("lntx.workers.cores", lambda: 1)
+    monkeypatch.setattr("lntx.base.workers.cores", lambda: 1)
     data = Data.model_validate({"num_rows": 700_000, "distribution": distribution, "noise": 0.5})
     for name in ("whole", "killed", "whole/.resume", "killed/.resume"):
         (tmp_path / name).mkdir()

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lntx
-from lntx.errors import BadInput
+from lntx.base.errors import BadInput
 
 
 def _exact(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> list[float]:

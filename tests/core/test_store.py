@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lntx.errors import BadInput, LntxError
-from lntx.files import write_json
+from lntx.base.errors import BadInput, LntxError
+from lntx.base.files import write_json
 from lntx.store.key import Identity
 from lntx.store.record import Record
 from lntx.store.store import Store

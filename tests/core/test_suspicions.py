@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import lntx
+from lntx.base.errors import BadInput
 from lntx.data.spelling import Spelling
 from lntx.data.tables import open_table
-from lntx.errors import BadInput
 
 DRAW = np.random.default_rng(5)
 X = np.round(DRAW.uniform(1, 90, 300), 2)

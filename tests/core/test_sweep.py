@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from commandline import Cli
 
+from lntx.base.errors import BadInput
 from lntx.config.loading import settle
 from lntx.config.schema import Pipeline
 from lntx.data.dataset import open_dataset
 from lntx.data.synthetic import generate_dataset
-from lntx.errors import BadInput
 from lntx.evaluation.residuals import residual_figures
 from lntx.sweep import sweep as sweeping
 from lntx.sweep.grid import configure, parse_over, trials

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lntx
+from lntx.base.errors import BadInput
 from lntx.config.schema import Data
 from lntx.data.dataset import open_dataset, read_blocks
 from lntx.data.frames import held
 from lntx.data.importing import import_table
 from lntx.data.tables import look_at
-from lntx.errors import BadInput
 from lntx.models import find_model
 from lntx.predictions import write_predictions
 from lntx.runs.records import read_run

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import lntx
+from lntx.base.errors import BadInput
+from lntx.base.text import MAX_MESSAGE, escape, for_message, listed, markdown, quoted
 from lntx.config.loading import settle
 from lntx.data.importing import wanted_columns
 from lntx.data.tables import look_at
-from lntx.errors import BadInput
 from lntx.report import report
 from lntx.report.page import to_html, to_markdown
 from lntx.store.store import Store
-from lntx.text import MAX_MESSAGE, escape, for_message, listed, markdown, quoted
 
 EVIL = "a\x1b[2J\n# FAKE \u202e<img src=x onerror=alert(1)>[b](http://e)`|$\x9b"
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from exact import least_squares
 
+from lntx.base.errors import BadInput
 from lntx.config.loading import settle
 from lntx.data.dataset import Block, Dataset, open_dataset, read_blocks
 from lntx.data.synthetic import generate_dataset
-from lntx.errors import BadInput
-from lntx.model import LNTXLinearModel
 from lntx.training import fit as training
 from lntx.training.curvature import combine, measure
+from lntx.training.model import LNTXLinearModel
 from lntx.training.result import Epoch, Fit, read_history, write_history
 
 

@@ -22,9 +22,9 @@ pytestmark = [
 
 _SUITE = """
 import json
-from lntx.canary.kernels import KERNELS
-from lntx.canary.operators import OperatorSuite
-from lntx.canary.options import CanaryOptions
+from lntx.canary.operators.kernels import KERNELS
+from lntx.canary.operators.suite import OperatorSuite
+from lntx.canary.suite.options import CanaryOptions
 
 suite = OperatorSuite(CanaryOptions(deep=True))
 results = [suite.run_case(case) for case in suite.cases(1) if case.how == "kernel"]
@@ -52,7 +52,7 @@ def test_the_deep_canary_proves_the_kernels_that_run() -> None:
 
 
 def test_without_a_gpu_or_the_interpreter_there_are_no_kernels() -> None:
-    code = "from lntx.canary.kernels import can_run; print(can_run('cpu'))"
+    code = "from lntx.canary.operators.kernels import can_run; print(can_run('cpu'))"
     assert _run("-c", code, interpreted=False).strip() == "False"
 
 

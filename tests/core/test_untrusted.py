@@ -18,9 +18,9 @@ import safetensors.numpy
 
 import lntx
 import lntx.export.formats
+from lntx.base.errors import BadInput, LntxError
 from lntx.config.loading import settle
 from lntx.data.tables import look_at
-from lntx.errors import BadInput, LntxError
 from lntx.export.formats import FORMATS
 from lntx.store.store import Store
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lntx
-from lntx.progress import on_progress
+from lntx.base.progress import on_progress
 from lntx.runs.garbage import collect_garbage
 from lntx.runs.history import list_runs
 from lntx.runs.records import load_run, read_run, run_path

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lntx
-from lntx.errors import BadInput, WrongAnswer
+from lntx.base.errors import BadInput, WrongAnswer
 
 
 class _Changed(TorchDispatchMode):

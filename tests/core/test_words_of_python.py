@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import lntx
-from lntx.errors import BadInput
+from lntx.base.errors import BadInput
 
 FRAME = pd.DataFrame({"x": np.arange(20.0), "z": np.arange(20.0) % 3, "y": 2 * np.arange(20.0) + np.arange(20) % 5})
 OPTIONS = {"until": "evaluate"}

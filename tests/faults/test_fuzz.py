@@ -25,12 +25,12 @@ from driving import command
 
 import lntx
 from flows.server.home import Home
-from lntx.canary.baseline import Baseline
-from lntx.canary.drift import TrainingBits
+from lntx.base.errors import LntxError
+from lntx.canary.suite.baseline import Baseline
+from lntx.canary.trainings.drift import TrainingBits
 from lntx.config.loading import settle
 from lntx.data.importing import import_table
 from lntx.data.tables import look_at
-from lntx.errors import LntxError
 from lntx.export.formats import load_predictor
 from lntx.runs.records import load_runs, read_pointer, run_names
 from lntx.store import stat_cache

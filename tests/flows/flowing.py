@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.flows import Flow
 
-from lntx.errors import WrongAnswer
+from lntx.base.errors import WrongAnswer
 
 
 def run_flow(flow: Flow[..., Any], root: Path, **parameters: Any) -> tuple[State[Any], Any]:

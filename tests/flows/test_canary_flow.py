@@ -15,7 +15,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect_server import Server
 
 from flows.canary import canary
-from lntx.canary.results import Canary
+from lntx.canary.suite.results import Canary
 
 pytestmark = pytest.mark.flow
 

@@ -11,9 +11,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.canary import canary
-from lntx.canary.operators import OperatorCase, OperatorSuite
-from lntx.canary.results import Canary
-from lntx.proof.nets import pairs
+from lntx.canary.operators.nets import pairs
+from lntx.canary.operators.suite import OperatorCase, OperatorSuite
+from lntx.canary.suite.results import Canary
 
 pytestmark = pytest.mark.flow
 

@@ -27,8 +27,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect_server import Server, free_port
 
 import lntx
-from lntx.canary.cases import fixed_cases
-from lntx.canary.faults import FAULTS
+from lntx.canary.trainings.cases import fixed_cases
+from lntx.canary.trainings.faults import FAULTS
 from lntx.config.schema import Data
 from lntx.runs.records import read_pointer, read_run
 from lntx.runs.run import Run

@@ -23,10 +23,10 @@ from flows import tasks
 from flows.canary import canary, canary_nodes
 from flows.gc import clean
 from flows.pipeline import pipeline
+from lntx.base.errors import BadInput
+from lntx.base.stages import STAGES
 from lntx.config.schema import PRESETS, Data, Train
-from lntx.errors import BadInput
 from lntx.runs.run import Run
-from lntx.stages import STAGES
 
 pytestmark = pytest.mark.flow
 

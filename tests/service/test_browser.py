@@ -13,7 +13,7 @@ from browser import Browser, chromium
 from driving import lntx, lntx_here
 from service import Service, environment
 
-from lntx.stages import STAGES
+from lntx.base.stages import STAGES
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow, pytest.mark.timeout(600)]
 

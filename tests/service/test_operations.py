@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service import Service, children, environment, receiving, serving, wait
 
 from flows.server.home import Home
-from lntx.stages import STAGES
+from lntx.base.stages import STAGES
 from lntx.store.leases import killed_flows
 from lntx.store.store import Store
 

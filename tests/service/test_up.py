@@ -24,7 +24,7 @@ from flows.server.home import Home
 from flows.server.schedule_checks import canary_alert_hours
 from flows.server.settings import MAX_HOURS, ServerOptions, is_healthy
 from flows.server.unit import unit
-from lntx.errors import BadInput
+from lntx.base.errors import BadInput
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from lntx.proof.call import Call
+from lntx.proof.bounds.call import Call
 from lntx.proof.formulas import attention, images, losses, norms, optimizers, recurrent, selections, sums
 from lntx.proof.formulas.moves import MOVES, bits, is_move
 from lntx.proof.formulas.pointwise import POINTWISE, Found, element_by_element

@@ -13,9 +13,9 @@ import math
 import numpy as np
 import torch
 
-from lntx.proof.call import Call, unravel
+from lntx.proof.bounds.call import Call, unravel
+from lntx.proof.bounds.numbers import FORMATS, Array, Bounded, middle
 from lntx.proof.formulas.pointwise import Found
-from lntx.proof.numbers import FORMATS, Array, Bounded, middle
 
 # Errors of the exp of the flash kernels, in unit roundoffs of float32. In float32, ATen's exp_u20 allows 20 units in
 # the last place, 40 unit roundoffs. In the formats of 16 bits, fexp_u20 is a polynomial of degree 3 (Malossi et al.,

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from lntx.proof.call import Call, unravel
+from lntx.proof.bounds.call import Call, unravel
+from lntx.proof.bounds.numbers import Array, Bounded, middle
 from lntx.proof.formulas.pointwise import Found
-from lntx.proof.numbers import Array, Bounded, middle
 
 
 def _full(values: Sequence[int], dims: int) -> list[int]:

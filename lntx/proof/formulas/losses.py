@@ -7,10 +7,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lntx.proof.call import Call, unravel
+from lntx.proof.bounds.call import Call, unravel
+from lntx.proof.bounds.numbers import Array, Bounded, magnitude, middle
 from lntx.proof.formulas.pointwise import Found
 from lntx.proof.formulas.sums import slices_of
-from lntx.proof.numbers import Array, Bounded, magnitude, middle
 
 
 def _shifted(rows: Bounded) -> tuple[Bounded, Array]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lntx.proof.call import Call
-from lntx.proof.numbers import Array
+from lntx.proof.bounds.call import Call
+from lntx.proof.bounds.numbers import Array
 
 _WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

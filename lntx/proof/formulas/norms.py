@@ -13,9 +13,9 @@ import math
 import numpy as np
 import torch
 
-from lntx.proof.call import Call, unravel
+from lntx.proof.bounds.call import Call, unravel
+from lntx.proof.bounds.numbers import Array, Bounded, magnitude
 from lntx.proof.formulas.pointwise import Found
-from lntx.proof.numbers import Array, Bounded, magnitude
 
 
 def _column(numbers: Bounded) -> Bounded:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lntx.proof.call import Call
+from lntx.proof.bounds.call import Call
+from lntx.proof.bounds.numbers import Bounded, as_balls, magnitude, middle
 from lntx.proof.formulas.pointwise import Found
-from lntx.proof.numbers import Bounded, as_balls, magnitude, middle
 
 State = Mapping[str, Bounded]
 """What an optimiser reads and keeps for a parameter, by name."""

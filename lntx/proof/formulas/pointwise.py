@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import torch
 
-from lntx.proof.call import Call
-from lntx.proof.formulas.functions import FUNCTIONS, ULPS
-from lntx.proof.numbers import FORMATS, Array, Bounded, apply, as_balls, magnitude, middle
+from lntx.proof.bounds.call import Call
+from lntx.proof.bounds.functions import FUNCTIONS, ULPS
+from lntx.proof.bounds.numbers import FORMATS, Array, Bounded, apply, as_balls, magnitude, middle
 
 Found = Iterator[tuple[str, Array, Bounded]]
 """What a formula yields: the slot of a result, flat indexes of it, and the numbers that must be there."""

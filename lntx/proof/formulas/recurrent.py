@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lntx.proof.call import Call
+from lntx.proof.bounds.call import Call
+from lntx.proof.bounds.numbers import FORMATS, Array, Bounded
 from lntx.proof.formulas.pointwise import Found
-from lntx.proof.numbers import FORMATS, Array, Bounded
 
 _LSTM = 2
 

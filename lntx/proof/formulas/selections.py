@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from lntx.proof.call import Call
+from lntx.proof.bounds.call import Call
+from lntx.proof.bounds.numbers import EXACT, FORMATS, Array, Bounded, middle
 from lntx.proof.formulas.pointwise import Found
-from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, middle
 
 _MOST_PAIRS = 2**24
 

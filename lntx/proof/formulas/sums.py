@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from lntx.proof.call import Call, unravel
+from lntx.proof.bounds.call import Call, unravel
+from lntx.proof.bounds.numbers import EXACT, FORMATS, Array, Bounded, magnitude, middle
 from lntx.proof.formulas.pointwise import Found
-from lntx.proof.numbers import EXACT, FORMATS, Array, Bounded, magnitude, middle
 
 _MOST_PRODUCTS = 2**22
 
