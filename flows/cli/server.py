@@ -190,10 +190,9 @@ def _options(**values: Any) -> ServerOptions:
     try:
         return ServerOptions.model_validate(values)
     except ValidationError as error:
-        lines = explain(error, section="up")
-        raise BadInput(
-            *(line.replace("up.", "--").replace("_s ", " ").replace("_", "-").replace("-runs", "") for line in lines)
-        ) from None
+        # The field says the unit, or what is kept, where the option does not.
+        option = {"interval_s": "interval", "canary_interval_s": "canary-interval", "keep_runs": "keep"}
+        raise BadInput(*explain(error, name=lambda key: "--" + option.get(key, key.replace("_", "-")))) from None
 
 
 def _pipeline(configuration: Configuration) -> dict[str, dict[str, object]]:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -183,10 +183,12 @@ def _merge(base: dict[str, dict[str, Any]], layer: Mapping[str, Any]) -> None:
         target.update(values)
 
 
-def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
+def explain(
+    error: ValidationError, *, section: str | None = None, name: Callable[[str], str] = lambda key: key
+) -> list[str]:
     """Return the validation errors, one line per key.
 
-    section: the validated section; None for the whole configuration.
+    section: the validated section; None for the whole configuration, or other values. name: what a key is called.
     """
     # Errors of several union members about the same value share one line.
     lines: dict[str, str] = {}
@@ -194,7 +196,7 @@ def explain(error: ValidationError, *, section: str | None = None) -> list[str]:
     for problem in error.errors():
         location = problem["loc"] if section is None else (section, *problem["loc"])
         kind = problem["type"]
-        place = ".".join(str(part) for part in location if kind == "extra_forbidden" or _is_key(part))
+        place = name(".".join(str(part) for part in location if kind == "extra_forbidden" or _is_key(part)))
         value = quoted(problem["input"])
         rule = _plain(problem["msg"])
         if kind == "extra_forbidden":

@@ -85,7 +85,8 @@ class Before:
             # A loop over operators rounds each of them to the format of the parameters.
             call.own_format = True
             hyper = {"decoupled": settings.get("decoupled_weight_decay", decoupled), **settings}
-            for call.as_balls in (param.dtype == torch.float64, True):
+            for as_balls in (param.dtype == torch.float64, True):
+                call.as_balls = as_balls
                 numbers = {name: call.read(value) for name, value in taken.items()}
                 target_value = {name: value for name, value in formula(numbers, hyper, step).items() if name in results}
                 if all((value.share(call.got(name, picked)) <= 1).all() for name, value in target_value.items()):

@@ -6,8 +6,10 @@ A trial that fails is a row. The `sweep` module selects the trials and stores th
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -34,7 +36,9 @@ BATCHED_NUMBERS = 10**7
 _BATCHED_COLUMNS = 100
 
 # Matrix entries up to which trainings are batched together.
-_TOGETHER = 2**23
+_MAX_ENTRIES = 2**23
+# Bytes of rows that are stored at a time.
+_MAX_BYTES = 2**30
 
 
 class Row(Section):
@@ -111,44 +115,67 @@ def _train_small(
     from lntx.sweep.vectorized import Trial, is_tame, limit_of, plan_trial
 
     groups: dict[tuple[int, bool, str], list[tuple[int, Settings, Trial]]] = {}
-    posed_problem: tuple[str, Problem | str] = "", ""
-    # Process trials on the same rows together: only one dataset is in memory at a time.
-    problem_keys = {
-        place: f"{config.data.model_dump_json()} {config.learns_bias}" for place, (_, config) in small.items()
-    }
-    with tempfile.TemporaryDirectory(prefix="lntx-") as scratch:
-        for place in sorted(small, key=lambda place: (problem_keys[place], place)):
-            settings, pipeline = small[place]
-            if posed_problem[0] != problem_keys[place]:
-                posed_problem = problem_keys[place], _pose(pipeline, Path(scratch))
-            problem = posed_problem[1]
-            if isinstance(problem, str):
-                yield place, Row(settings=settings, verdict=None, how="batched", error=problem)
-                continue
-            if not is_tame(problem):
-                yield place, (settings, pipeline)
-                continue
-            try:
-                trial = plan_trial(problem, pipeline)
-            except Exception as error:
-                limit = limit_of(problem, pipeline)
-                yield place, Row(settings=settings, verdict=None, how="batched", stable_limit=limit, error=_line(error))
-                continue
-            p = len(trial.problem.anchor)
-            group = groups.setdefault((p, trial.problem.curvature.has_bias, pipeline.train.dtype), [])
-            group.append((place, settings, trial))
-            if len(group) * p * p >= _TOGETHER:
-                yield from _together(group)
-                group.clear()
+
+    def rows_of(place: int) -> str:
+        _, pipeline = small[place]
+        return f"{pipeline.data.model_dump_json()} {pipeline.learns_bias}"
+
+    def train_groups() -> Iterator[tuple[int, Row]]:
         for group in groups.values():
-            yield from _together(group)
+            yield from _train_group(group)
+        groups.clear()
+
+    # Trials on the same rows come together: they share a problem. Its rows are read again after the training.
+    with tempfile.TemporaryDirectory(prefix="lntx-") as scratch:
+        by_rows = itertools.groupby(sorted(small, key=lambda place: (rows_of(place), place)), key=rows_of)
+        stored = 0
+        for number, (_, places) in enumerate(by_rows):
+            problem: Problem | str = ""
+            for place in places:
+                settings, pipeline = small[place]
+                problem = problem or _problem(pipeline, Path(scratch, str(number)))
+                if isinstance(problem, str):
+                    yield place, Row(settings=settings, verdict=None, how="batched", error=problem)
+                    continue
+                if not is_tame(problem):
+                    yield place, (settings, pipeline)
+                    continue
+                try:
+                    trial = plan_trial(problem, pipeline)
+                except Exception as error:
+                    yield (
+                        place,
+                        Row(
+                            settings=settings,
+                            verdict=None,
+                            how="batched",
+                            stable_limit=limit_of(problem, pipeline),
+                            error=_line(error),
+                        ),
+                    )
+                    continue
+                p = len(trial.problem.anchor)
+                group = groups.setdefault((p, trial.problem.curvature.has_bias, pipeline.train.dtype), [])
+                group.append((place, settings, trial))
+                if len(group) * p * p >= _MAX_ENTRIES:
+                    yield from _train_group(group)
+                    group.clear()
+            stored += sum(file.stat().st_size for file in Path(scratch).glob(f"{number}/*"))
+            if stored > _MAX_BYTES:
+                yield from train_groups()
+                for folder in Path(scratch).iterdir():
+                    shutil.rmtree(folder)
+                stored = 0
+        yield from train_groups()
 
 
-def _pose(pipeline: Pipeline, folder: Path) -> Problem | str:
-    from lntx.sweep.vectorized import pose
+def _problem(pipeline: Pipeline, folder: Path) -> Problem | str:
+    """Return the problem that the rows of a trial pose, or why there is none. folder: where the rows are stored."""
+    from lntx.sweep.vectorized import problem_of
 
     try:
-        return pose(pipeline.data, bias=pipeline.learns_bias, folder=folder)
+        folder.mkdir(exist_ok=True)
+        return problem_of(pipeline.data, bias=pipeline.learns_bias, folder=folder)
     except Exception as error:
         return _line(error)
 
@@ -161,7 +188,7 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int, Row]]:
+def _train_group(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int, Row]]:
     from lntx.evaluation.evaluate import compare, lowest_digits
     from lntx.sweep.vectorized import train_together
 
@@ -174,7 +201,7 @@ def _together(group: Sequence[tuple[int, Settings, Any]]) -> Iterator[tuple[int,
         # One trial makes the whole batch fail: train each separately to find it.
         if len(group) > 1:
             for member in group:
-                yield from _together([member])
+                yield from _train_group([member])
         else:
             yield group[0][0], Row(settings=group[0][1], verdict=None, how="batched", error=_line(error))
         return

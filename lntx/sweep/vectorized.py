@@ -107,7 +107,7 @@ class Trained:
     """Mean squared error at the end; None if the weights diverged."""
 
 
-def pose(data: Data, *, bias: bool, folder: Path) -> Problem:
+def problem_of(data: Data, *, bias: bool, folder: Path) -> Problem:
     """Generate or import the rows, measure their curvature, and solve them.
 
     Raises: BadInput: dependent columns, too few rows, a file that cannot be used.
@@ -172,10 +172,10 @@ def plan_trial(problem: Problem, pipeline: Pipeline) -> Trial:
 def train_together(trials: Sequence[Trial]) -> list[Trained]:
     """Train models of one size and dtype on full batches, all at once. Results have the order of the trials."""
     with threads(1):
-        return _Together(trials).train()
+        return _BatchedDescent(trials).train()
 
 
-class _Together:
+class _BatchedDescent:
     """The trainings in progress; each is one row of every tensor."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:

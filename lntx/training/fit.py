@@ -25,7 +25,7 @@ from lntx.training.hyperparameters import Descent, choose_frame, exact_descent, 
 from lntx.training.loop import TrainingLoop
 from lntx.training.model import LNTXLinearModel
 from lntx.training.moments import Moments, PassSums, add_up, sums_of_part, sums_of_rows
-from lntx.training.result import Epoch, Fit, history_digest
+from lntx.training.result import Epoch, Fit, Stop, history_digest
 from lntx.training.steps import by_moments, coefficients_of, full_batch, mini_batches
 from lntx.training.stopping import Stopping
 
@@ -62,14 +62,7 @@ def fit(
         return readings[-1].through(read)
 
     with threads(train.num_threads):
-        largest = LARGEST_FLOAT32 if dtype == torch.float32 else MAX_MAGNITUDE
-        if in_memory:
-            measured: Iterable[curves.Measured] = [
-                curves.measure(blocks(), len(dataset.terms), bias=bias, largest=largest)
-            ]
-        else:
-            measured = curves.measured_parts(dataset, bias=bias, largest=largest, num_threads=train.num_threads)
-        curvature = curves.combine(measured, dataset.terms, bias=bias, largest=largest)
+        curvature = _measure(dataset, train, blocks, bias=bias)
         frame = choose_frame(curvature, train.precondition)
         descent = plan_descent(curvature, frame, train, blocks, in_memory=in_memory)
         by_rows = descent.batch_size is not None or descent.gradient == "autograd"
@@ -77,53 +70,31 @@ def fit(
         generator = torch.Generator().manual_seed(train.seed)
         model = LNTXLinearModel(len(dataset.terms), bias=bias, dtype=dtype, generator=generator).to(device)
         naive = _naive_error(model, rows, train, descent, dataset)
-
-        progress = TrainingLoop(model, generator, Checkpoints(checkpoint))
-        history, stop = progress.history, None
-        stopping = _stopping(train, descent, curvature, batches=descent.batch_size is not None)
-        if descent.batch_size is not None and not progress.is_finishing:
-            # Reserve epochs for steps on all rows, which reach the solution; batches only circle it.
-            epochs = train.max_epochs - min(descent.finishing_epochs, train.max_epochs // 2)
-            stop = progress.descend(
-                mini_batches(model, rows, descent, train, generator, dataset.num_rows), stopping, epochs
-            )
+        loop = TrainingLoop(model, generator, Checkpoints(checkpoint))
+        training = _Training(model, loop, train, curvature, descent, rows, dataset.num_rows)
+        training.on_batches(generator)
         needs_float64 = by_rows and dtype != torch.float64 and (descent.gradient == "moments" or _is_automatic(train))
         exact_rows = read_parts(dataset, torch.float64, device, blocks) if needs_float64 else rows
-        moments = _moments(dataset, curvature, exact_rows, compiled=not in_memory and device.type == "cpu")
-        if progress.is_polishing:
-            stop = "converged"
-        elif stop != "diverged" and (progress.is_finishing or len(history) <= train.max_epochs):
-            if descent.batch_size is not None:
-                stopping = _stopping(train, descent, curvature, batches=False)
-            progress.finish()
-            if descent.gradient == "moments":
-                steps = by_moments(model, moments, descent, train)
-            else:
-                steps = full_batch(model, rows, descent, train, dataset.num_rows)
-            stop = progress.descend(steps, stopping, train.max_epochs)
-        if stop in ("converged", "stalled") and _is_automatic(train):
-            progress.is_polishing = progress.is_polishing or not _has_settled(model, moments, train)
-            if progress.is_polishing:
-                descent, plain = exact_descent(curvature, descent), train.model_copy(update={"momentum": 0.0})
-                stopping = Stopping(plain, curvature, exact=True, newton=True)
-                steps = by_moments(model, moments, descent, plain, keeps_rest=True)
-                stop = progress.descend(steps, stopping, train.max_epochs)
-    final = history[-1]
+        compiled = not in_memory and device.type == "cpu"
+        moments = Moments(curvature, exact_rows, sums_over(dataset, exact_rows, compiled=compiled))
+        training.on_all_rows(moments)
+        training.to_the_solution(moments)
+    history, descent, stopping = loop.history, training.descent, training.stopping
     return (
         model.cpu(),
         Fit(
-            weights=final.weights,
-            bias=final.bias,
+            weights=history[-1].weights,
+            bias=history[-1].bias,
             dtype=train.dtype,
             device=device.type,
-            epochs=len(history) - 1 + (stop == "diverged"),
-            stop=stop or "max_epochs",
+            epochs=len(history) - 1 + (training.stop == "diverged"),
+            stop=training.stop or "max_epochs",
             last_move=stopping.last_move if math.isfinite(stopping.last_move) else None,
             learning_rate=descent.learning_rate,
             stable_limit=descent.stable_limit,
             momentum=train.momentum,
             batch_size=descent.batch_size,
-            finishing_epochs=progress.finishing_epochs if descent.batch_size is not None else 0,
+            finishing_epochs=loop.finishing_epochs if descent.batch_size is not None else 0,
             gradient=descent.gradient,
             naive_gradient_error=naive,
             precondition=descent.precondition,
@@ -135,6 +106,83 @@ def fit(
         ),
         history,
     )
+
+
+class _Training:
+    """The phases of a training, each of which goes on from the weights where the one before it stopped.
+
+    A training that is resumed from a checkpoint leaves out the phases that it had finished.
+    """
+
+    def __init__(
+        self,
+        model: LNTXLinearModel,
+        loop: TrainingLoop,
+        train: Train,
+        curvature: curves.Curvature,
+        descent: Descent,
+        rows: Callable[[], Iterator[Part]],
+        num_rows: int,
+    ) -> None:
+        self._model, self._loop, self._train, self._curvature = model, loop, train, curvature
+        self._rows, self._num_rows = rows, num_rows
+        self.descent = descent
+        """The settings of the steps; of the last phase, once it has begun."""
+        self.stop: Stop | None = None
+        """Why the last phase stopped; None if it did all its epochs."""
+        self.stopping = self._stopping()
+        """The stopping rules of the last phase."""
+
+    def on_batches(self, generator: torch.Generator) -> None:
+        """Step on batches, if there are any; epochs are left for steps on all rows: batches circle the solution."""
+        if self.descent.batch_size is None:
+            return
+        max_epochs = self._train.max_epochs
+        self.stopping = Stopping(self._train, self._curvature, batches=True)
+        if not self._loop.is_finishing:
+            steps = mini_batches(self._model, self._rows, self.descent, self._train, generator, self._num_rows)
+            epochs = max_epochs - min(self.descent.finishing_epochs, max_epochs // 2)
+            self.stop = self._loop.descend(steps, self.stopping, epochs)
+
+    def on_all_rows(self, moments: Moments) -> None:
+        """Step on all rows, or on sums over them."""
+        max_epochs = self._train.max_epochs
+        if self._loop.is_polishing:
+            self.stop = "converged"
+        elif self.stop != "diverged" and (self._loop.is_finishing or len(self._loop.history) <= max_epochs):
+            self.stopping = self._stopping()
+            self._loop.finish()
+            if self.descent.gradient == "moments":
+                steps = by_moments(self._model, moments, self.descent, self._train)
+            else:
+                steps = full_batch(self._model, self._rows, self.descent, self._train, self._num_rows)
+            self.stop = self._loop.descend(steps, self.stopping, max_epochs)
+
+    def to_the_solution(self, moments: Moments) -> None:
+        """Take exact steps if the others have stopped elsewhere and the way is left to the data."""
+        if self.stop not in ("converged", "stalled") or not _is_automatic(self._train):
+            return
+        self._loop.is_polishing = self._loop.is_polishing or not _has_settled(self._model, moments, self._train)
+        if self._loop.is_polishing:
+            plain = self._train.model_copy(update={"momentum": 0.0})
+            self.descent = exact_descent(self._curvature, self.descent)
+            self.stopping = Stopping(plain, self._curvature, exact=True, newton=True)
+            steps = by_moments(self._model, moments, self.descent, plain, keeps_rest=True)
+            self.stop = self._loop.descend(steps, self.stopping, self._train.max_epochs)
+
+    def _stopping(self) -> Stopping:
+        exact = self.descent.gradient == "moments"
+        return Stopping(self._train, self._curvature, exact=exact, compensates=not exact)
+
+
+def _measure(dataset: Dataset, train: Train, blocks: Callable[[], Iterator[Block]], *, bias: bool) -> curves.Curvature:
+    largest = LARGEST_FLOAT32 if train.dtype == "float32" else MAX_MAGNITUDE
+    measured: Iterable[curves.Measured]
+    if fits_in_memory(dataset):
+        measured = [curves.measure(blocks(), len(dataset.terms), bias=bias, largest=largest)]
+    else:
+        measured = curves.measured_parts(dataset, bias=bias, largest=largest, num_threads=train.num_threads)
+    return curves.combine(measured, dataset.terms, bias=bias, largest=largest)
 
 
 def sums_over(dataset: Dataset, rows: Callable[[], Iterator[Part]], *, compiled: bool) -> PassSums:
@@ -194,12 +242,6 @@ def _naive_error(
     return naive_error(model, rows())
 
 
-def _moments(
-    dataset: Dataset, curvature: curves.Curvature, rows: Callable[[], Iterator[Part]], *, compiled: bool
-) -> Moments:
-    return Moments(curvature, rows, sums_over(dataset, rows, compiled=compiled))
-
-
 def _is_automatic(train: Train) -> bool:
     """Whether the way to the solution is left to the data."""
     return train.gradient == train.precondition == train.learning_rate == train.tolerance == "auto"
@@ -210,13 +252,6 @@ def _has_settled(model: LNTXLinearModel, moments: Moments, train: Train) -> bool
     coefficients = coefficients_of(model)
     left = moments.way_to_solution(coefficients).abs()
     return bool((left <= _SETTLED[train.dtype] * coefficients.abs()).all())
-
-
-def _stopping(train: Train, descent: Descent, curvature: curves.Curvature, *, batches: bool) -> Stopping:
-    if batches:
-        return Stopping(train, curvature, batches=True)
-    exact = descent.gradient == "moments"
-    return Stopping(train, curvature, exact=exact, compensates=not exact)
 
 
 def find_device(train: Train) -> torch.device:

@@ -18,12 +18,12 @@ from lntx.base.stages import Stage
 from lntx.canary.run import run_canary
 from lntx.canary.suite.options import CanaryOptions
 from lntx.canary.suite.results import Canary, CaseReport
+from lntx.canary.trainings import cases as canary_cases
+from lntx.canary.trainings import drift as drifts
+from lntx.canary.trainings import suite as trainings
 from lntx.canary.trainings.cases import blind_case, fixed_cases
 from lntx.canary.trainings.faults import FAULTS, once_stored
 from lntx.canary.trainings.suite import TrainingSuite
-from lntx.canary.trainings.suite import cases as canary_cases
-from lntx.canary.trainings.suite import drift as drifts
-from lntx.canary.trainings.suite import suite as trainings
 from lntx.config.loading import validate
 from lntx.runs.run import Run
 

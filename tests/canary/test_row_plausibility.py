@@ -36,7 +36,7 @@ def test_rows_as_they_are_drawn_are_plausible(data: dict[str, Any], said: str | 
     ],
 )
 def test_rows_that_are_drawn_wrongly_are_told(change: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lntx.canary.trainings.suite import row_plausibility
+    from lntx.canary.trainings import row_plausibility
 
     blocks = row_plausibility.generate_blocks
     monkeypatch.setattr(row_plausibility, "generate_blocks", lambda data: (change(x, y) for x, y in blocks(data)))
@@ -44,7 +44,7 @@ def test_rows_that_are_drawn_wrongly_are_told(change: Any, said: str, monkeypatc
 
 
 def test_noise_of_another_size_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lntx.canary.trainings.suite import row_plausibility
+    from lntx.canary.trainings import row_plausibility
 
     blocks, data = row_plausibility.generate_blocks, Data(weights=(3.7,), noise=0.5)
     monkeypatch.setattr(

@@ -231,7 +231,7 @@ def test_hypothesis_draws_the_same_cases() -> None:
 
     cases = strategy(reference, ("n", 9), requires_grad=False)
 
-    @settings(max_examples=5, deadline=None, suppress_health_check=[*HealthCheck], phases=[Phase.generate])
+    @settings(max_examples=25, deadline=None, suppress_health_check=[*HealthCheck], phases=[Phase.generate])
     @given(cases)
     def check(kernel: Any, case: Case) -> None:
         assert_proved(kernel, reference, [case])

@@ -23,7 +23,7 @@ from lntx.data.synthetic import generate_dataset
 from lntx.evaluation.residuals import residual_figures
 from lntx.sweep import sweep as sweeping
 from lntx.sweep.grid import configure, parse_over, trials
-from lntx.sweep.vectorized import plan_trial, pose, train_together
+from lntx.sweep.vectorized import plan_trial, problem_of, train_together
 from lntx.training import fit as training
 
 
@@ -78,7 +78,7 @@ def test_trainings_side_by_side_are_those_of_one_alone(tmp_path: Path, dtype: st
     pipelines = [
         settle(overrides={"data": data, "train": way | {"dtype": dtype, "gradient": "moments"}}) for way in ways
     ]
-    problem = pose(pipelines[0].data, bias=bias, folder=tmp_path)
+    problem = problem_of(pipelines[0].data, bias=bias, folder=tmp_path)
     found = train_together([plan_trial(problem, pipeline) for pipeline in pipelines])
     generate_dataset(pipelines[0].data, tmp_path / "rows.parquet")
     rounding = 1e-11 if dtype == "float64" else 1e-4

@@ -57,7 +57,7 @@ def settle_options(*, blind: bool = False, **values: Any) -> CanaryOptions:
     try:
         options = CanaryOptions(**values)
     except ValidationError as error:
-        raise BadInput(*(line.replace("canary.", "--") for line in explain(error, section="canary"))) from None
+        raise BadInput(*explain(error, name=lambda key: f"--{key}")) from None
     if not options.deep and (options.compiled or options.processes):
         raise BadInput(f"--{'compiled' if options.compiled else 'processes'} belongs to --deep: add it")
     if options.deep and options.level != 1:

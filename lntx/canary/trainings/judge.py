@@ -83,30 +83,30 @@ def judge(
     Returns: None if a stage failed although the rows and the files are right: then no answer is wrong.
     """
     request = Request(pipeline=case.pipeline, root=store.root)
-    looked = _Look(case, store, _every(outcomes))
+    checks = _Checks(case, store, _every(outcomes))
     if broken is not None:
         # Wrong rows may have caused the failure of the stage.
-        problem: Finding | None = looked.rows() or looked.altered()
+        problem: Finding | None = checks.rows() or checks.altered()
         if problem is None:
             return None
     else:
-        problem = looked.altered() or looked.unreadable(lambda: gather(store, request, looked.outcomes))
+        problem = checks.altered() or checks.unreadable(lambda: gather(store, request, checks.outcomes))
     if problem is not None:
         # Take no figures from damaged files.
         readable = {stage: outcome for stage, outcome in outcomes.items() if broken is not None or stage == "generate"}
-        run = looked.read(lambda: gather(store, request, _every(readable))) or gather(store, request, _every({}))
+        run = checks.read(lambda: gather(store, request, _every(readable))) or gather(store, request, _every({}))
         return Judgement(run=run, finding=problem, path=None, history=[], warnings=())
-    run = gather(store, request, looked.outcomes)
+    run = gather(store, request, checks.outcomes)
     return Judgement(
         run=run,
-        finding=looked.first_finding(run),
-        path=looked.path,
-        history=looked.history,
-        warnings=(*run.warnings, *looked.warnings),
+        finding=checks.first_finding(run),
+        path=checks.path,
+        history=checks.history,
+        warnings=(*run.warnings, *checks.warnings),
     )
 
 
-class _Look:
+class _Checks:
     """The checks of one run, part by part."""
 
     def __init__(self, case: TrainingCase, store: Store, outcomes: Mapping[Stage, Outcome]) -> None:
@@ -118,10 +118,10 @@ class _Look:
 
     def first_finding(self, run: Run) -> Finding | None:
         """Return the first problem in the order of the parts, or None."""
-        verdict = None if run.blame is None else self._said(run.blame, run)
+        verdict = None if run.blame is None else self._verdict(run.blame, run)
         if verdict is not None and verdict.blame == "data":
             return verdict
-        problem = self._guarded("data", self._drawn) or self._guarded("data", self._second_reading)
+        problem = self._guarded("data", self._plausible) or self._guarded("data", self._second_reading)
         if problem is not None or (verdict is not None and verdict.blame == "reference"):
             return problem or verdict
         return (
@@ -144,7 +144,7 @@ class _Look:
             problem = f"the rows cannot be read ({in_words(error)})"
         if problem is not None:
             return finding("data", problem)
-        return self._guarded("data", self._drawn)
+        return self._guarded("data", self._plausible)
 
     def unreadable(self, read: Callable[[], object]) -> Finding | None:
         """Return a finding if stored results cannot be read."""
@@ -176,15 +176,16 @@ class _Look:
         except Exception as error:
             if is_want(error):
                 raise
-            return finding(blame, f"what the run left cannot be looked at ({in_words(error)})")
+            return finding(blame, f"what the run left cannot be checks at ({in_words(error)})")
 
-    def _said(self, blame: Blame, run: Run) -> Finding:
-        """Return the run's verdict as a finding, with advice for settings that no user chose."""
+    def _verdict(self, blame: Blame, run: Run) -> Finding:
+        """Return the run's verdict as a finding; of a training, without advice for settings that no user chose."""
         if blame == "data":
             problem_of_rows = self.rows()
             if problem_of_rows is not None:
                 return problem_of_rows
-        problem = run.reason or ""
+        if blame == "export":
+            return finding(blame, run.reason or "")
         if blame == "training":
             path = self.outcomes["evaluate"].path(self._store, "evaluation.json")
             evaluation = Evaluation.model_validate_json(path.read_bytes())
@@ -192,14 +193,15 @@ class _Look:
                 evaluation.coefficients, key=lambda coefficient: coefficient.gap / max(coefficient.allowed, 1e-300)
             )
             fit = self._fit()
-            problem = (
+            return finding(
+                blame,
                 f"training {_STOPPED[fit.stop]} in epoch {fit.epochs}, with {worst.name} = {worst.learned!r} where the "
-                f"exact answer is {worst.reference!r}"
+                f"exact answer is {worst.reference!r}",
             )
-        # The run appends its own advice to the problem: remove it.
-        return finding(blame, problem.split(": look at ")[0])
+        # These say themselves what to look at.
+        return Finding(blame=blame, reason=run.reason or "")
 
-    def _drawn(self) -> Finding | None:
+    def _plausible(self) -> Finding | None:
         problem = implausible_rows(self._data)
         return None if problem is None else finding("data", problem)
 
