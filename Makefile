@@ -9,8 +9,8 @@ DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
 KERNELS := $(VENV)/.installed-kernels
 
-# Two processes; a file's tests stay together, so that those who share a server share it.
-PARALLEL ?= -n 2 --dist loadfile
+# Two processes; those tests stay together that share a server (tests/conftest.py).
+PARALLEL ?= -n 2 --no-loadscope-reorder
 
 .PHONY: run test test-all processors floors newest notebooks bench bench-numerics bench-speed bench-peers docs lint format clean
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import io
 import itertools
@@ -187,6 +188,7 @@ def _answers() -> list[tuple[str, list[tuple[str, str]]]]:
     ]
 
 
+@functools.cache
 def _help(name: str) -> str:
     """Return the help of a command."""
     stream = io.StringIO()

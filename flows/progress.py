@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 from lntx.base.progress import on_progress
 from lntx.base.stages import Stage
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("lntx.progress")
 
 _LONG_S = 10.0
 _EVERY_S = 5.0

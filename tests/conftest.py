@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Tests run side by side, one on each core: more threads for each would wait for each other (twice as long, measured).
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -77,6 +78,34 @@ def _workplace(tmp_path: Path) -> Path:
     folder = tmp_path / "here"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+# What waits longest first, so that no process ends long after the others; the tests of flows share one server.
+_LONGEST = ("flows", "service", "faults", "canary", "cli", "cluster")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def room(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST)
+
+    items.sort(key=room)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The tests of a file go to one process, those of flows too, unless asked otherwise (--dist loadfile)."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Rooms(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.split("::", 1)[0]
+            return "tests/flows" if path.startswith("tests/flows/") else path
+
+    return Rooms(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

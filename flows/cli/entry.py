@@ -194,6 +194,8 @@ def _set_up_logging(*, quiet: bool, verbose: bool, as_json: bool) -> None:
     handler.setFormatter(JsonLines() if as_json else logging.Formatter("%(message)s"))
     if as_json:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER", "json")
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").addHandler(handler)
     handler.addFilter(EscapedLines())
     core = logging.getLogger("lntx")
     core.setLevel(logging.INFO)

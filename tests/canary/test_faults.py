@@ -29,19 +29,24 @@ def test_there_are_faults_of_every_part() -> None:
     assert len(ALL_FAULTS) == len(FAULTS) + len(MORE_FAULTS)
 
 
-def test_every_fault_is_caught_and_put_down_to_the_right_part() -> None:
-    results = [*run_faults(faults=ALL_FAULTS)]
-    assert [result.name for result in results] == [*ALL_FAULTS]
+_CATALOGUES = [FAULTS, pytest.param(ALL_FAULTS, marks=pytest.mark.slow)]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("faults", _CATALOGUES, ids=["for users", "all"])
+def test_every_fault_is_caught_and_put_down_to_the_right_part(faults: Mapping[str, TrainingFault]) -> None:
+    results = [*run_faults(faults=faults)]
+    assert [result.name for result in results] == [*faults]
     assert [result for result in results if not (isinstance(result, FaultReport) and result.is_right)] == []
     # And nothing of them is left behind.
     assert run_canary().verdict == "pass"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("seed", "faults"), [(11, FAULTS), pytest.param(0, ALL_FAULTS, marks=pytest.mark.slow)])
-def test_so_they_are_in_blind_canaries(seed: int, faults: Mapping[str, TrainingFault]) -> None:
-    results = [*run_faults(CanaryOptions(seed=seed), faults=faults)]
-    assert len(results) == len(faults)
+def test_so_they_are_in_blind_canaries() -> None:
+    results = [*run_faults(CanaryOptions(seed=0), faults=ALL_FAULTS)]
+    assert len(results) == len(ALL_FAULTS)
     assert [result for result in results if not (isinstance(result, FaultReport) and result.is_right)] == []
 
 

@@ -248,7 +248,7 @@ def _(numpy):
     ),
 }
 
-_FAST = ("linear-from-the-third-call", "parquet-reads-without-a-row", "safetensors-altered-on-rename")
+_FAST = ("linear-from-the-third-call",)
 
 
 def _canary(folder: Path, code: str) -> tuple[int, dict[str, Any]]:

@@ -59,6 +59,7 @@ def test_faults_are_listed_with_blame_and_limit(cli: Cli) -> None:
     assert all(fault["name"] in shown.out for fault in found)
 
 
+@pytest.mark.slow
 def test_a_blind_one_says_how_to_draw_it_again(cli: Cli) -> None:
     first = cli("canary", "--blind", "--local", "--json").json
     second = cli("canary", "--blind", "--local", "--json").json

@@ -24,6 +24,7 @@ COMMANDS = {name for name in app if not name.startswith("-")}
 EVERYWHERE = {"--help", "-h", "--version", "--install-completion"}
 
 
+@functools.cache
 def _options(command: str) -> set[str]:
     return {
         name
@@ -101,6 +102,7 @@ def test_what_commands_print_as_json_stands_in_the_reference(cli: Cli) -> None:
             assert f"`{key}`" in shown or f"`{key}:" in shown or f"`{key}`:" in shown, f"{name}: {key}"
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path],

@@ -69,6 +69,7 @@ def test_variables_that_change_arithmetic_are_noted(cli: Cli) -> None:
     assert (done.code, found["state"], found["cure"]) == (0, "note", "unset ATEN_CPU_CAPABILITY")
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_a_problem(process: Cli) -> None:
     done = process("doctor", "--json", env={"PREFECT_API_URL": "http://127.0.0.1:9/api"})
     (found,) = (one for one in done.json["findings"] if one["name"] == "Prefect server")

@@ -17,6 +17,7 @@ for name in ("safetensors", "pt2", "onnx"):
 """
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_environment_or_the_file_name(tmp_path: Path) -> None:
     """Two environments at different paths, two working directories, two file names: the same bytes."""
     library = next(Path(path) for path in sys.path if (Path(path) / "torch").is_dir())

@@ -37,6 +37,7 @@ def _pytest(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_canary_passes_before_the_tests_and_the_fixture_proves_them(tmp_path: Path) -> None:
     (tmp_path / "test_right.py").write_text(RIGHT)
     done = _pytest(tmp_path, "--lntx-canary", "1")

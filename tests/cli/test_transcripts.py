@@ -25,7 +25,7 @@ _FOLDER = "/srv/lntx"
 
 
 def _quick(page: Path) -> bool:
-    return page.name in ("kernel.md", "own-table.md", "program.md")
+    return page.name == "program.md"
 
 
 # A page of many commands takes minutes where other tests run beside it.

@@ -17,6 +17,12 @@ from lntx import run
 _FOLDER = Path(lntx.__file__).parent
 
 
+def test_all_log_lines_go_where_the_command_line_looks() -> None:
+    """It formats those of the logger `lntx` and of Prefect: others would be printed as they are."""
+    own_name = "getLogger(__name__)"
+    assert [path for path in (_FOLDER.parent / "flows").rglob("*.py") if own_name in path.read_text()] == []
+
+
 def _modules_after(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True

@@ -45,7 +45,7 @@ def trained(name: str, dtype: torch.dtype, seed: int, options: dict[str, Any], *
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data(), dtype=st.sampled_from([torch.float32, torch.float64]), seed=st.integers(0, 10_000))
 def test_a_right_step_passes(name: str, data: st.DataObject, dtype: torch.dtype, seed: int) -> None:
     options = {key: data.draw(st.sampled_from(values), key) for key, values in OPTIONS[name].items()}

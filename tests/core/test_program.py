@@ -43,7 +43,12 @@ def test_no_seed_makes_a_right_program_wrong(program: Program) -> None:
             assert proof.passed, (seed, autocast, proof.reason)
 
 
-@pytest.mark.parametrize("program", FAULTS, ids=lambda program: program.name)
+# Half of them here; all in `make test-all`.
+@pytest.mark.parametrize(
+    "program",
+    [pytest.param(program, marks=pytest.mark.slow if place % 2 else ()) for place, program in enumerate(FAULTS)],
+    ids=lambda program: program.name,
+)
 def test_a_fault_is_named_by_its_check(program: Program) -> None:
     proof = _checked(program, 1)
     wrong = {check.name: check.what for check in proof.checks if check.passed is False}

@@ -33,14 +33,14 @@ def _fit(folder: Path, config: Any, checkpoint: Path | None = None) -> tuple[Fit
 @pytest.mark.parametrize(
     "train",
     [
-        {"precondition": "none", "max_epochs": 60},
+        pytest.param({"precondition": "none", "max_epochs": 60}, marks=pytest.mark.slow),
         {"precondition": "none", "momentum": 0.9, "max_epochs": 60},
-        {"precondition": "none", "gradient": "moments", "max_epochs": 60},
+        pytest.param({"precondition": "none", "gradient": "moments", "max_epochs": 60}, marks=pytest.mark.slow),
         {"precondition": "standardize", "gradient": "moments", "momentum": 0.5},
         {"precondition": "standardize", "dtype": "float32", "momentum": 0.5},
-        {"batch_size": 64, "max_epochs": 40},
+        pytest.param({"batch_size": 64, "max_epochs": 40}, marks=pytest.mark.slow),
         {"batch_size": 64, "momentum": 0.5, "precondition": "standardize"},
-        {"batch_size": 100, "tolerance": 0, "max_epochs": 30},
+        pytest.param({"batch_size": 100, "tolerance": 0, "max_epochs": 30}, marks=pytest.mark.slow),
         # Exact steps follow at the end.
         {"data": {"weights": [1e9, 1e-9], "noise": 0.0}},
     ],

@@ -131,6 +131,7 @@ def test_a_sweep_over_data_makes_each_dataset(tmp_path: Path) -> None:
     assert found.resumed == 0
 
 
+@pytest.mark.slow
 def test_large_trainings_are_runs_in_processes_and_small_ones_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

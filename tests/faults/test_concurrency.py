@@ -31,7 +31,7 @@ def _together(root: Path, settings: list[tuple[str, ...]]) -> list[Done]:
     ]
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_runs_of_one_key_compute_once(clean_bits: dict[str, list[str]], tmp_path: Path, count: int) -> None:
     done = _together(tmp_path / "root", [SETTINGS] * count)
     assert all(bits(one) == clean_bits for one in done)
@@ -41,9 +41,9 @@ def test_runs_of_one_key_compute_once(clean_bits: dict[str, list[str]], tmp_path
     assert len(lntx("runs", "--json", root=tmp_path / "root").json["runs"]) == count
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
-def test_runs_of_other_keys_do_not_disturb_each_other(tmp_path: Path, count: int) -> None:
-    settings = [("--data.seed", str(seed), "--data.num-rows", "500") for seed in range(count)]
+@pytest.mark.slow
+def test_runs_of_other_keys_do_not_disturb_each_other(tmp_path: Path) -> None:
+    settings = [("--data.seed", str(seed), "--data.num-rows", "500") for seed in range(8)]
     done = _together(tmp_path / "root", settings)
     for one, asked in zip(done, settings, strict=True):
         assert set(states(one).values()) == {"ran"}
@@ -62,6 +62,7 @@ def test_a_killed_holder_blocks_nobody(tmp_path: Path) -> None:
     assert damaged(tmp_path / "root") == []
 
 
+@pytest.mark.slow
 def test_garbage_collection_leaves_what_a_run_uses(tmp_path: Path) -> None:
     """Rows that a training reads, of a configuration that no finished run has."""
     root = tmp_path / "root"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -34,6 +35,7 @@ def test_a_wrong_answer_exits_3_through_prefect(process: Cli, server: Server) ->
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_bad_input_exits_2_through_prefect_in_one_line(process: Cli, server: Server) -> None:
     done = process("run", "--train.learning-rate", "9", env=server.env)
     assert (done.code, done.out) == (2, "")
@@ -62,13 +64,16 @@ def test_without_a_server_an_embedded_one_keeps_its_database_under_the_root(
     monkeypatch.delenv("PREFECT_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     root = tmp_path / "root"
-    done = process("run", "--json", "--root", str(root), timeout=240)
+    done = process("run", "--json", "--log-format", "json", "--root", str(root), timeout=240)
     assert done.code == 0, done.err
     assert done.json["verdict"] == "pass"
     assert done.json["flow_run_id"]
     assert done.json["flow_run_url"] is None
     assert "Traceback" not in done.err
     assert "Error" not in done.err
+    # One line in JSON for each message.
+    messages = [json.loads(line).get("message", "") for line in done.err.splitlines() if line.strip()]
+    assert any("Finished in state Completed" in message for message in messages), done.err
     database = root / "artifacts" / ".prefect" / "prefect.db"
     with sqlite3.connect(database) as connection:
         assert connection.execute("select state_name from flow_run").fetchall() == [("Completed",)]

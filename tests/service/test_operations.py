@@ -222,13 +222,6 @@ def test_a_settings_file_of_prefect_that_is_broken_is_named(tmp_path: Path) -> N
     assert (done.code, f"mend or remove {home}/profiles.toml" in done.err) == (2, True), done.err
 
 
-def test_log_lines_are_json_if_asked_for(tmp_path: Path) -> None:
-    words = ("run", "--log-format", "json", "--data.num-rows", "50")
-    done = lntx(*words, root=tmp_path, env=environment())
-    lines = [json.loads(line) for line in done.err.splitlines() if line.strip()]
-    assert any("Finished in state Completed" in line.get("message", "") for line in lines), done.err
-
-
 @pytest.mark.slow
 def test_a_full_disk_under_the_server_is_said_and_it_goes_on_afterwards(tmp_path: Path) -> None:
     root = tmp_path / "root"
