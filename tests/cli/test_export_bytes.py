@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _WRITE = """
 import sys, torch
 from lntx.export.formats import FORMATS
