@@ -66,7 +66,7 @@ time_t time(time_t *out) {
     return exact.tv_sec;
 }
 """
-_NAMES = {"flows.server.api": "server", "flows.server.serve": "runner", "flows.server.supervisor": "supervisor"}
+NAMES = {"flows.server.api": "server", "flows.server.serve": "runner", "flows.server.supervisor": "supervisor"}
 
 
 def main() -> None:
@@ -90,9 +90,9 @@ def main() -> None:
                 _lntx("down", root=root)
             runs = _runs(root)
         print(f"{described()} {minutes:g} minutes, one run and one canary a minute.\n")
-        head = [f"{name}, MiB | {name}, handles" for name in _NAMES.values()]
+        head = [f"{name}, MiB | {name}, handles" for name in NAMES.values()]
         print(f"| minutes | {' | '.join(head)} | database, MiB | runs |")
-        print("|---" * (2 * len(_NAMES) + 3) + "|")
+        print("|---" * (2 * len(NAMES) + 3) + "|")
         for row in rows[:: max(1, len(rows) // 8)] + rows[-1:]:
             print("| " + " | ".join(f"{cell:.4g}" for cell in row) + " |")
         print("\n| flow | state | runs |\n|---|---|---|")
@@ -196,28 +196,29 @@ def _watch(root: Path, seconds: float, deeds: list[tuple[str, Callable[[], None]
     return rows, wrong_at
 
 
-def _processes(root: Path) -> dict[str, int]:
-    processes = {}
+def processes(root: Path) -> dict[str, int]:
+    """Return the numbers of the processes of a root's server, by name."""
+    numbers = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-        for module, name in _NAMES.items():
+        for module, name in NAMES.items():
             if module in words and str(root) in words:
-                processes[name] = int(path.parent.name)
-    return processes
+                numbers[name] = int(path.parent.name)
+    return numbers
 
 
 def _sizes(root: Path) -> list[float]:
     """Return MiB and open files of each process, MiB of the database, and the number of runs."""
-    processes = _processes(root)
+    numbers = processes(root)
     sizes: list[float] = []
-    for name in _NAMES.values():
+    for name in NAMES.values():
         try:
-            status = Path(f"/proc/{processes[name]}/status").read_text(encoding="utf-8")
+            status = Path(f"/proc/{numbers[name]}/status").read_text(encoding="utf-8")
             resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-            sizes += [int(resident.split()[1]) / 1024, len([*Path(f"/proc/{processes[name]}/fd").iterdir()])]
+            sizes += [int(resident.split()[1]) / 1024, len([*Path(f"/proc/{numbers[name]}/fd").iterdir()])]
         except (KeyError, OSError, StopIteration):
             sizes += [float("nan"), float("nan")]
     database = sum(path.stat().st_size for path in (root / "artifacts" / ".prefect").glob("prefect.db*"))
@@ -225,7 +226,7 @@ def _sizes(root: Path) -> list[float]:
 
 
 def _signal(root: Path, name: str, number: signal.Signals) -> None:
-    pid = _processes(root).get(name)
+    pid = processes(root).get(name)
     if pid is not None:
         os.kill(pid, number)
 

@@ -17,6 +17,7 @@ from flows.cli.outputs import refuse_metrics, refuse_output, write_metrics
 from flows.cli.printing import print_page
 from flows.engines import is_ray, working
 from lntx.base.errors import BadInput, LntxError, WrongAnswer
+from lntx.base.files import write_whole
 from lntx.canary.suite.options import CanaryOptions, Device, Level, settle_options
 from lntx.config.schema import Section
 from lntx.store.store import Store
@@ -24,6 +25,7 @@ from lntx.store.store import Store
 if TYPE_CHECKING:
     from lntx.canary.suite.results import Canary
     from lntx.cluster.nodes import NodesReport
+    from lntx.report.page import Page
 
 _EARLIER_JUNIT = b'<?xml version="1.0" encoding="utf-8"?>\n<testsuites>\n\t<testsuite name="lntx canary"'
 
@@ -42,6 +44,7 @@ def canary(
     every_node: Annotated[bool, Parameter(negative=())] = False,
     where: Annotated[Where, Flat] = Where(),
     junit: Path | None = None,
+    html: Path | None = None,
     prom: Path | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
     local: Local = False,
@@ -67,8 +70,9 @@ def canary(
         device: Device to train on; auto: the CPU.
         every_node: With --engine ray: run it on every node of the cluster, and on every GPU, and name the wrong ones.
         junit: JUnit file to write, for a CI system; the file of an earlier canary is replaced.
+        html: File to write the result to, as a page that opens in any browser, without a network.
         prom: File of metrics to write, for the textfile collector of node_exporter (NAME.prom).
-        force: Replace any other file at --junit.
+        force: Replace any other file at --junit, and an existing one at --html.
         local: Run without Prefect.
     """
     suite = {"deep": deep, "level": level, "compiled": compiled, "processes": processes}
@@ -78,8 +82,12 @@ def canary(
     refuse_metrics(prom, common)
     if inject == "list":
         return _list_faults(options, common)
+    if html is not None:
+        if inject == "all":
+            raise BadInput("--html does not go with --inject all, which prints a table: drop one of them")
+        refuse_output("--html", html, Store(common.folder), force=force)
     if every_node:
-        return _run_on_nodes(options, common, local=local, prom=prom)
+        return _run_on_nodes(options, common, local=local, html=html, prom=prom)
     if junit is not None:
         with contextlib.suppress(OSError):
             junit.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +97,7 @@ def canary(
             return _try_faults(options.model_copy(update={"inject": None}), junit, common)
         result = _run(options, common, local=local)
     write_metrics(result, prom)
-    return _report(result, junit, common)
+    return _report(result, junit, html, common)
 
 
 def exit_code(canary: Canary | NodesReport) -> int:
@@ -112,18 +120,27 @@ def _run(options: CanaryOptions, common: Common, *, local: bool) -> Canary:
     return run_canary_flow(options, common.folder)
 
 
-def _report(result: Canary, junit: Path | None, common: Common) -> int:
-    """Print a result, write its JUnit file, and return the exit code."""
+def _report(result: Canary, junit: Path | None, html: Path | None, common: Common) -> int:
+    """Print a result, write its files, and return the exit code."""
     from lntx.canary.page import canary_page
 
     page = canary_page(result)
     page = dataclasses.replace(page, headline=page.headline + _next_step(result))
     print_result(common, result, lambda: print_page(page))
+    _write_html(canary_page(result), html)
     if junit is not None:
         from lntx.canary.junit import write_junit
 
         write_junit(result, junit)
     return exit_code(result)
+
+
+def _write_html(page: Page, path: Path | None) -> None:
+    if path is not None:
+        # Imported here: it draws, and few canaries need it.
+        from lntx.report.page import to_html
+
+        write_whole(path, to_html(page))
 
 
 def _next_step(result: Canary) -> str:
@@ -170,7 +187,7 @@ def _refuse_engine(options: CanaryOptions, every_node: bool, junit: Path | None)
         raise BadInput(f"{option} does not go with --every-node: drop one of them")
 
 
-def _run_on_nodes(options: CanaryOptions, common: Common, *, local: bool, prom: Path | None) -> int:
+def _run_on_nodes(options: CanaryOptions, common: Common, *, local: bool, html: Path | None, prom: Path | None) -> int:
     root = common.folder.absolute()
     if local:
         from lntx.cluster.nodes import run_on_every_node
@@ -185,6 +202,7 @@ def _run_on_nodes(options: CanaryOptions, common: Common, *, local: bool, prom: 
     from lntx.cluster.nodes import nodes_page
 
     print_result(common, result, lambda: print_page(nodes_page(result)))
+    _write_html(nodes_page(result), html)
     write_metrics(result, prom)
     return exit_code(result)
 

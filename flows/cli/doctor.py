@@ -12,7 +12,7 @@ from flows.cli.app import Flat, print_json
 from flows.cli.options import Common
 from flows.cli.printing import print_table, say
 from flows.server.home import Home
-from flows.server.settings import POSTGRESQL, is_healthy
+from flows.server.settings import BUSY_RUNS, POSTGRESQL, is_healthy, runs_of_last_hour
 from lntx.base.errors import ServerUnreachable
 from lntx.doctor import Finding, examine
 from lntx.store.leases import killed_flows
@@ -59,6 +59,10 @@ def _killed(root: Path) -> Iterator[Finding]:
 def _server(root: Path) -> Iterator[Finding]:
     url = os.environ.get("PREFECT_API_URL")
     home = Home(root)
+    runs = runs_of_last_hour(root)
+    if runs > BUSY_RUNS:
+        message = f"{runs:,} runs began in the last hour: beyond {BUSY_RUNS:,}, PostgreSQL is the safer database"
+        yield Finding(name="load", state="note", said=message, cure=POSTGRESQL)
     own = home.running() if home.folder.is_dir() else None
     if url is not None:
         # Imported here: it imports Prefect.

@@ -18,7 +18,14 @@ from flows.cli.options import Common, Configuration, Whole
 from flows.cli.printing import say
 from flows.server.home import Home, Running, ServerState, refuse_other_database
 from flows.server.schedule_checks import canary_alert_hours, check_schedules
-from flows.server.settings import ServerOptions, is_healthy, prefect_home
+from flows.server.settings import (
+    BUSY_RUNS,
+    POSTGRESQL,
+    ServerOptions,
+    is_healthy,
+    prefect_home,
+    runs_of_last_hour,
+)
 from flows.server.unit import unit
 from lntx.base.errors import BadInput, LntxError
 from lntx.base.text import quoted
@@ -269,5 +276,7 @@ def _print_up(home: Home, options: ServerOptions, state: ServerState | None, com
         f"; no passing canary for {options.dead_man_hours:g} hours raises one" if options.schedules_canary else ""
     )
     say(f"alerts: {alerts}{dead_man}")
+    if options.database is None and (runs := runs_of_last_hour(home.root)) > BUSY_RUNS:
+        say(f"load: {runs:,} runs began in the last hour: beyond {BUSY_RUNS:,}, take PostgreSQL: {POSTGRESQL}")
     say("next: lntx run, or a deployment of the UI; lntx down ends it")
     sys.stdout.flush()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -31,6 +33,9 @@ SILENT_S = 100
 LAST_WORDS_S = 15.0
 """Seconds that the serving process has to end its runs after it is asked to stop."""
 
+
+BUSY_RUNS = 1000
+"""Number of flow runs in an hour above which PostgreSQL is advised; all that Prefect keeps is in one file of SQLite."""
 
 POSTGRESQL = "lntx down && lntx up --database postgresql+asyncpg://USER:PASSWORD@HOST/NAME"
 """What to do where SQLite is too slow."""
@@ -177,6 +182,17 @@ def prefect_home(home: Home) -> Path:
 def database_path(home: Home) -> Path:
     """Return the path of the database, if it is one of SQLite."""
     return prefect_home(home) / "prefect.db"
+
+
+def runs_of_last_hour(root: Path) -> int:
+    """Return how many flow runs of a root began in the last hour, as SQLite's database says; 0 without one."""
+    path = root / "artifacts" / ".prefect" / "prefect.db"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            query = "SELECT count(*) FROM flow_run WHERE start_time > strftime('%Y-%m-%d %H:%M:%S', 'now', '-1 hour')"
+            return int(database.execute(query).fetchone()[0])
+    except sqlite3.Error:
+        return 0
 
 
 def _configured(options: ServerOptions) -> list[str]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lntx.base.text import MAX_NAME, for_message
+from lntx.evaluation.inference import Estimate
 from lntx.training.result import Epoch
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ _LEAST_LOSS = 1e-60
 # Points along each axis of a loss surface, and its contours.
 _GRID, _CONTOURS = 101, 9
 
-_MOST_OPERATORS = 40
+_MOST_ROWS = 40
 
 
 def loss_curve(history: Sequence[Epoch]) -> Figure:
@@ -76,10 +78,11 @@ def path_over_loss(
     steps = np.linspace(-1, 1, _GRID)
     grid = np.stack([axis.ravel() for axis in np.meshgrid(steps, steps)])
     height = np.linalg.norm((factor / np.abs(factor).max()) @ (reach[:, None] / reach.max() * grid), axis=0)
-    height = height.reshape(_GRID, _GRID) / height.max()
+    highest = float(height.max())
+    height = height.reshape(_GRID, _GRID) / highest
     x, y = solution[chosen]
     # Evenly spaced in the root of the loss, which is quadratic.
-    axes.contour(
+    contours = axes.contour(
         x + reach[0] * steps,
         y + reach[1] * steps,
         height,
@@ -88,6 +91,11 @@ def path_over_loss(
         linewidths=0.6,
         alpha=0.4,
     )
+
+    def loss(level: float) -> str:
+        return f"{minimum + (level * highest * float(np.abs(factor).max()) * float(reach.max())) ** 2:.3g}"
+
+    axes.clabel(contours, list(contours.levels)[::2], fmt=loss, fontsize=6)
     axes.plot(x + offsets[:, 0], y + offsets[:, 1], "o-", markersize=3, linewidth=1, color=_LEARNED, label="epochs")
     axes.plot(x, y, "x", markersize=7, color=_WRONG, label="least squares")
     axes.legend(fontsize=8, framealpha=0, labelcolor=_INK)
@@ -112,6 +120,32 @@ def learned_against(learned: Sequence[float], expected: Sequence[float], *, expe
     line = [low - margin, high + margin]
     axes.plot(line, line, color=_INK, linewidth=0.8, alpha=0.5)
     axes.plot(expected, learned, "o", markersize=5, color=_LEARNED)
+    return figure
+
+
+def coefficient_intervals(rows: Sequence[Estimate]) -> Figure:
+    """Plot each coefficient and its 95 % interval, divided by its standard error, so that those of all units fit on one
+    axis; one whose interval contains 0 is pale. The forty that are farthest from 0 are drawn, the farthest on top.
+
+    rows: with a standard error each.
+    """
+    scaled = [
+        (row.estimate / row.standard_error, row.low / row.standard_error, row.high / row.standard_error, row.name)
+        for row in rows
+        if row.standard_error and row.low is not None and row.high is not None
+    ]
+    ordered = sorted(scaled, key=lambda values: abs(values[0]))[-_MOST_ROWS:]
+    figure, axes = _empty_axes(
+        "estimate and 95 % interval, in standard errors", "", height=0.8 + 0.22 * len(ordered), left=0.3
+    )
+    axes.axvline(0, color=_INK, linewidth=0.8, alpha=0.5)
+    for place, (estimate, low, high, _) in enumerate(ordered):
+        alpha = 0.4 if low <= 0 <= high else 1.0
+        axes.plot([low, high], [place, place], linewidth=2, color=_LEARNED, alpha=alpha)
+        axes.plot(estimate, place, "o", markersize=4, color=_LEARNED, alpha=alpha)
+    # Names are text: a dollar sign would begin a formula.
+    names = [for_message(name, MAX_NAME).replace("$", r"\$") for *_, name in ordered]
+    axes.set_yticks(range(len(ordered)), names, fontsize=8)
     return figure
 
 
@@ -168,7 +202,7 @@ def bound_shares(shares: Mapping[str, Mapping[str, float]]) -> Figure:
 
     shares: by operator, then by format. The forty operators with the largest shares are drawn, the largest on top.
     """
-    ordered = sorted(shares, key=lambda operator: max(shares[operator].values()))[-_MOST_OPERATORS:]
+    ordered = sorted(shares, key=lambda operator: max(shares[operator].values()))[-_MOST_ROWS:]
     figure, axes = _empty_axes("largest share of the rounding bound", "", height=0.8 + 0.17 * len(ordered), left=0.36)
     formats = sorted({name for by_format in shares.values() for name in by_format}, reverse=True)
     for name, colour in zip(formats, _COLOURS, strict=False):

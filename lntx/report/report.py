@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _LAST_RUNS = 30
+_NAMED = 3
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Largest residual, relative to the spread of the target, that may be rounding alone.
 _ROUNDING = 100 * np.finfo(np.float64).eps
@@ -117,13 +118,13 @@ def report_page(report: Report) -> Page:
         tables.append(Table(title="Settings that are not the defaults", header=("setting", "value"), rows=settings))
     stored = [Picture(name=name, drawing=uri) for name, uri in report.pictures.items()]
     return Page(
-        headline=f"{_verdict(run)} · run {run.run}",
+        headline=f"{_subject(run)}: {_verdict(run)}",
         verdict=run.verdict,
         sentences=_certificate(run),
         notes=[*([run.reason] if run.reason else []), *(f"Warning: {warning}" for warning in run.warnings)],
         tables=tables,
         pictures=[*(stored or _pictures(report)), *_over_time(report)],
-        footer=f"Run `{run.run}`, {run.created_at}.",
+        footer=f"Run {run.run}, {run.created_at}.",
     )
 
 
@@ -161,12 +162,27 @@ def _verdict(run: Run) -> str:
     return {"pass": "PASS", "fail": f"FAIL · {run.blame}", None: "not evaluated"}[run.verdict]
 
 
+def _subject(run: Run) -> str:
+    """Return what was learned, as a formula."""
+    if run.target is not None and run.config.data.path is not None:
+        count = len(run.columns or run.features or ())
+        return f"{run.target} ~ {count} column{'' if count == 1 else 's'}"
+    data = run.config.data
+    weights = ", ".join(f"{weight:.4g}" for weight in (data.true_weights or ())[:_NAMED])
+    more = ", …" if len(data.true_weights or ()) > _NAMED else ""
+    return f"y = [{weights}{more}]·x, {data.num_rows:,} rows"
+
+
 def coefficients(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the header and rows of the table of coefficients: with tests and intervals where there is no truth."""
     assert run.learned_weights is not None
     head, *compared = run.compared
     if run.true_weights is None and run.reference_weights is not None:
-        rows = [(row.name, learned, *cells(row)) for row, (_, learned, _) in zip(run.estimates, compared, strict=True)]
+        rows = [(row.name, *cells(row)) for row in run.estimates]
+        if run.verdict == "pass":
+            # To more digits than are shown, the learned weights are the estimates.
+            return ("coefficient", *HEADER), rows
+        rows = [(row[0], learned, *row[1:]) for row, (_, learned, _) in zip(rows, compared, strict=True)]
         return ("coefficient", "learned", *HEADER), rows
     if run.standard_errors is None:
         return ("coefficient", *head[1:]), [*map(tuple, compared)]
@@ -220,6 +236,11 @@ def _pictures(report: Report) -> list[Picture]:
     if run.learned_weights is not None and run.reference_weights is not None:
         known = "exact" if run.true_weights is None else "true"
         pictures.append(Picture(name=f"learned against {known}", drawing=lambda: _learned(run)))
+    intervals = [row for row in run.estimates if row.standard_error and row.low is not None]
+    if run.true_weights is None and intervals:
+        pictures.append(
+            Picture(name="coefficients in standard errors", drawing=lambda: plots.coefficient_intervals(intervals))
+        )
     if evaluation is not None and evaluation.residual_histogram is not None:
         histogram, sample, spread = evaluation.residual_histogram, evaluation.residual_sample, run.residual_sd
         pictures.append(Picture(name="residuals", drawing=lambda: plots.residual_bars(histogram)))

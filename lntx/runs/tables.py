@@ -18,12 +18,17 @@ HEADER = ("estimate", "std. error", "t", "p", "low", "high")
 """Names of the columns for people; low and high are the ends of the 95 % interval."""
 
 _SHOWN_ROWS = 30
+# Smaller ones are no longer told apart, as in R.
+_SMALLEST_P = 2e-16
 
 
 def cells(row: Estimate) -> tuple[str, ...]:
     """Return a row of the table for people, in the columns of `HEADER`."""
     values = (row.estimate, row.standard_error, row.t, row.p, row.low, row.high)
-    return tuple("–" if value is None else f"{value:.5g}" for value in values)
+    shown = ["–" if value is None else f"{value:.5g}" for value in values]
+    if row.p is not None and row.p < _SMALLEST_P:
+        shown[HEADER.index("p")] = f"< {_SMALLEST_P:g}"
+    return tuple(shown)
 
 
 def coefficient_frame(rows: Sequence[Estimate]) -> pd.DataFrame:

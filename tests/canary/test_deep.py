@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -176,6 +177,20 @@ def test_blind_canaries_raise_no_alarm(tmp_path: Path, seed: int) -> None:
     found = _deep(tmp_path, seed=seed)
     assert found.verdict == "pass", found.reason
     assert not any("failed" in why for why in found.unchecked.values()), found.unchecked
+
+
+def test_compiled_code_of_another_user_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    if os.getuid() == 0:
+        os.chown(foreign, 65534, 65534)
+    else:
+        foreign = Path("/")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(foreign))
+    message = f"{foreign} is another user's, and torch runs what is in it: export TORCHINDUCTOR_CACHE_DIR=FOLDER"
+    assert no_compiler() == message
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "own"))
+    assert no_compiler() != message
 
 
 @pytest.mark.slow

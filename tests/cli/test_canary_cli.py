@@ -11,8 +11,12 @@ from test_cli import RUN_KEYS
 
 
 def test_a_right_stack_exits_0_with_the_run_s_keys(cli: Cli, tmp_path: Path) -> None:
-    done = cli("canary", "--local", "--json", "--junit", str(tmp_path / "new" / "canary.xml"))
+    page = tmp_path / "canary.html"
+    done = cli("canary", "--local", "--json", "--junit", str(tmp_path / "new" / "canary.xml"), "--html", str(page))
     assert done.code == 0, done.err
+    assert '<h1 class="pass">PASS  1 of 1 right</h1>' in page.read_text()
+    again = cli("canary", "--local", "--html", str(page))
+    assert (again.code, "--force" in again.err) == (2, True)
     assert set(done.json) >= RUN_KEYS | {"level", "cases", "drift", "fault", "root", "recurrence", "blind_seed"}
     assert (done.json["verdict"], done.json["fault"], done.json["root"]) == ("pass", None, None)
     assert done.json["cases"][0]["path"]["departure"] is None
@@ -81,6 +85,8 @@ def test_a_blind_one_says_how_to_draw_it_again(cli: Cli) -> None:
         (("--inject", "nix"), "unknown fault nix"),
         (("--device", "tpu"), "--device"),
         (("--junit", "."), "--junit . is not a regular file"),
+        (("--html", "."), "--html . is not a regular file"),
+        (("--html", "page.html", "--inject", "all"), "--html does not go with --inject all"),
     ],
 )
 def test_bad_options_are_one_line(cli: Cli, words: tuple[str, ...], said: str) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commandline import Cli
@@ -78,6 +79,21 @@ def test_without_a_server_an_embedded_one_keeps_its_database_under_the_root(
     with sqlite3.connect(database) as connection:
         assert connection.execute("select state_name from flow_run").fetchall() == [("Completed",)]
         assert connection.execute("select count(*) from task_run").fetchone() == (4,)
+        columns = [row[1] for row in connection.execute("pragma table_info(flow_run)")]
+        others = [column for column in columns if column not in ("id", "idempotency_key")]
+        connection.execute(
+            f"insert into flow_run (id, {', '.join(others)}) "
+            f"with recursive n(k) as (select 1 union all select k + 1 from n where k < 1000) "
+            f"select printf('00000000-0000-4000-8000-%012d', k), {', '.join(others)} from flow_run, n"
+        )
+    (load,) = [finding for finding in _findings(process, root) if finding["name"] == "load"]
+    assert (load["state"], load["said"].split(":")[0]) == ("note", "1,001 runs began in the last hour")
+    assert load["cure"].startswith("lntx down && lntx up --database postgresql+asyncpg://")
+
+
+def _findings(process: Cli, root: Path) -> list[dict[str, Any]]:
+    findings: list[dict[str, Any]] = process("doctor", "--json", "--root", str(root)).json["findings"]
+    return findings
 
 
 @pytest.mark.slow
