@@ -57,7 +57,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'lntx' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("lntx"):
+            raise
+        raise ImportError(f"lntx-prove has no lntx.{name}: pip uninstall lntx-prove; pip install lntx") from None
 
 
 def __dir__() -> list[str]:

@@ -55,7 +55,7 @@ plt.rcParams.update({"grid.alpha": 0.25, "axes.axisbelow": True})
 
 
 # %%
-class TutorialModel(nn.Module):
+class LNTXLinearModel(nn.Module):
     def __init__(self, dtype):
         super().__init__()
         self.linear = nn.Linear(in_features=1, out_features=1, dtype=dtype)
@@ -72,7 +72,7 @@ def make_rows(seed):
 
 def train(x, y, *, lr, epochs):
     """Return weight and bias at the start and after each epoch, shape (epochs + 1, 2)."""
-    model = TutorialModel(x.dtype)
+    model = LNTXLinearModel(x.dtype)
     loss_function = nn.MSELoss()
     optimizer = optim.SGD(model.parameters(), lr=lr)
     path = [(model.linear.weight.item(), model.linear.bias.item())]
@@ -373,6 +373,14 @@ print({name: stage.state for name, stage in as_printed.stages.items()})
 # %% [markdown]
 # (`--train.precondition auto` is how the command line says it. In Python it is `train={"precondition": "auto"}`.)
 #
+# Which rates would have reached the weight? A sweep tries them side by side, and refuses the one that cannot converge:
+
+# %%
+rates = lntx.run_sweep({"train.learning_rate": [0.001, 0.003, 0.01, 0.02, 0.03]})
+for trial in sorted(rates.trials, key=lambda trial: trial.settings["train.learning_rate"]):
+    print(trial.settings["train.learning_rate"], trial.error or f"{trial.verdict}, {trial.epochs} epochs")
+
+# %% [markdown]
 # ## 5. Three weights and a bias
 #
 # The tutorial promises that more weights, `y = W1·x1 + W2·x2 + W3·x3`, need only the same process. But gradient descent

@@ -51,7 +51,7 @@ plt.rcParams.update({"grid.alpha": 0.25, "axes.axisbelow": True})
 
 
 # %%
-class TutorialModel(nn.Module):
+class LNTXLinearModel(nn.Module):
     def __init__(self, dtype):
         super().__init__()
         self.linear = nn.Linear(in_features=1, out_features=1, dtype=dtype)
@@ -68,7 +68,7 @@ def make_rows(seed):
 
 def train(x, y, *, lr, epochs):
     """返回初始时和每个 epoch 之后的权重和偏置，形状为 (epochs + 1, 2)。"""
-    model = TutorialModel(x.dtype)
+    model = LNTXLinearModel(x.dtype)
     loss_function = nn.MSELoss()
     optimizer = optim.SGD(model.parameters(), lr=lr)
     path = [(model.linear.weight.item(), model.linear.bias.item())]
@@ -341,6 +341,14 @@ print({name: stage.state for name, stage in as_printed.stages.items()})
 # %% [markdown]
 # （大意：学到的是 2.036，精确答案是 3.7；步数太少，以这个学习率大约需要 44,000 个 epoch；建议由数据决定步长。`--train.precondition auto` 是命令行的写法，在 Python 里写作 `train={"precondition": "auto"}`。）
 #
+# 哪些学习率能到达正确的权重？`lntx.run_sweep` 把它们放在一起训练；不可能收敛的学习率会被拒绝：
+
+# %%
+rates = lntx.run_sweep({"train.learning_rate": [0.001, 0.003, 0.01, 0.02, 0.03]})
+for trial in sorted(rates.trials, key=lambda trial: trial.settings["train.learning_rate"]):
+    print(trial.settings["train.learning_rate"], trial.error or f"{trial.verdict}, {trial.epochs} epochs")
+
+# %% [markdown]
 # ## 5. 三个权重和一个偏置
 #
 # 教程说，权重再多，`y = W1·x1 + W2·x2 + W3·x3`，过程也是一样的。但是，只有学习率低于*稳定上限* $2/\lambda_{max}$ 时，梯度下降才会收敛，而每增加一个特征，$\lambda_{max}$ 就会变大。对于 1 到 10 的整数，$E[x^2] = 38.5$，$E[x]^2 = 30.25$：

