@@ -24,7 +24,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def _parts(cell: dict[str, Any]) -> list[str]:
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
-        return [source]
+        # Links between the notebooks, and to the pages beside them.
+        return [source.replace(".ipynb)", ".md)").replace("](../docs/", "](../")]
     return [f"```python\n{source}\n```", *(_output(output) for output in cell["outputs"])]
 
 

@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -103,7 +104,7 @@ def pages() -> dict[str, str]:
         commands += [f"## lntx {name}", what, *([_table(("option", "meaning"), options)] if options else [])]
     keys = [_LAYERS]
     for section, field in Pipeline.model_fields.items():
-        keys += [f"## {section}", _table(("key", "default", "meaning"), _keys(type(field.default)))]
+        keys += [f"## {section}", _table(("key", "default", "values", "meaning"), _keys(type(field.default)))]
     answers = [f"## {title}\n\n{_table(('key', 'meaning'), rows)}" for title, rows in _answers()]
     answers.append("## Errors")
     answers.append('An error is `{"error": {"kind": …, "message": …, "exit_code": …}}`, its kind one of')
@@ -214,9 +215,36 @@ def _first_paragraphs(text: str) -> str:
     )
 
 
-def _keys(section: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
+def _keys(section: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
+    schemas = section.model_json_schema()["properties"]
     for name, field in section.model_fields.items():
-        yield f"`{name}`", f"`{field.default}`", " ".join((field.description or "").split())
+        values = _values(schemas[name])
+        yield f"`{name}`", f"`{field.default}`", values, " ".join((field.description or "").split())
+
+
+# Beyond these a bound only keeps a number finite.
+_UNBOUNDED = 9e18
+
+
+def _values(schema: dict[str, Any]) -> str:
+    """Return the values that a JSON schema allows, in words."""
+    if "anyOf" in schema:
+        return " or ".join(_values(option) for option in schema["anyOf"] if option.get("type") != "null")
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if schema["type"] == "array":
+        inner = _values(schema["items"])
+        return f"list of {inner}" if "`" in inner else f"list: {inner}"
+    if schema["type"] not in ("integer", "number"):
+        return {"boolean": "`true`, `false`", "string": "text" if schema.get("maxLength") != 1 else "a character"}[
+            schema["type"]
+        ]
+    limits = [
+        f"{word} {schema[key]:,.10g}"
+        for key, word in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+        if key in schema and abs(schema[key]) < _UNBOUNDED
+    ]
+    return ", ".join([schema["type"], *limits])
 
 
 def _fields(model: type[BaseModel]) -> list[tuple[str, str]]:
