@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from commandline import Cli
@@ -120,6 +121,10 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
         assert not re.search(r"-+\s*8\s*(?:<|&lt;)\s*-+", text), (
             f"{page}: a mark for a snippet stands in place of its text"
         )
+    finding = (tmp_path / "findings" / "fused_sgd.html").read_text(encoding="utf-8")
+    assert "<td>2.13.0, x86_64 AVX2</td>" in finding
+    feed = ElementTree.parse(tmp_path / "findings.xml").getroot()
+    assert all((tmp_path / (item.findtext("link") or "")).is_file() for item in feed.iter("item"))
     shown = html.unescape(re.sub(r"<[^>]+>", "", (tmp_path / "how-to" / "own-flow.html").read_text(encoding="utf-8")))
     for example in ("own_loader", "own_check", "own_publisher"):
         for line in (ROOT / "examples" / f"{example}.py").read_text(encoding="utf-8").splitlines():
