@@ -59,11 +59,7 @@ def _run_name() -> str:
 def _rows(data: Data) -> str:
     if data.path is not None:
         return f"fit {for_message(Path(data.path).name, MAX_NAME)}"
-    assert data.true_weights is not None
-    weights = ", ".join(f"{weight:.4g}" for weight in data.true_weights[:3]) + (
-        ", …" if len(data.true_weights) > 3 else ""
-    )
-    return f"y = [{weights}]·x, {data.num_rows:,} rows"
+    return data.formula
 
 
 def _selection(parameters: dict[str, Any]) -> list[str]:

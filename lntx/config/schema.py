@@ -228,6 +228,13 @@ class Data(Settings):
             return draw_weights(self.num_features, self.seed)
         return (3.7,) if self.weights is None else self.weights
 
+    @property
+    def formula(self) -> str:
+        """What generates the rows, in short, such as "y = [3.7, -1.2]·x, 500 rows"; not for a file."""
+        weights = self.true_weights or ()
+        shown = ", ".join(f"{weight:.4g}" for weight in weights[:3]) + (", …" if len(weights) > 3 else "")
+        return f"y = [{shown}]·x, {self.num_rows:,} rows"
+
     @model_validator(mode="after")
     def _check(self) -> Data:
         if self.path is None:

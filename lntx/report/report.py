@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _LAST_RUNS = 30
-_NAMED = 3
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Largest residual, relative to the spread of the target, that may be rounding alone.
 _ROUNDING = 100 * np.finfo(np.float64).eps
@@ -167,10 +166,7 @@ def _subject(run: Run) -> str:
     if run.target is not None and run.config.data.path is not None:
         count = len(run.columns or run.features or ())
         return f"{run.target} ~ {count} column{'' if count == 1 else 's'}"
-    data = run.config.data
-    weights = ", ".join(f"{weight:.4g}" for weight in (data.true_weights or ())[:_NAMED])
-    more = ", …" if len(data.true_weights or ()) > _NAMED else ""
-    return f"y = [{weights}{more}]·x, {data.num_rows:,} rows"
+    return run.config.data.formula
 
 
 def coefficients(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
