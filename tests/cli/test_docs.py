@@ -131,6 +131,14 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
             assert line in shown, f"{example}: {line}"
 
 
+def test_the_picture_shows_what_the_readme_shows() -> None:
+    picture = (ROOT / "docs" / "images" / "answer.svg").read_text(encoding="utf-8")
+    lines = html.unescape("\n".join(re.findall(r">([^<]*)</text>", picture)))
+    assert "   learned  exact  true\nx  3.7      3.7    3.7\n\nPASS  15.95 digits, 3 epochs\n" in lines
+    assert "FAIL  training: x was learned as 2.036 where the exact\nanswer is 3.7: too few steps" in lines
+    assert "x  3.7      3.7    3.7\n\nPASS  15.95 digits, 3 epochs" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_readme_fits_two_screens() -> None:
     for name in ("README.md", "README.zh-CN.md"):
         assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 150

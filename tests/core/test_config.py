@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+import lntx
 from lntx.base.errors import BadInput
 from lntx.base.stages import STAGES, select
-from lntx.config.loading import settle
+from lntx.config.loading import KEYS, settle
 from lntx.config.schema import PRESETS, Data, Pipeline
 
 
@@ -228,3 +230,18 @@ def test_every_parameter_has_bounds_that_a_server_can_check() -> None:
             assert one["additionalProperties"] is False
         checked += kind is not None
     assert checked > 30
+
+
+def test_every_key_is_read_somewhere() -> None:
+    """A key that changes nothing is a lie: its value must be read as an attribute, and not to check it alone."""
+    read: set[str] = set()
+    for package in ("lntx", "flows"):
+        for path in (Path(lntx.__file__).parents[1] / package).rglob("*.py"):
+            nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+            while nodes:
+                node = nodes.pop()
+                if not (isinstance(node, ast.FunctionDef) and node.name.startswith("_check")):
+                    nodes += ast.iter_child_nodes(node)
+                if isinstance(node, ast.Attribute):
+                    read.add(node.attr)
+    assert [key for key in KEYS if key.split(".")[1] not in read] == []
