@@ -14,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import prefect
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
+    PREFECT_API_SSL_CERT_FILE,
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
@@ -34,6 +36,7 @@ from prefect.settings import (
 from flows.server.home import Home, ServerState, refuse_other_database
 from flows.server.settings import HEARTBEAT_S, is_healthy, link_variables, without_proxy
 from lntx.base.errors import LntxError, ServerUnreachable
+from lntx.base.files import write_whole
 from lntx.base.text import for_message
 from lntx.store.locks import locked
 
@@ -69,6 +72,7 @@ def connected(root: Path, *, meanwhile: Callable[[], object]) -> Iterator[bool]:
             # A run without heartbeats is marked as crashed.
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S,
             PREFECT_UI_URL: links["PREFECT_UI_URL"],
+            PREFECT_API_SSL_CERT_FILE: _one_certificate(home.folder),
         }
         os.environ.update({**without_proxy(os.environ), **links})
         if not is_healthy(own.api_url):
@@ -78,6 +82,18 @@ def connected(root: Path, *, meanwhile: Callable[[], object]) -> Iterator[bool]:
         return
     with _embedded(root, meanwhile):
         yield False
+
+
+def _one_certificate(folder: Path) -> str:
+    """Return a file with one certificate: of a server on loopback none is read, yet each client of Prefect would load
+    all that are known, which takes as long as its first request.
+    """
+    path = folder / "certificate.pem"
+    if not path.is_file():
+        end = "-----END CERTIFICATE-----\n"
+        known = Path(certifi.where()).read_text(encoding="utf-8")
+        write_whole(path, known[known.index("-----BEGIN") : known.index(end) + len(end)])
+    return str(path)
 
 
 def _running(home: Home) -> ServerState | None:
@@ -132,6 +148,7 @@ def _embedded(root: Path, meanwhile: Callable[[], object]) -> Iterator[None]:
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         # Heartbeats are useless on a server that ends with the run, and they cost a second.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_API_SSL_CERT_FILE: _one_certificate(home),
     }
     with temporary_settings(settings):
         # Two servers that migrate one new database at once lock each other out.
