@@ -6,10 +6,12 @@ import logging
 from collections.abc import Iterator, Mapping
 
 import pytest
+import torch
 from more_training_faults import MORE_FAULTS
 
 from lntx.base.errors import BadInput
 from lntx.canary.run import open_suite, run_canary, run_faults
+from lntx.canary.suite.fault import replaced
 from lntx.canary.suite.options import CanaryOptions
 from lntx.canary.suite.results import FaultReport
 from lntx.canary.trainings.faults import FAULTS, TrainingFault
@@ -48,6 +50,13 @@ def test_so_they_are_in_blind_canaries() -> None:
     results = [*run_faults(CanaryOptions(seed=0), faults=ALL_FAULTS)]
     assert len(results) == len(ALL_FAULTS)
     assert [result for result in results if not (isinstance(result, FaultReport) and result.is_right)] == []
+
+
+def test_a_planted_fault_leaves_nothing_behind() -> None:
+    """A method put on the class that inherits it would hide what is planted in its base later."""
+    with replaced(torch.optim.SGD, "zero_grad", lambda original: lambda self: None):
+        assert "zero_grad" in vars(torch.optim.SGD)
+    assert "zero_grad" not in vars(torch.optim.SGD)
 
 
 def test_an_unknown_fault_is_refused() -> None:

@@ -40,9 +40,13 @@ class Fault:
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
     """Replace an attribute for the duration of a block. make: maps the original to its replacement."""
-    original = getattr(owner, name)
+    original, is_inherited = getattr(owner, name), name not in vars(owner)
     setattr(owner, name, make(original))
     try:
         yield
     finally:
-        setattr(owner, name, original)
+        if is_inherited:
+            # Left behind, it would hide later changes of the class that it comes from.
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)
